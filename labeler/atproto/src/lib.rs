@@ -1,0 +1,1 @@
+//! DIDs, keys, labels, repository proofs, lexicon types: no IO.

@@ -1,0 +1,1 @@
+//! The labeler: verifies mail operators and labels their DIDs.

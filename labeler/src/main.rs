@@ -1,0 +1,3 @@
+//! tradewind-labeler
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Scripted peers, load, and the measurements made with them.

@@ -1,0 +1,3 @@
+//! tradewind-loadtest
+
+fn main() {}

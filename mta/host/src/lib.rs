@@ -1,0 +1,1 @@
+//! Clock, sockets, TLS, disk, DNS, dice.

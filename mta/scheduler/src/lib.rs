@@ -1,0 +1,1 @@
+//! What may be sent next, from where, how fast: no IO, no clock.

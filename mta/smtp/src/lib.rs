@@ -1,0 +1,1 @@
+//! The SMTP dialogue, server and client, without IO.

@@ -1,0 +1,3 @@
+//! tradewind-mta
+
+fn main() {}
