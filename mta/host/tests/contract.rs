@@ -226,7 +226,7 @@ async fn an_abandoned_read_leaves_nothing_behind(net: Net) {
     assert_eq!(host::operations_in_flight(), 1);
     reading.abort();
     assert!(reading.await.unwrap_err().is_cancelled());
-    assert!(client.read(soon()).await.map_or(true, |octets| octets.is_empty()));
+    assert_eq!(client.read(soon()).await.unwrap(), "", "the peer is told");
 
     // Who keeps the connection and drops the read finds out at the next one.
     let (client, mut server) = pair(&net).await;
@@ -411,7 +411,11 @@ async fn a_wrong_certificate_is_refused_only_by_those_who_verify(net: Net) {
         let outcome = near.start_tls_client(&client, name, soon()).await;
         assert_eq!(outcome.is_ok(), accepted, "{client:?} {name} {outcome:?}");
         near.close().await;
-        assert_eq!(answering.await.unwrap().is_ok(), accepted, "the server is told");
+        match answering.await.unwrap() {
+            Ok(end) => assert!(accepted && end.is_empty()),
+            // Nothing is sent to a host whose name cannot be verified anyway; others are sent the alert.
+            Err(error) => assert!(!accepted && (error.kind() == ErrorKind::InvalidData || name == "not a name"), "{error}"),
+        }
     }
 }
 
