@@ -8,12 +8,19 @@
 //! | [`did`] | what a DID document says: keys, handle, PDS, labeler |
 //! | [`key`] | `did:key` and Multikey; does this key vouch for these octets? |
 //! | [`label`] | a label to the octet: CBOR, JSON, signature; which labels are in force |
+//! | [`lexicon`] | what a member attests, and what may be said of them |
+//! | [`proof`], [`car`] | is this record really in that repository? |
+//! | [`firehose`] | which records and accounts changed |
 //!
 //! The types are atrium's where they keep the wire exact; `label` says where they do not.
 
+pub mod car;
 pub mod did;
+pub mod firehose;
 pub mod key;
 pub mod label;
+pub mod lexicon;
+pub mod proof;
 
 pub use atrium_api::types::string::{Datetime, Did, Handle, Nsid, RecordKey};
 
