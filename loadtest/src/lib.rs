@@ -1,1 +1,11 @@
 //! Scripted peers, load, and the measurements made with them.
+//!
+//! [`dns`] is a scripted DNS server, [`sink`] a scripted mailbox provider, [`source`] the members that submit;
+//! [`ledger`] keeps the account between the last two. They are used by the tests, the demo and this crate's program.
+
+mod background;
+pub mod dns;
+pub mod ledger;
+pub mod sink;
+pub mod source;
+pub mod tls;
