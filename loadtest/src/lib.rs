@@ -4,8 +4,11 @@
 //! [`ledger`] keeps the account between the last two. They are used by the tests, the demo and this crate's program.
 
 mod background;
+pub mod cpu;
 pub mod dns;
 pub mod ledger;
+pub mod postfix;
+pub mod process;
 pub mod sink;
 pub mod source;
 pub mod tls;
