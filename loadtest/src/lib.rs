@@ -5,8 +5,11 @@
 
 pub mod atnet;
 mod background;
+pub mod cpu;
 pub mod dns;
 pub mod ledger;
+pub mod postfix;
+pub mod process;
 pub mod sink;
 pub mod source;
 pub mod tls;
