@@ -1,1 +1,4 @@
 //! The tradewind MTA.
+
+pub mod policy;
+pub mod sign;
