@@ -1,3 +1,4 @@
 //! The tradewind MTA.
 
 pub mod config;
+pub mod control;

@@ -166,11 +166,6 @@ pub(super) fn socket<'de, D: Deserializer<'de>>(from: D) -> Result<std::net::Soc
     address(from, "an address with a port; write it as \"192.0.2.1:587\" or \"[2001:db8::1]:587\"")
 }
 
-/// The same, where the table may lack it.
-pub(super) fn socket_optional<'de, D: Deserializer<'de>>(from: D) -> Result<Option<std::net::SocketAddr>, D::Error> {
-    socket(from).map(Some)
-}
-
 /// A list of addresses with ports.
 pub(super) fn sockets<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<std::net::SocketAddr>>, D::Error> {
     struct One(std::net::SocketAddr);
