@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::{Admin, Config, Dns, Egress, Identity, Labeler, Listen, Pool, Presence, Signing, Source, Table, Tls};
 
 /// All tables, in the order of the file.
-const TABLES: [Table; 11] = [
+pub const TABLES: [Table; 11] = [
     Config::TABLE,
     Listen::TABLE,
     Tls::TABLE,

@@ -20,7 +20,7 @@ pub struct ConfigError {
 }
 
 /// One thing that is wrong.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 pub struct Problem {
     /// Counted from 1; none when it concerns the file as a whole.
     pub line: Option<usize>,

@@ -3,7 +3,7 @@
 //! Both come from the same lines, so a setting cannot exist without its documentation.
 
 /// One documented setting.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, serde::Serialize)]
 pub struct Setting {
     /// The key in its table.
     pub name: &'static str,
@@ -16,7 +16,8 @@ pub struct Setting {
 }
 
 /// Whether the file must have a setting.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Presence {
     /// The file must name it.
     Required,
@@ -27,7 +28,7 @@ pub enum Presence {
 }
 
 /// One documented table.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, serde::Serialize)]
 pub struct Table {
     /// The header as it stands in the file; empty for the keys before the first header.
     pub header: &'static str,

@@ -4,10 +4,12 @@
 //!
 //! - [`admin`]: the operator's socket and the admin port.
 //! - [`api`]: what is said there.
+//! - [`fetch`]: what is asked of others.
 //! - [`metrics`]: what is counted.
 
 pub mod admin;
 pub mod api;
+pub mod fetch;
 mod http;
 pub mod metrics;
 mod page;
