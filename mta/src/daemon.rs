@@ -169,7 +169,11 @@ pub async fn start(config: Arc<Config>, environment: Environment) -> Result<Runn
     let (notes_tx, notes) = mpsc::channel(NOTES_MAX);
     let (writer, queue, reader, backlog) =
         Writer::open(&path, clock.clone(), options, notes_tx).map_err(|error| StartError::Queue { path, error })?;
-    floor.start(&Io::Epoll, "queue", move || writer.run())?;
+    floor.start(&Io::Epoll, "queue", move || async move {
+        if let Err(error) = writer.run().await {
+            tracing::error!(%error, "the queue has stopped; restart the daemon");
+        }
+    })?;
 
     let key_store = KeyStore::open(&config.data_dir)?;
     let credential_key = CredentialKey::open(&config.data_dir, &dice)?;

@@ -15,6 +15,8 @@ pub const DELIVERED: &str = "mta_delivered_total";
 pub const DEFERRED: &str = "mta_deferred_total";
 /// Recipients given up.
 pub const FAILED: &str = "mta_failed_total";
+/// Deliveries whose time ran out.
+pub const EXPIRED: &str = "mta_expired_total";
 /// Sessions open with clients.
 pub const SESSIONS: &str = "mta_sessions";
 /// Connections open to receiving hosts.
@@ -56,6 +58,7 @@ fn describe() {
     describe_counter!(DELIVERED, "Recipients delivered.");
     describe_counter!(DEFERRED, "Attempts deferred, by the widest thing the reply speaks of.");
     describe_counter!(FAILED, "Recipients given up.");
+    describe_counter!(EXPIRED, "Deliveries whose time ran out.");
     describe_gauge!(SESSIONS, "Sessions open with clients.");
     describe_gauge!(CONNECTIONS, "Connections open to receiving hosts.");
     describe_gauge!(QUEUED, "Messages in the queue.");

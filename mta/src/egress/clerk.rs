@@ -129,9 +129,17 @@ impl Clerk {
 
     fn read(&self, id: QueueId, domain: &Arc<str>) -> Option<Arc<StoredDelivery>> {
         match self.reader.fetch(id, domain) {
-            Ok(stored) => stored.map(Arc::new),
-            Err(QueueError::Corrupt(id)) => {
+            Ok(stored) => Some(Arc::new(stored)),
+            // Cancelled meanwhile.
+            Err(QueueError::Unknown(_)) => None,
+            Err(error @ QueueError::Corrupt(_)) => {
                 tracing::error!(%id, "the queue entry is damaged; it is set aside and the rest goes on");
+                let queue = self.queue.clone();
+                host::spawn_local(async move {
+                    if let Err(trouble) = queue.set_aside(id, &error.to_string()).await {
+                        tracing::error!(%id, error = %trouble, "the damaged entry cannot be set aside");
+                    }
+                });
                 None
             }
             Err(error) => {
