@@ -5,10 +5,12 @@
 
 mod background;
 pub mod cpu;
+pub mod daemon;
 pub mod dns;
 pub mod ledger;
 pub mod postfix;
 pub mod process;
+pub mod report;
 pub mod sink;
 pub mod source;
 pub mod tls;
