@@ -7,6 +7,8 @@ mod background;
 pub mod cpu;
 pub mod daemon;
 pub mod dns;
+pub mod idle;
+pub mod kill;
 pub mod ledger;
 pub mod postfix;
 pub mod process;
