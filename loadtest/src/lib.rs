@@ -1,8 +1,9 @@
 //! Scripted peers, load, and the measurements made with them.
 //!
-//! [`dns`] is a scripted DNS server, [`sink`] a scripted mailbox provider, [`source`] the members that submit;
+//! [`atnet`] is a scripted atproto network, [`dns`] a scripted DNS server, [`sink`] a scripted mailbox provider, [`source`] the members that submit;
 //! [`ledger`] keeps the account between the last two. They are used by the tests, the demo and this crate's program.
 
+pub mod atnet;
 mod background;
 pub mod cpu;
 pub mod daemon;

@@ -1,0 +1,1 @@
+//! Policy: who may send, in pure answers.
