@@ -9,10 +9,15 @@ use std::collections::HashMap;
 use std::fs;
 use std::time::Duration;
 
+/// USER_HZ: 100 on every Linux that this runs on (it is part of the kernel's interface to programs).
+const TICKS_PER_SECOND: f64 = 100.0;
+
 /// One line of `/proc/PID/stat`, as far as it concerns us.
 struct Stat {
     pid: u32,
     parent: u32,
+    /// Its own, and with its ended children's.
+    ticks_own: u64,
     ticks: u64,
 }
 
@@ -37,7 +42,14 @@ pub fn tree(root: u32) -> (Duration, usize) {
         processes += 1;
         open.extend(children.get(&stat.pid).into_iter().flatten());
     }
-    (Duration::from_secs_f64(ticks as f64 / ticks_per_second()), processes)
+    (Duration::from_secs_f64(ticks as f64 / TICKS_PER_SECOND), processes)
+}
+
+/// CPU time of one process alone, without its children.
+pub fn process(pid: u32) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let ticks = parse(&stat).map_or(0, |stat| stat.ticks_own);
+    Duration::from_secs_f64(ticks as f64 / TICKS_PER_SECOND)
 }
 
 /// A field of `/proc/PID/status` in KiB, such as `VmRSS`; `None` when the process is gone.
@@ -52,13 +64,8 @@ fn parse(stat: &str) -> Option<Stat> {
     let pid = stat.split(' ').next()?.parse().ok()?;
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_ascii_whitespace().collect();
     let number = |index: usize| fields.get(index)?.parse::<u64>().ok();
-    let ticks = number(11)? + number(12)? + number(13)? + number(14)?;
-    Some(Stat { pid, parent: fields.get(1)?.parse().ok()?, ticks })
-}
-
-/// USER_HZ: 100 on every Linux that this runs on (it is part of the kernel's interface to programs).
-fn ticks_per_second() -> f64 {
-    100.0
+    let ticks_own = number(11)? + number(12)?;
+    Some(Stat { pid, parent: fields.get(1)?.parse().ok()?, ticks_own, ticks: ticks_own + number(13)? + number(14)? })
 }
 
 #[cfg(test)]

@@ -114,6 +114,16 @@ impl Ledger {
         self.entries.iter().map(|entry| u64::from(entry.arrivals.load(Relaxed).saturating_sub(1))).sum()
     }
 
+    /// Messages that arrived more than once although their first arrival lies in none of these spans.
+    pub fn doubled_outside(&self, spans: &[(Instant, Instant)]) -> u64 {
+        let spans: Vec<_> = spans.iter().map(|(from, to)| self.nanos(*from)..=self.nanos(*to)).collect();
+        let doubled = self.ids(|entry| {
+            let first = entry.arrived_first.load(Relaxed);
+            entry.arrivals.load(Relaxed) > 1 && !spans.iter().any(|span| span.contains(&first))
+        });
+        doubled.len() as u64
+    }
+
     /// Messages whose latest arrival lies between the two instants.
     pub fn arrived_between(&self, from: Instant, to: Instant) -> u64 {
         let range = self.nanos(from)..=self.nanos(to);
@@ -188,6 +198,9 @@ mod tests {
         ledger.arrived(1);
         ledger.arrived(2); // Arrived although its 250 was lost: neither missing nor a duplicate.
         assert_eq!((ledger.missing(), ledger.duplicates(), ledger.arrivals()), (vec![0], 1, 3));
+        let now = Instant::now();
+        assert_eq!(ledger.doubled_outside(&[(now - Duration::from_secs(9), now)]), 0);
+        assert_eq!(ledger.doubled_outside(&[(now, now + Duration::from_secs(9))]), 1);
         ledger.arrived(99);
         assert_eq!(ledger.duplicates(), 1, "a number that was never given out counts for nobody");
     }

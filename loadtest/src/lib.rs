@@ -6,10 +6,14 @@
 pub mod atnet;
 mod background;
 pub mod cpu;
+pub mod daemon;
 pub mod dns;
+pub mod idle;
+pub mod kill;
 pub mod ledger;
 pub mod postfix;
 pub mod process;
+pub mod report;
 pub mod sink;
 pub mod source;
 pub mod tls;

@@ -122,21 +122,23 @@ pub fn find(name: &str) -> Option<PathBuf> {
     path.split(':').chain(["/usr/sbin", "/sbin"]).map(|directory| Path::new(directory).join(name)).find(|file| file.is_file())
 }
 
-/// One of our own programs: beside this executable, built first if it is not there.
+/// One of our own programs, beside this executable. Run by cargo, or when it is missing, cargo builds it first: what is
+/// measured must not be what was built last week.
 pub fn own(name: &str, package: &str) -> Result<PathBuf> {
     let mut beside = std::env::current_exe()?.parent().map(Path::to_owned).unwrap_or_default();
     if beside.ends_with("deps") {
         beside.pop();
     }
     let file = beside.join(name);
-    if !file.exists() {
-        let mut cargo = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned()));
-        cargo.args(["build", "-p", package, "--bin", name]);
+    let by_cargo = std::env::var_os("CARGO");
+    if by_cargo.is_some() || !file.exists() {
+        let mut cargo = Command::new(by_cargo.unwrap_or_else(|| "cargo".into()));
+        cargo.args(["build", "--quiet", "-p", package, "--bin", name]);
         if !cfg!(debug_assertions) {
             cargo.arg("--release");
         }
-        eprintln!("{} is missing: {cargo:?}", file.display());
-        if !cargo.status().context("run cargo; build the programs first with `cargo build --release --workspace`")?.success() {
+        let built = cargo.status().context("run cargo; or build the programs first: cargo build --release --workspace")?;
+        if !built.success() {
             bail!("{name} could not be built");
         }
     }

@@ -79,6 +79,7 @@ struct Atomics {
 #[derive(Default)]
 struct Memory {
     messages: Vec<Message>,
+    sample: Option<Message>,
     violations: Vec<String>,
     /// (address, reverse-path, recipient) → first seen.
     greylist: HashMap<(IpAddr, String, String), Duration>,
@@ -89,7 +90,7 @@ struct Memory {
 /// A mailbox provider; share it by `Arc` between its listeners and those who look at it.
 pub struct Provider {
     keep: Keep,
-    ledger: Option<Arc<Ledger>>,
+    ledger: Mutex<Option<Arc<Ledger>>>,
     script: Mutex<Arc<Script>>,
     counts: Atomics,
     memory: Mutex<Memory>,
@@ -110,7 +111,7 @@ impl Provider {
     fn with(script: Script, keep: Keep, ledger: Option<Arc<Ledger>>) -> Arc<Self> {
         Arc::new(Self {
             keep,
-            ledger,
+            ledger: Mutex::new(ledger),
             script: Mutex::new(Arc::new(script)),
             counts: Atomics::default(),
             memory: Mutex::default(),
@@ -122,6 +123,17 @@ impl Provider {
     pub fn set_script(&self, script: Script) {
         *self.script.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(script);
         self.memory().applied.clear();
+    }
+
+    /// From now on arrivals go to another ledger, and the sample is taken anew.
+    pub fn set_ledger(&self, ledger: Arc<Ledger>) {
+        *self.ledger.lock().unwrap_or_else(PoisonError::into_inner) = Some(ledger);
+        self.memory().sample = None;
+    }
+
+    /// The first message since the beginning or the last [`Provider::set_ledger`], whatever is kept otherwise.
+    pub fn sample(&self) -> Option<Message> {
+        self.memory().sample.clone()
     }
 
     /// The behaviour now.
@@ -211,16 +223,21 @@ impl Provider {
 
     /// Writes an accepted message down, before its 250 leaves.
     pub(super) fn accepted(&self, message: Message, octets: usize) {
-        if let Some(ledger) = &self.ledger
+        if let Some(ledger) = &*self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
             && let Some(id) = Ledger::id_in(&message.octets)
         {
             ledger.arrived(id);
         }
         self.counts.recipients.fetch_add(message.recipients.len() as u64, Relaxed);
         self.counts.octets.fetch_add(octets as u64, Relaxed);
-        if self.keep == Keep::Everything {
-            self.memory().messages.push(message);
+        let mut memory = self.memory();
+        if memory.sample.is_none() {
+            memory.sample = Some(message.clone());
         }
+        if self.keep == Keep::Everything {
+            memory.messages.push(message);
+        }
+        drop(memory);
         self.counts.messages.fetch_add(1, Relaxed);
         self.news.notify_waiters();
     }
