@@ -1,0 +1,148 @@
+//! Which back end to use, the runtimes, and the threads that they run on.
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::str::FromStr;
+use std::sync::mpsc;
+
+use tokio::task::{JoinHandle, LocalSet};
+
+use crate::{sim, uring};
+
+/// What the operator asked for: `io = "auto"` and so on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum IoChoice {
+    /// io_uring where the kernel grants it, else epoll.
+    #[default]
+    Auto,
+    /// io_uring or nothing.
+    Uring,
+    /// epoll.
+    Epoll,
+}
+
+impl FromStr for IoChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "uring" => Ok(Self::Uring),
+            "epoll" => Ok(Self::Epoll),
+            other => Err(format!("{other:?} is not a kind of io; one of \"auto\", \"uring\", \"epoll\"")),
+        }
+    }
+}
+
+impl fmt::Display for IoChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Uring => "uring",
+            Self::Epoll => "epoll",
+        })
+    }
+}
+
+/// The back end of sockets.
+#[derive(Clone, Debug)]
+pub enum Io {
+    /// tokio-uring.
+    Uring,
+    /// tokio.
+    Epoll,
+    /// The network in memory.
+    Sim(sim::Net),
+}
+
+impl fmt::Display for Io {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Uring => "uring",
+            Self::Epoll => "epoll",
+            Self::Sim(_) => "sim",
+        })
+    }
+}
+
+/// Settles on a back end. The text, when there is one, says why `auto` fell back to epoll; the caller logs it.
+pub fn choose_io(choice: IoChoice) -> io::Result<(Io, Option<String>)> {
+    match choice {
+        IoChoice::Epoll => Ok((Io::Epoll, None)),
+        IoChoice::Uring => uring::probe().map(|()| (Io::Uring, None)).map_err(|error| {
+            io::Error::new(error.kind(), format!("io_uring is refused here: {error}; allow it, or set io = \"epoll\""))
+        }),
+        IoChoice::Auto => Ok(match uring::probe() {
+            Ok(()) => (Io::Uring, None),
+            Err(error) => (Io::Epoll, Some(format!("io_uring is refused here: {error}; using epoll"))),
+        }),
+    }
+}
+
+/// Runs `main` on this thread to its end. Inside, [`spawn_local`], tokio's timers and its channels work on every back end.
+/// What is still spawned when `main` ends is dropped.
+pub fn run<F: Future>(io: &Io, main: F) -> io::Result<F::Output> {
+    match io {
+        Io::Uring => uring::run(main),
+        Io::Epoll => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            Ok(LocalSet::new().block_on(&runtime, main))
+        }
+        Io::Sim(_) => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?;
+            Ok(LocalSet::new().block_on(&runtime, main))
+        }
+    }
+}
+
+/// Spawns a task on this thread, inside [`run`].
+pub fn spawn_local<F>(task: F) -> JoinHandle<F::Output>
+where
+    F: Future + 'static,
+    F::Output: 'static,
+{
+    tokio::task::spawn_local(task)
+}
+
+/// A named thread with a tokio current_thread runtime: queue, scheduler, signers, control.
+pub fn thread<M, F>(name: &str, main: M) -> io::Result<std::thread::JoinHandle<F::Output>>
+where
+    M: FnOnce() -> F + Send + 'static,
+    F: Future,
+    F::Output: Send + 'static,
+{
+    thread_on(&Io::Epoll, name, main)
+}
+
+/// A named thread with the runtime of `io`: the ring threads. Fails if that runtime cannot be made.
+pub fn thread_on<M, F>(io: &Io, name: &str, main: M) -> io::Result<std::thread::JoinHandle<F::Output>>
+where
+    M: FnOnce() -> F + Send + 'static,
+    F: Future,
+    F::Output: Send + 'static,
+{
+    if matches!(io, Io::Sim(_)) {
+        // A second thread would see another virtual time.
+        return Err(io::Error::new(io::ErrorKind::Unsupported, "the simulation has one thread; use spawn_local"));
+    }
+    let io = io.clone();
+    let (started, has_started) = mpsc::sync_channel(1);
+    let handle = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+        let entered = started.clone();
+        let result = run(&io, async move {
+            let _ = entered.send(Ok(()));
+            main().await
+        });
+        result.unwrap_or_else(|error| {
+            let _ = started.send(Err(error));
+            // Nobody gets a handle to this thread, so nobody sees this end; it is quiet, unlike a panic.
+            std::panic::resume_unwind(Box::new("the runtime could not be made"))
+        })
+    })?;
+    match has_started.recv() {
+        Ok(Err(error)) => Err(error),
+        // An end without a word is a panic, which `join` shows.
+        Ok(Ok(())) | Err(_) => Ok(handle),
+    }
+}
