@@ -318,17 +318,18 @@ async fn drive(link: &mut Link, tls: &tls::Client) -> Event {
 /// QUIT, and wait for the answer as RFC 5321 §4.1.1.10 asks, but not for long.
 async fn hang_up(mut link: Link) {
     link.session.quit();
-    let mut waits = 0;
+    let wait = || deadline_in(Duration::from_secs(5));
     loop {
         match link.session.poll() {
-            Step::Write(octets) if link.connection.write(octets, deadline_in(Duration::from_secs(5))).await.is_ok() => {}
-            Step::Read { .. } if waits < 4 => {
-                waits += 1;
-                match link.connection.read(deadline_in(Duration::from_secs(5))).await {
-                    Ok(octets) => link.session.handle_octets(octets),
-                    Err(_) => break,
+            Step::Write(octets) => {
+                if link.connection.write(octets, wait()).await.is_err() {
+                    break;
                 }
             }
+            Step::Read { .. } => match link.connection.read(wait()).await {
+                Ok(octets) => link.session.handle_octets(octets),
+                Err(_) => break,
+            },
             _ => break,
         }
     }
