@@ -1,1 +1,3 @@
 //! The tradewind MTA.
+pub mod events;
+pub mod queue;
