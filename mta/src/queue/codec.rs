@@ -171,7 +171,7 @@ mod tests {
 
     fn read(row: &[u8]) -> Result<(String, usize), Damaged> {
         let mut fields = Decoder::new(row, 3)?;
-        (fields.u8()?, fields.u16()?, fields.u32()?, fields.u64()?);
+        assert_eq!((fields.u8()?, fields.u16()?, fields.u32()?, fields.u64()?), (1, 2, 3, 4));
         let text = fields.text()?.to_owned();
         fields.text_or_none()?;
         fields.text_or_none()?;

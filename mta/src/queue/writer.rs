@@ -126,6 +126,8 @@ impl Writer {
         drop(txn);
         let faults = options.faults.clone();
         let segments = Segments::open(bodies, rows, options.segment_bytes, faults.clone())?;
+        // The names of what was made above: LMDB syncs its file, not its directory.
+        disk::sync_dir(&lmdb)?;
         disk::sync_dir(dir)?;
         let room = Room::new(dir, options.map_bytes, options.free_bytes_floor, faults);
         let reader = Reader::new(env.clone(), tables, segments.files());
