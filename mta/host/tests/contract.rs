@@ -3,6 +3,8 @@
 //!
 //! Where io_uring is refused these tests fail; `TRADEWIND_WITHOUT_URING=1` says that this is known (and is printed).
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod support;
 
 use std::io::ErrorKind;
@@ -39,6 +41,29 @@ support::contract! {
     garbage_instead_of_a_client_hello_is_an_error,
     a_client_that_never_says_hello_is_cut_off,
     a_truncated_tls_stream_is_told_from_a_finished_one,
+}
+
+/// Tasks that still read, write, connect and accept when `main` ends do not outlive it.
+#[test]
+fn a_runtime_that_ends_takes_its_operations_with_it() {
+    let ios = [support::uring(), Some(host::Io::Epoll), Some(host::Io::Sim(host::sim::Net::new(7)))];
+    for io in ios.into_iter().flatten() {
+        support::leaves_nothing(&io, async {
+            let net = Net::new(io.clone());
+            let ((mut reading, _keep), (mut writing, _too)) = (pair(&net).await, pair(&net).await);
+            let (mut accepting, full) =
+                (net.listen(support::anywhere(), 1).unwrap(), net.listen(support::anywhere(), 1).unwrap());
+            spawn_local(async move { reading.read(soon()).await });
+            spawn_local(async move { writing.write(vec![b'x'; 64 << 20].into(), soon()).await });
+            spawn_local(async move { accepting.accept().await });
+            for _ in 0..4 {
+                let (net, address) = (net.clone(), full.local_addr());
+                spawn_local(async move { net.connect(None, address, soon()).await });
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            assert!(host::operations_in_flight() > 3);
+        });
+    }
 }
 
 async fn what_is_said_comes_back(net: Net) {

@@ -1,5 +1,7 @@
 //! The resolver against a name server on loopback whose answers are written here, octet by octet where it matters.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 

@@ -1,5 +1,7 @@
 //! What only the simulated network can do: links that die, in virtual time, the same by the same seed.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::time::Duration;

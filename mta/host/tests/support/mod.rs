@@ -22,26 +22,39 @@ pub(crate) use contract;
 static TURN: Mutex<()> = Mutex::new(());
 
 pub(crate) fn on_uring<F: Future<Output = ()>>(case: fn(Net) -> F) {
+    if let Some(io) = uring() {
+        on(io, case);
+    }
+}
+
+/// io_uring, unless its absence was declared.
+pub(crate) fn uring() -> Option<Io> {
     match host::choose_io(IoChoice::Uring) {
-        Ok((io, _)) => on(io, case),
+        Ok((io, _)) => Some(io),
         Err(error) if std::env::var("TRADEWIND_WITHOUT_URING").is_ok_and(|value| value == "1") => {
             println!("NOT RUN on io_uring, as TRADEWIND_WITHOUT_URING=1 says: {error}");
+            None
         }
         Err(error) => panic!("{error}; TRADEWIND_WITHOUT_URING=1 tests without it"),
     }
 }
 
 pub(crate) fn on<F: Future<Output = ()>>(io: Io, case: fn(Net) -> F) {
+    leaves_nothing(&io.clone(), async move {
+        // Only so that a broken back end fails instead of hanging.
+        tokio::time::timeout(Duration::from_secs(60), case(Net::new(io))).await.expect("the case ends");
+        nothing_in_flight().await;
+    });
+}
+
+/// Runs `main`; when the runtime is gone, all operations and descriptors are too.
+pub(crate) fn leaves_nothing(io: &Io, main: impl Future<Output = ()>) {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     // tokio opens a socket pair for signals with the first runtime, and keeps it.
     host::run(&Io::Epoll, async {}).unwrap();
     let open_before = descriptors();
-    host::run(&io.clone(), async move {
-        // Only so that a broken back end fails instead of hanging.
-        tokio::time::timeout(Duration::from_secs(60), case(Net::new(io))).await.expect("the case ends");
-        nothing_in_flight().await;
-    })
-    .unwrap();
+    host::run(io, main).unwrap();
+    assert_eq!(host::operations_in_flight(), 0);
     assert_eq!(descriptors(), open_before, "descriptors are left over");
 }
 
