@@ -164,6 +164,39 @@ async fn what_a_reader_sees_cannot_be_altered() {
 }
 
 #[tokio::test]
+async fn every_field_that_a_reader_or_program_acts_on_is_signed() {
+    let ring = ring();
+    let names = [
+        "From",
+        "To",
+        "Cc",
+        "Subject",
+        "Date",
+        "Message-ID",
+        "Reply-To",
+        "Sender",
+        "MIME-Version",
+        "Content-Type",
+        "Content-Transfer-Encoding",
+        "In-Reply-To",
+        "References",
+        "Auto-Submitted",
+        "List-Id",
+        "list-unsubscribe",
+        "List-Unsubscribe-Post",
+    ];
+    let field = |name: &&str| format!("{name}: <value@pds.test>\r\n");
+    let submitted = names.iter().map(field).collect::<String>() + "X-Mailer: <value@pds.test>\r\n\r\nbody\r\n";
+    let message = whole(&sign(&ring, true, job(submitted.as_bytes())).unwrap());
+    check_all(&ring, &message, true, "unaltered").await;
+    for name in names {
+        let altered = replace(&message, &format!("\n{name}: <value@"), &format!("\n{name}: <other@"));
+        check_all(&ring, &altered, false, name).await;
+    }
+    check_all(&ring, &replace(&message, "X-Mailer: <value@", "X-Mailer: <other@"), true, "not signed").await;
+}
+
+#[tokio::test]
 async fn odd_but_legal_messages_verify() {
     let ring = ring();
     for message in [
