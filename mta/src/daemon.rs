@@ -18,10 +18,13 @@ use arc_swap::ArcSwap;
 use host::dns::Resolver;
 use host::{Clock, Dice, Io, Net, Stopper, tls};
 use metrics::{counter, histogram};
+use metrics_exporter_prometheus::PrometheusHandle;
 use scheduler::Scheduler;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::{self, Config, Role};
+use crate::control::Control;
+use crate::control::daemon::{Daemon as Desk, OpenError, Parts};
 use crate::control::metrics as names;
 use crate::egress::clerk::Clerk;
 use crate::egress::dispatch::{Dispatcher, Lines};
@@ -29,10 +32,9 @@ use crate::egress::resolver::RouteFinder;
 use crate::egress::route::{Families, Router};
 use crate::egress::Source;
 use crate::ingress::{Counters, Gate, Service, Shared, settings};
-use crate::policy::{CredentialKey, Directory, SharedDirectory};
-use crate::queue::{Options, Queue, QueueError, Reader, Writer};
+use crate::queue::{Options, Queue, QueueError, Writer};
 use crate::ring::{Bound, Ring};
-use crate::sign::{KeyRing, KeyStore, Signers};
+use crate::sign::Signers;
 
 /// Commits whose notes the dispatcher has not taken yet. Past it the queue waits, and with it those who submit.
 const NOTES_MAX: usize = 64;
@@ -96,39 +98,22 @@ pub enum StartError {
         /// What is wrong.
         error: QueueError,
     },
-    /// Keys on disk.
+    /// Members or keys on disk.
     #[error("{0}")]
-    Keys(#[from] crate::sign::store::StoreError),
-}
-
-/// What the control thread needs to do the operator's bidding, and to publish snapshots.
-pub struct Handles {
-    /// The settings.
-    pub config: Arc<Config>,
-    /// Puts rows and messages into the queue.
-    pub queue: Queue,
-    /// Reads them.
-    pub reader: Reader,
-    /// Members, credentials, labels: swapped whole.
-    pub directory: SharedDirectory,
-    /// Keys: swapped whole.
-    pub keys: Arc<ArcSwap<KeyRing>>,
-    /// Key files.
-    pub key_store: KeyStore,
-    /// What time it is.
-    pub clock: Clock,
-    /// Chance.
-    pub dice: Dice,
-    /// What sessions share.
-    pub shared: Arc<Shared>,
+    Desk(#[from] OpenError),
 }
 
 /// A daemon that runs.
 pub struct Running {
     /// Where it listens, in the order of the configuration; a port 0 has become a number.
     pub addresses: Vec<SocketAddr>,
-    /// For the control thread.
-    pub handles: Handles,
+    /// Members, keys and labels, and the snapshots of them; for the control thread.
+    pub desk: Desk,
+    /// The settings.
+    pub config: Arc<Config>,
+    clock: Clock,
+    queue: Queue,
+    shared: Arc<Shared>,
     draining: watch::Sender<bool>,
     stoppers: Vec<Stopper>,
     dispatcher: oneshot::Receiver<()>,
@@ -175,17 +160,22 @@ pub async fn start(config: Arc<Config>, environment: Environment) -> Result<Runn
         }
     })?;
 
-    let key_store = KeyStore::open(&config.data_dir)?;
-    let credential_key = CredentialKey::open(&config.data_dir, &dice)?;
-    let keys = Arc::new(ArcSwap::from_pointee(KeyRing::default()));
+    let parts = Parts {
+        config: config.clone(),
+        queue: queue.clone(),
+        reader: reader.clone(),
+        clock: clock.clone(),
+        dice: dice.clone(),
+        io: io.to_string(),
+    };
+    let desk = Desk::open(parts)?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let (signers, pool) = Signers::new(cores, keys.clone(), config.signing.required);
+    let (signers, pool) = Signers::new(cores, desk.keys(), config.signing.required);
     for signer in pool {
         floor.start(&Io::Epoll, "signer", move || signer.run())?;
     }
 
     let (draining, draining_rx) = watch::channel(false);
-    let directory: SharedDirectory = Arc::new(ArcSwap::from_pointee(Directory::default()));
     let tls = match &config.tls {
         Some(files) => Some(ArcSwap::from_pointee(tls::Server::from_pem_files(&files.certificate, &files.private_key)?)),
         None => None,
@@ -193,8 +183,8 @@ pub async fn start(config: Arc<Config>, environment: Environment) -> Result<Runn
     let shared = Arc::new(Shared {
         hostname: config.hostname.as_str().into(),
         clock: clock.clone(),
-        directory: directory.clone(),
-        credential_key,
+        directory: desk.directory(),
+        credential_key: desk.credential_key(),
         throttle: Gate::default(),
         tls,
         signers: signers.clone(),
@@ -275,14 +265,19 @@ pub async fn start(config: Arc<Config>, environment: Environment) -> Result<Runn
         let _ = ended.send(());
     })?;
 
-    let handles = Handles { config: config.clone(), queue, reader, directory, keys, key_store, clock, dice, shared };
-    Ok(Running { addresses, handles, draining, stoppers, dispatcher, drain: Duration::from_secs(config.drain_secs) })
+    let drain = Duration::from_secs(config.drain_secs);
+    Ok(Running { addresses, desk, config, clock, queue, shared, draining, stoppers, dispatcher, drain })
 }
 
 impl Running {
+    /// Starts the control thread: the operator's socket, the admin port, the poll of labels.
+    pub async fn control(&self, metrics: Option<PrometheusHandle>) -> io::Result<Control> {
+        crate::control::start(self.desk.clone(), self.config.clone(), self.clock.clone(), metrics).await
+    }
+
     /// Reads the certificate again. The old one stays when the new one is no good.
     pub fn reload_tls(&self) -> Result<(), tls::Error> {
-        if let (Some(files), Some(tls)) = (&self.handles.config.tls, &self.handles.shared.tls) {
+        if let (Some(files), Some(tls)) = (&self.config.tls, &self.shared.tls) {
             tls.store(Arc::new(tls::Server::from_pem_files(&files.certificate, &files.private_key)?));
         }
         Ok(())
@@ -295,7 +290,7 @@ impl Running {
         }
         self.draining.send_replace(true);
         let finish = async {
-            while self.handles.shared.transactions.load(Ordering::Relaxed) > 0 {
+            while self.shared.transactions.load(Ordering::Relaxed) > 0 {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
             // An error means that it has ended already.
@@ -304,7 +299,7 @@ impl Running {
         if tokio::time::timeout(self.drain, finish).await.is_err() {
             tracing::warn!("not everything in progress was finished; what is in the queue is tried again at the next start");
         }
-        self.handles.queue.stop().await;
+        self.queue.stop().await;
     }
 }
 

@@ -65,7 +65,7 @@ async fn run(config: Config) -> Result<(), Box<dyn std::error::Error>> {
     }
     let io = environment.io.to_string();
     let running = daemon::start(config.clone(), environment).await?;
-    let control = mta::control::start(&running.handles, &io, Some(metrics)).await?;
+    let control = running.control(Some(metrics)).await?;
     for (listen, address) in config.listen.iter().zip(&running.addresses) {
         tracing::info!(%address, role = %listen.role, io, "listening");
     }

@@ -24,6 +24,8 @@ fn sources(place: &str) -> Vec<(String, String)> {
             } else if path.extension().is_some_and(|ext| ext == "rs") {
                 let name = path.strip_prefix(root()).unwrap().display().to_string();
                 let code = fs::read_to_string(&path).unwrap();
+                // Unit tests may do what their code may not; they stand at the end of a file.
+                let code = code.split("#[cfg(test)]").next().unwrap_or("");
                 let code: Vec<&str> = code.lines().map(|line| line.split("//").next().unwrap_or("")).collect();
                 found.push((name, code.join("\n")));
             }
@@ -85,8 +87,8 @@ fn only_host_is_unsafe() {
 #[test]
 fn only_host_reads_clocks_and_throws_dice() {
     let words =
-        [concat!("SystemTime::", "now"), concat!("Instant::", "now"), "SystemRandom", "rand::", "Timestamp::now", "Zoned::now"];
-    let allowed = [&["mta/host/", "labeler/src/clock.rs", "mta/cli/", "mta/src/sign/"], TESTS].concat();
+        [concat!("SystemTime::", "now"), concat!("Instant::", "now"), "SystemRandom", " rand::", "Timestamp::now", "Zoned::now"];
+    let allowed = [&["mta/host/", "labeler/src/outside.rs", "mta/cli/", "mta/src/sign/"], TESTS].concat();
     check_none("only host knows the time", &offenders(&["mta", "labeler"], &words, &allowed));
     let clocks = [concat!("SystemTime::", "now"), concat!("Instant::", "now")];
     check_none("signing is told the time", &offenders(&["mta/src/sign"], &clocks, &[]));
@@ -143,7 +145,7 @@ fn host_knows_no_mail() {
 
 #[test]
 fn http_stays_in_control() {
-    let words = ["axum::", "hyper::", "hyper_util::", "hyper_rustls::", "redis::", "rskafka::"];
+    let words = ["axum::", " hyper::", "hyper_util::", "hyper_rustls::", "redis::", "rskafka::"];
     check_none("only mta/src/control speaks HTTP", &offenders(&["mta/src"], &words, &["mta/src/control/"]));
 }
 

@@ -11,7 +11,8 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use host::dns::{Resolver, Zone};
 use host::{Clock, Dice, Io, Net, Stream, deadline_in, sim};
-use loadtest::sink::{Message, Provider, Script, Session, Step};
+use loadtest::sink::session::{Session, Step};
+use loadtest::sink::{Message, Provider, Script};
 use mta::config::Config;
 use mta::daemon::{self, Environment};
 use mta::policy::{Directory, Member, Standing};
@@ -87,7 +88,7 @@ impl World {
             let running = daemon::start(config, environment).await.unwrap();
             let member = Member { id: 1, did: DID.into(), handle: None, suspended: None, domains: vec!["member.example".into()] };
             let directory = Directory::new([member], [], Arc::new(Standing::default()), None);
-            running.handles.directory.store(Arc::new(directory));
+            running.desk.directory().store(Arc::new(directory));
             story(day).await;
             tokio::time::sleep_until(began + span).await;
             drop(running);

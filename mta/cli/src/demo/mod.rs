@@ -91,7 +91,7 @@ async fn story(once: bool) -> anyhow::Result<()> {
     let (environment, fallback) = Environment::of_machine(&config)?;
     let io = environment.io.to_string();
     let running = daemon::start(config.clone(), environment).await.context("the MTA")?;
-    let control = mta::control::start(&running.handles, &io, Some(metrics)).await.context("the MTA's control thread")?;
+    let control = running.control(Some(metrics)).await.context("the MTA's control thread")?;
     control.set_stage(mta::control::admin::Stage::Ready);
     let [submission, submissions] = running.addresses[..] else { bail!("the MTA listens on {:?}", running.addresses) };
     let why = fallback.map(|why| format!(" ({why})")).unwrap_or_default();
