@@ -69,7 +69,6 @@ impl Show for Member {
             ("state", state(self)),
             ("why", self.reason.clone().unwrap_or_default()),
             ("labels", self.labels.join(" ")),
-            ("enrolled", self.enrolled_at.clone()),
         ])
     }
 }
@@ -88,11 +87,8 @@ impl Show for Vec<Key> {
         if self.is_empty() {
             return "no keys\n".to_owned();
         }
-        let rows = self.iter().map(|it| {
-            let use_ = if it.active { "signs" } else { "kept" };
-            [it.domain.clone(), it.selector.clone(), it.algorithm.clone(), use_.to_owned(), it.created_at.clone()]
-        });
-        table(["DOMAIN", "SELECTOR", "ALGORITHM", "USE", "SINCE"], rows)
+        let rows = self.iter().map(|it| [it.domain.clone(), it.selector.clone(), it.algorithm.clone(), it.bits.to_string()]);
+        table(["DOMAIN", "SELECTOR", "ALGORITHM", "BITS"], rows)
     }
 }
 
@@ -112,7 +108,11 @@ impl Show for QueuedMessage {
         let head = pairs([
             ("id", self.id.clone()),
             ("from", from.to_owned()),
+            ("member", self.member.clone().unwrap_or_default()),
+            ("class", self.class.clone()),
             ("accepted", self.accepted_at.clone()),
+            ("expires", self.expires_at.clone()),
+            ("set aside", self.set_aside.clone().unwrap_or_default()),
             ("bytes", self.bytes.to_string()),
         ]);
         let rows = self.recipients.iter().map(|it| [it.address.clone(), it.fate.clone(), it.last.clone().unwrap_or_default()]);

@@ -1,5 +1,8 @@
 //! The command as it is run, where no daemon answers.
 
+// Clippy takes the helpers of an integration test for product code.
+#![allow(clippy::unwrap_used)]
+
 use std::{path::Path, process::Output};
 
 const GOOD: &str = r#"hostname = "relay.example.test"

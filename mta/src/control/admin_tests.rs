@@ -31,7 +31,6 @@ fn a_member(did: &str, suspended: bool) -> Member {
         labels: Vec::new(),
         admitted: !suspended,
         reason: None,
-        enrolled_at: "2026-01-01T00:00:00Z".into(),
     }
 }
 
@@ -88,7 +87,6 @@ impl Operations for Fake {
             recipients: 1,
             attempts: 0,
             due_at: String::new(),
-            expires_at: String::new(),
             last: None,
         };
         Ok(QueuePage { deliveries: vec![delivery], more: false })

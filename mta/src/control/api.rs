@@ -36,7 +36,7 @@ pub struct AddMember {
     pub did: String,
     /// A domain that it sends from.
     pub domain: String,
-    /// What mail without a class of its own is; empty: the daemon decides.
+    /// What mail of this credential is unless it says otherwise: the first counts. Empty: transactional.
     #[serde(default)]
     pub class: Vec<String>,
 }
@@ -92,8 +92,6 @@ pub struct Member {
     /// If not: why.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub reason: Option<String>,
-    /// When it was enrolled.
-    pub enrolled_at: String,
 }
 
 /// Bring an own key.
@@ -148,10 +146,8 @@ pub struct Key {
     pub selector: String,
     /// rsa or ed25519.
     pub algorithm: String,
-    /// Whether new mail is signed with it.
-    pub active: bool,
-    /// When it came here.
-    pub created_at: String,
+    /// Of the public key.
+    pub bits: usize,
     /// What to publish for it.
     pub dns_record: DnsRecord,
 }
@@ -160,7 +156,7 @@ pub struct Key {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct QueueFilter {
-    /// Those to this recipient domain, or to a site that has it.
+    /// Those to this recipient domain.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub site: Option<String>,
     /// Those of this member: DID or sending domain.
@@ -187,7 +183,7 @@ pub struct QueuedDelivery {
     pub id: String,
     /// The recipient domain.
     pub domain: String,
-    /// The member's DID; none for our own notices.
+    /// The member's DID; none when it is no longer one, and for our own notices.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub member: Option<String>,
     /// otp, transactional or notice.
@@ -198,8 +194,6 @@ pub struct QueuedDelivery {
     pub attempts: u32,
     /// When it is due next.
     pub due_at: String,
-    /// When it is given up.
-    pub expires_at: String,
     /// The last reply or trouble.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub last: Option<String>,
@@ -214,8 +208,18 @@ pub struct QueuedMessage {
     pub reverse_path: String,
     /// Octets of the message as it will be sent.
     pub bytes: u64,
+    /// The member's DID; none when it is no longer one, and for our own notices.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub member: Option<String>,
+    /// otp, transactional or notice.
+    pub class: String,
     /// When it was accepted.
     pub accepted_at: String,
+    /// When what is still open is given up.
+    pub expires_at: String,
+    /// Why it was set aside, if it was: it is damaged, and not tried any more.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub set_aside: Option<String>,
     /// Its deliveries that are not settled.
     pub deliveries: Vec<QueuedDelivery>,
     /// Its recipients.
@@ -227,7 +231,7 @@ pub struct QueuedMessage {
 pub struct QueuedRecipient {
     /// The forward-path.
     pub address: String,
-    /// open, delivered or failed.
+    /// open, delivered, failed or expired.
     pub fate: String,
     /// The last reply or trouble.
     #[serde(skip_serializing_if = "Option::is_none", default)]

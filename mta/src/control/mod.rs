@@ -4,14 +4,18 @@
 //!
 //! - [`admin`]: the operator's socket and the admin port.
 //! - [`api`]: what is said there.
+//! - [`daemon`]: members and keys, and the snapshots that other threads read of them.
 //! - [`fetch`]: what is asked of others.
 //! - [`labels`]: who vouches for our members.
 //! - [`metrics`]: what is counted.
 
 pub mod admin;
 pub mod api;
+pub mod daemon;
 pub mod fetch;
 mod http;
 pub mod labels;
 pub mod metrics;
+mod operations;
 mod page;
+mod views;
