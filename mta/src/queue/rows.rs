@@ -362,7 +362,8 @@ mod tests {
 
     #[test]
     fn rows_cut_are_damaged_and_rows_turned_at_any_octet_never_panic() {
-        let tries: [(Vec<u8>, fn(&[u8]) -> bool); 2] = [
+        type Reads = fn(&[u8]) -> bool;
+        let tries: [(Vec<u8>, Reads); 2] = [
             (message().encode(), |row| MessageRow::decode(row).is_ok_and(|row| row.reverse_path().is_ok())),
             (delivery().encode(), |row| DeliveryRow::decode(row).is_ok()),
         ];
