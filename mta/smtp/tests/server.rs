@@ -14,6 +14,8 @@
 //! The policy: user `member` with password `secret`; `refused@` 550, `later@` 451, `closed@` 421 and close,
 //! otherwise yes. A message that begins with `Refuse` is refused.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod common;
 
 use std::sync::Arc;
