@@ -204,7 +204,7 @@ mod tests {
     fn check(folder: &str, side: &str, target: fn(&[u8])) {
         let corpus = corpus(folder, side);
         let mut dice = Dice(0x5eed);
-        for round in 0..30_000 {
+        for round in 0..10_000 {
             let octets = mutate(&mut dice, &corpus);
             if let Err(panic) = std::panic::catch_unwind(|| target(&octets)) {
                 println!("round {round}: {}", octets.escape_ascii());

@@ -214,11 +214,11 @@ mod tests {
         None
     }
 
-    /// Every stream of up to nine octets over the four that matter, whole, by octets, and cut once anywhere.
+    /// Every stream of up to eight octets over the four that matter, whole, by octets, and cut once anywhere.
     #[test]
     fn every_short_stream_is_read_as_the_plain_rules_say() {
         let mut accepted = 0;
-        for length in 0..=9_u32 {
+        for length in 0..=8_u32 {
             for number in 0..4_usize.pow(length) {
                 let mut stream: Vec<u8> = (0..length).map(|place| b"\r\n.a"[number >> (2 * place) & 3]).collect();
                 stream.extend_from_slice(if number % 2 == 0 { b"\r\n.\r\nx" } else { b"" });
