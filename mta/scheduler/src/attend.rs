@@ -39,6 +39,7 @@ impl Scheduler {
     pub(crate) fn attend(&mut self, now: Time, key: u32) {
         self.expire(now, key);
         self.find_way(now, key);
+        self.give_back(now, key);
         self.take_turns(now, key);
         self.join_loads(now, key);
         self.rest(now, key);
@@ -81,12 +82,37 @@ impl Scheduler {
             Way::Sought { old: known, .. } => *known = old,
             way => {
                 *way = Way::Sought { old, asked: false };
+                self.pushed += 1;
                 if otp { self.resolves.push_front(key) } else { self.resolves.push_back(key) }
             }
         }
         if lost {
             self.lead_to(now, key, None);
         }
+    }
+
+    /// A domain that cannot send for a while gives its memory back, if memory is scarce, so that half of it is always
+    /// there for those that can. Everything is on disk; one-time codes stay, because their deadlines are near and only
+    /// what is in memory is watched.
+    fn give_back(&mut self, now: Time, key: u32) {
+        if self.in_memory() * 2 < self.config.in_memory_max {
+            return;
+        }
+        let Some(domain) = self.domains.get_mut(key) else { return };
+        let Some(active) = domain.active.as_mut() else { return };
+        let until = match &active.way {
+            Way::Trouble { until, .. } => Some(*until),
+            Way::Unknown | Way::Sought { .. } | Way::Known(_) => {
+                active.site.and_then(|site| self.sites.get(site)).and_then(|site| site.health.suspended_until())
+            }
+        };
+        let waits = active.queued() > active.lanes[Lane::Otp.index()].len();
+        let Some(until) = until.filter(|until| waits && *until > now) else { return };
+        for lane in [Lane::Transactional, Lane::Notice] {
+            self.queued -= std::mem::take(&mut active.lanes[lane.index()]).len();
+        }
+        active.left = [Time::NEVER; 3];
+        domain.next_due = until;
     }
 
     /// The domain takes no mail.
@@ -133,6 +159,7 @@ impl Scheduler {
             return;
         }
         domain.wants_load = true;
+        self.pushed += 1;
         let otp = domain.active.as_ref().is_some_and(|active| active.left[Lane::Otp.index()] <= now);
         if otp { self.loads.push_front(key) } else { self.loads.push_back(key) }
     }
@@ -308,29 +335,14 @@ impl Scheduler {
         }
     }
 
-    /// A domain that cannot send before `until` gives its memory back, if memory is scarce. Everything is on disk; the
-    /// one-time codes stay, because their deadlines are near and only what is in memory is watched.
-    pub(crate) fn give_back(&mut self, now: Time, key: u32, until: Time) {
-        if self.in_memory() * 2 < self.config.in_memory_max {
-            return;
-        }
-        let Some(domain) = self.domains.get_mut(key) else { return };
-        let Some(active) = domain.active.as_mut() else { return };
+    /// The domains of a site that has just been suspended bring themselves into order, if memory is scarce.
+    pub(crate) fn give_back_site(&mut self, now: Time, site_key: u32) {
         for lane in [Lane::Transactional, Lane::Notice] {
-            self.queued -= std::mem::take(&mut active.lanes[lane.index()]).len();
-        }
-        active.left = [Time::NEVER; 3];
-        domain.next_due = until;
-        self.attend(now, key);
-    }
-
-    /// All domains of a site that cannot send before `until`.
-    pub(crate) fn give_back_site(&mut self, now: Time, site_key: u32, until: Time) {
-        for lane in [Lane::Transactional, Lane::Notice] {
+            let head = |machine: &Scheduler| machine.sites.get(site_key).and_then(|site| site.turns[lane.index()]);
             // Each round takes the domain at the head out of this lane's turns, unless there is memory enough.
-            while let Some(key) = self.sites.get(site_key).and_then(|site| site.turns[lane.index()]) {
-                self.give_back(now, key, until);
-                if self.sites.get(site_key).and_then(|site| site.turns[lane.index()]) == Some(key) {
+            while let Some(key) = head(self) {
+                self.attend(now, key);
+                if head(self) == Some(key) {
                     break;
                 }
             }
@@ -343,6 +355,7 @@ impl Scheduler {
         let name = domain.name.clone();
         domain.activate().settling += 1;
         self.flights.insert((id, key), Flight { lane, state: FlightState::Settling { tried: false } });
+        self.pushed += 1;
         self.settles.push_back(Action::Settle { id, domain: name, cause, next });
     }
 }

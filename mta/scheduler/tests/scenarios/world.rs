@@ -245,6 +245,9 @@ impl World {
     }
 
     fn act(&mut self, action: Action) {
+        if std::env::var_os("DBG").is_some() {
+            eprintln!("{:?} {action:?}", self.now.duration_since(start()).unwrap());
+        }
         match action {
             Action::Resolve { domain } => {
                 self.lookups += 1;
