@@ -23,11 +23,17 @@ const ROUTE_MEMORY: Duration = Duration::from_secs(300);
 /// Domains that may remember a route without having mail; past it they forget at once and are looked up again.
 const IDLE_DOMAINS_MAX: usize = 4096;
 
-/// A site that no domain leads to is remembered so long, with its windows and its troubles.
+/// A site that no domain leads to is remembered so long, with its windows.
 const SITE_MEMORY: Duration = Duration::from_secs(15 * 60);
 
-/// Such sites; past it those without trouble are forgotten at once and start with a new window.
+/// One that was in trouble is remembered so long after its suspension: longer than the longest wait between two tries
+/// of a delivery, so that the next one still goes as a probe.
+const TROUBLE_MEMORY: Duration = Duration::from_secs(6 * 3600);
+
+/// Such sites; past the first bound those without trouble are forgotten at once and start with a new window, past the
+/// second all of them. A few hundred octets each.
 const UNUSED_SITES_MAX: usize = 16_384;
+const TROUBLED_SITES_MAX: usize = 65_536;
 
 /// Whether a route that ran out may still be used while the new one is being looked up.
 pub(crate) fn still_serves(route: &Route, now: Time) -> bool {
@@ -281,7 +287,10 @@ impl Scheduler {
         self.rouse(key);
         let Some(site) = self.sites.get_mut(key) else { return };
         let Some(since) = site.unused_since else { return };
-        let until = since.max(site.health.suspended_until().unwrap_or(since)).plus(SITE_MEMORY);
+        let until = match site.health.suspended_until() {
+            None => since.plus(SITE_MEMORY),
+            Some(until) => since.max(until).plus(TROUBLE_MEMORY),
+        };
         if until <= now {
             self.forget_site(key);
         } else {
@@ -297,7 +306,8 @@ impl Scheduler {
         }
         site.unused_since = Some(now);
         self.unused_sites += 1;
-        if self.unused_sites > UNUSED_SITES_MAX && site.health.is_open() {
+        let max = if site.health.is_open() { UNUSED_SITES_MAX } else { TROUBLED_SITES_MAX };
+        if self.unused_sites > max {
             self.forget_site(key);
         } else {
             self.attend_site(now, key);
