@@ -15,9 +15,9 @@
 //! peer sends beyond a stated bound, and no octets of a peer make it panic.
 
 pub mod address;
-//pub mod client;
-//#[cfg(any(test, feature = "fuzz"))]
-//pub mod fuzz;
+pub mod client;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 pub mod reply;
 mod secret;
 pub mod server;

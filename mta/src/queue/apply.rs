@@ -17,7 +17,7 @@ use super::rows::{
     pending_from_key, pending_key, pending_key_of,
 };
 use super::segments::Changes;
-use super::tables::{Environment, Tables};
+use super::tables::{Environment, Table, Tables};
 use super::types::{Fate, LedgerCount, Next, QueueError, REPLY_BYTES_MAX};
 use crate::events::{Event, What};
 
@@ -88,10 +88,10 @@ impl<'e> Transaction<'e> {
             place: new.place,
         };
         let key = message_key(message.id);
-        self.tables.messages.put_with_flags(&mut self.txn, PutFlags::APPEND, &key, &row.encode())?;
+        append(self.tables.messages, &mut self.txn, &key, &row.encode())?;
         for delivery in &new.deliveries {
             let key = delivery_key(message.id, &delivery.domain);
-            self.tables.deliveries.put_with_flags(&mut self.txn, PutFlags::APPEND, &key, &delivery.row)?;
+            append(self.tables.deliveries, &mut self.txn, &key, &delivery.row)?;
             let key = pending_key(&delivery.domain, message.lane, millis(message.received_at), message.id);
             let row = PendingRow {
                 member: message.member,
@@ -339,6 +339,15 @@ impl<'e> Transaction<'e> {
             self.events.first = keep_from;
         }
         Ok(())
+    }
+}
+
+/// Puts a row behind all others, where it nearly always belongs: a full page is then left full instead of
+/// being split. Ids are handed out before the commit, so a message may also come after a later one.
+fn append(table: Table, txn: &mut RwTxn<'_>, key: &[u8], row: &[u8]) -> Result<(), heed::Error> {
+    match table.put_with_flags(txn, PutFlags::APPEND, key, row) {
+        Err(heed::Error::Mdb(heed::MdbError::KeyExist)) => table.put(txn, key, row),
+        done => done,
     }
 }
 

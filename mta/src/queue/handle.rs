@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
 
 use bytes::{Bytes, BytesMut};
 use heed::RwTxn;
@@ -29,6 +30,30 @@ pub struct Queue {
     urgent: mpsc::Sender<Request>,
     normal: mpsc::Sender<Request>,
     stats: Arc<Stats>,
+    ids: Ids,
+}
+
+/// Hands out queue ids: rising, and never one twice, whatever the clock does.
+#[derive(Clone)]
+pub(crate) struct Ids(Arc<AtomicU64>);
+
+impl Ids {
+    /// Continues after `last`.
+    pub(crate) fn after(last: u64) -> Self {
+        Self(Arc::new(AtomicU64::new(last)))
+    }
+
+    pub(crate) fn next(&self, now: SystemTime) -> QueueId {
+        let least = millis(now) << QueueId::COUNTER_BITS;
+        let step = |last: u64| Some(least.max(last + 1));
+        // `step` never declines, so the last value read is what was replaced.
+        let (Ok(last) | Err(last)) = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, step);
+        QueueId(least.max(last + 1))
+    }
+
+    pub(crate) fn last(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 /// What the writer has done since it started.
@@ -64,7 +89,7 @@ pub(crate) enum Request {
 
 /// A message, ready to be given an id and a place.
 pub(crate) struct Prepared {
-    /// Its id is not yet true.
+    /// Its id is not yet true while it is 0.
     pub(crate) message: StoredMessage,
     pub(crate) checksum: u32,
     /// Not yet true either.
@@ -127,10 +152,15 @@ where
 const TRY_AGAIN: QueueError = QueueError::Full("the batch was cut down to settlements");
 
 impl Queue {
-    pub(crate) fn new(stats: Arc<Stats>) -> (Self, mpsc::Receiver<Request>, mpsc::Receiver<Request>) {
+    pub(crate) fn new(stats: Arc<Stats>, ids: Ids) -> (Self, mpsc::Receiver<Request>, mpsc::Receiver<Request>) {
         let (urgent, urgent_requests) = mpsc::channel(REQUESTS_MAX);
         let (normal, normal_requests) = mpsc::channel(REQUESTS_MAX);
-        (Self { urgent, normal, stats }, urgent_requests, normal_requests)
+        (Self { urgent, normal, stats, ids }, urgent_requests, normal_requests)
+    }
+
+    /// An id for a message that must name it before it is queued. One that is never used leaves a gap.
+    pub fn next_id(&self, now: SystemTime) -> QueueId {
+        self.ids.next(now)
     }
 
     /// Takes a message. When this resolves with an id, the message is durable: say 250. A caller that
@@ -227,7 +257,7 @@ impl Prepared {
             .collect();
         let octets = join(new.octets);
         let message = StoredMessage {
-            id: QueueId(0),
+            id: new.id.unwrap_or(QueueId(0)),
             member: new.member,
             credential: new.credential,
             reverse_path: new.reverse_path,

@@ -21,6 +21,9 @@ pub const REPLY_BYTES_MAX: usize = 512;
 /// A message as it comes in, and a DSN that we make ourselves.
 #[derive(Clone)]
 pub struct NewMessage {
+    /// From `Queue::next_id`, where the message itself already names it (its trace field). None: one is given
+    /// at the commit.
+    pub id: Option<QueueId>,
     /// Whose mail it is: the member's row number.
     pub member: u32,
     /// The credential it was submitted with; 0 for mail of our own.

@@ -13,13 +13,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use host::{Clock, disk};
-use scheduler::{Delivery, QueueId};
+use scheduler::Delivery;
 use tokio::sync::mpsc;
 
 use super::apply::{EventRange, Settled, Transaction};
-use super::codec::{Decoder, Encoder, millis};
+use super::codec::{Decoder, Encoder};
 use super::faults::{Fault, Faults};
-use super::handle::{Prepared, PreparedSettlement, Queue, Request, Stats};
+use super::handle::{Ids, Prepared, PreparedSettlement, Queue, Request, Stats};
 use super::reader::{Backlog, Reader};
 use super::room::Room;
 use super::rows::SegmentRow;
@@ -82,7 +82,7 @@ pub struct Writer {
     normal: mpsc::Receiver<Request>,
     /// Arrived, and too much for the last batch.
     waiting: VecDeque<Request>,
-    last_id: u64,
+    ids: Ids,
     events: EventRange,
     /// Locked as long as we live: two daemons on one directory would overwrite each other's bodies.
     _lock: fs::File,
@@ -133,7 +133,8 @@ impl Writer {
         let reader = Reader::new(env.clone(), tables, segments.files());
         let backlog = reader.backlog()?;
         let stats = Arc::new(Stats::default());
-        let (queue, urgent, normal) = Queue::new(stats.clone());
+        let ids = Ids::after(last_id);
+        let (queue, urgent, normal) = Queue::new(stats.clone(), ids.clone());
         let (events, waiting) = (EventRange { first, next }, VecDeque::new());
         let writer = Self {
             env,
@@ -147,7 +148,7 @@ impl Writer {
             urgent,
             normal,
             waiting,
-            last_id,
+            ids,
             events,
             _lock: lock,
         };
@@ -283,10 +284,11 @@ impl Writer {
         if messages.is_empty() {
             return Ok(Written::default());
         }
-        let now = millis(self.clock.now()) << QueueId::COUNTER_BITS;
+        let now = self.clock.now();
         for message in &mut messages {
-            self.last_id = now.max(self.last_id + 1);
-            message.message.id = QueueId(self.last_id);
+            if message.message.id.0 == 0 {
+                message.message.id = self.ids.next(now);
+            }
         }
         let body = |new: &&mut Prepared| Body { id: new.message.id, checksum: new.checksum, octets: new.message.octets.clone() };
         let bodies: Vec<Body> = messages.iter().map(body).collect();
@@ -327,7 +329,7 @@ impl Writer {
         }
         if !written.places.is_empty() {
             let mut row = Encoder::new(VERSION);
-            row.u64(self.last_id);
+            row.u64(self.ids.last());
             self.tables.state.put(&mut txn.txn, LAST_ID, &row.done())?;
         }
         let rows = self.segments.rows(written, &txn.changes);

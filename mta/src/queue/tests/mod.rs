@@ -104,6 +104,7 @@ impl Bench {
 fn message(recipients: &[&str], octets: &str) -> NewMessage {
     let recipient = |mailbox: &&str| NewRecipient { mailbox: mailbox.parse().unwrap(), notify: None, orcpt: None };
     NewMessage {
+        id: None,
         member: 1,
         credential: 2,
         reverse_path: ReversePath::Mailbox("sender@member.example".parse().unwrap()),
