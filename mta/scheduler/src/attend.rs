@@ -23,11 +23,17 @@ const ROUTE_MEMORY: Duration = Duration::from_secs(300);
 /// Domains that may remember a route without having mail; past it they forget at once and are looked up again.
 const IDLE_DOMAINS_MAX: usize = 4096;
 
-/// A site that no domain leads to is remembered so long, with its windows and its troubles.
+/// A site that no domain leads to is remembered so long, with its windows.
 const SITE_MEMORY: Duration = Duration::from_secs(15 * 60);
 
-/// Such sites; past it those without trouble are forgotten at once and start with a new window.
+/// One that was in trouble is remembered so long after its suspension: longer than the longest wait between two tries
+/// of a delivery, so that the next one still goes as a probe.
+const TROUBLE_MEMORY: Duration = Duration::from_secs(6 * 3600);
+
+/// Such sites; past the first bound those without trouble are forgotten at once and start with a new window, past the
+/// second all of them. A few hundred octets each.
 const UNUSED_SITES_MAX: usize = 16_384;
+const TROUBLED_SITES_MAX: usize = 65_536;
 
 /// Whether a route that ran out may still be used while the new one is being looked up.
 pub(crate) fn still_serves(route: &Route, now: Time) -> bool {
@@ -39,6 +45,7 @@ impl Scheduler {
     pub(crate) fn attend(&mut self, now: Time, key: u32) {
         self.expire(now, key);
         self.find_way(now, key);
+        self.give_back(now, key);
         self.take_turns(now, key);
         self.join_loads(now, key);
         self.rest(now, key);
@@ -81,12 +88,37 @@ impl Scheduler {
             Way::Sought { old: known, .. } => *known = old,
             way => {
                 *way = Way::Sought { old, asked: false };
+                self.pushed += 1;
                 if otp { self.resolves.push_front(key) } else { self.resolves.push_back(key) }
             }
         }
         if lost {
             self.lead_to(now, key, None);
         }
+    }
+
+    /// A domain that cannot send for a while gives its memory back, if memory is scarce, so that half of it is always
+    /// there for those that can. Everything is on disk; one-time codes stay, because their deadlines are near and only
+    /// what is in memory is watched.
+    fn give_back(&mut self, now: Time, key: u32) {
+        if self.in_memory() * 2 < self.config.in_memory_max {
+            return;
+        }
+        let Some(domain) = self.domains.get_mut(key) else { return };
+        let Some(active) = domain.active.as_mut() else { return };
+        let until = match &active.way {
+            Way::Trouble { until, .. } => Some(*until),
+            Way::Unknown | Way::Sought { .. } | Way::Known(_) => {
+                active.site.and_then(|site| self.sites.get(site)).and_then(|site| site.health.suspended_until())
+            }
+        };
+        let waits = active.queued() > active.lanes[Lane::Otp.index()].len();
+        let Some(until) = until.filter(|until| waits && *until > now) else { return };
+        for lane in [Lane::Transactional, Lane::Notice] {
+            self.queued -= std::mem::take(&mut active.lanes[lane.index()]).len();
+        }
+        active.left = [Time::NEVER; 3];
+        domain.next_due = until;
     }
 
     /// The domain takes no mail.
@@ -133,6 +165,7 @@ impl Scheduler {
             return;
         }
         domain.wants_load = true;
+        self.pushed += 1;
         let otp = domain.active.as_ref().is_some_and(|active| active.left[Lane::Otp.index()] <= now);
         if otp { self.loads.push_front(key) } else { self.loads.push_back(key) }
     }
@@ -254,7 +287,10 @@ impl Scheduler {
         self.rouse(key);
         let Some(site) = self.sites.get_mut(key) else { return };
         let Some(since) = site.unused_since else { return };
-        let until = since.max(site.health.suspended_until().unwrap_or(since)).plus(SITE_MEMORY);
+        let until = match site.health.suspended_until() {
+            None => since.plus(SITE_MEMORY),
+            Some(until) => since.max(until).plus(TROUBLE_MEMORY),
+        };
         if until <= now {
             self.forget_site(key);
         } else {
@@ -270,7 +306,8 @@ impl Scheduler {
         }
         site.unused_since = Some(now);
         self.unused_sites += 1;
-        if self.unused_sites > UNUSED_SITES_MAX && site.health.is_open() {
+        let max = if site.health.is_open() { UNUSED_SITES_MAX } else { TROUBLED_SITES_MAX };
+        if self.unused_sites > max {
             self.forget_site(key);
         } else {
             self.attend_site(now, key);
@@ -308,29 +345,14 @@ impl Scheduler {
         }
     }
 
-    /// A domain that cannot send before `until` gives its memory back, if memory is scarce. Everything is on disk; the
-    /// one-time codes stay, because their deadlines are near and only what is in memory is watched.
-    pub(crate) fn give_back(&mut self, now: Time, key: u32, until: Time) {
-        if self.in_memory() * 2 < self.config.in_memory_max {
-            return;
-        }
-        let Some(domain) = self.domains.get_mut(key) else { return };
-        let Some(active) = domain.active.as_mut() else { return };
+    /// The domains of a site that has just been suspended bring themselves into order, if memory is scarce.
+    pub(crate) fn give_back_site(&mut self, now: Time, site_key: u32) {
         for lane in [Lane::Transactional, Lane::Notice] {
-            self.queued -= std::mem::take(&mut active.lanes[lane.index()]).len();
-        }
-        active.left = [Time::NEVER; 3];
-        domain.next_due = until;
-        self.attend(now, key);
-    }
-
-    /// All domains of a site that cannot send before `until`.
-    pub(crate) fn give_back_site(&mut self, now: Time, site_key: u32, until: Time) {
-        for lane in [Lane::Transactional, Lane::Notice] {
+            let head = |machine: &Scheduler| machine.sites.get(site_key).and_then(|site| site.turns[lane.index()]);
             // Each round takes the domain at the head out of this lane's turns, unless there is memory enough.
-            while let Some(key) = self.sites.get(site_key).and_then(|site| site.turns[lane.index()]) {
-                self.give_back(now, key, until);
-                if self.sites.get(site_key).and_then(|site| site.turns[lane.index()]) == Some(key) {
+            while let Some(key) = head(self) {
+                self.attend(now, key);
+                if head(self) == Some(key) {
                     break;
                 }
             }
@@ -343,6 +365,7 @@ impl Scheduler {
         let name = domain.name.clone();
         domain.activate().settling += 1;
         self.flights.insert((id, key), Flight { lane, state: FlightState::Settling { tried: false } });
+        self.pushed += 1;
         self.settles.push_back(Action::Settle { id, domain: name, cause, next });
     }
 }

@@ -56,6 +56,8 @@ pub struct Scheduler {
     pub(crate) idle_domains: usize,
     /// Sites that no domain leads to and that are still remembered.
     pub(crate) unused_sites: usize,
+    /// Counts what joined the lines for settling, loading and resolving.
+    pub(crate) pushed: u64,
     /// Number of the newest delivery that has begun.
     pub(crate) begun: u64,
 }
@@ -94,6 +96,7 @@ impl Scheduler {
             trying: 0,
             idle_domains: 0,
             unused_sites: 0,
+            pushed: 0,
             begun: 0,
         }
     }
@@ -238,12 +241,8 @@ impl Scheduler {
                         now.plus(retry::backoff(self.config.route_retry, domain.route_failures, &mut self.dice))
                     }
                 };
-                let waits = trouble.verdict != Verdict::Failed;
                 active.way = Way::Trouble { trouble, until };
                 self.lead_to(now, key, None);
-                if waits {
-                    self.give_back(now, key, until);
-                }
             }
         }
         self.attend(now, key);
@@ -254,6 +253,7 @@ impl Scheduler {
         let now = Time::from(now);
         loop {
             let more = self.go_off(now);
+            let pushed = self.pushed;
             // Settling frees room, so it comes first. Lookups and loads take long, so they are begun before what is
             // ready is sent; but nothing comes before a one-time code.
             let action = (self.settles.pop_front())
@@ -261,7 +261,8 @@ impl Scheduler {
                 .or_else(|| self.resolve())
                 .or_else(|| self.load(now))
                 .or_else(|| self.send(now, false));
-            if action.is_some() || !more {
+            // Looking at one thing may have made another one wait in a line that was looked at before.
+            if action.is_some() || !more && self.pushed == pushed {
                 return action;
             }
         }

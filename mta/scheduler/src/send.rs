@@ -211,7 +211,7 @@ impl Scheduler {
             site.host_troubles = 0;
             site.start_again(limits);
             self.wake_site(attempt.site, until);
-            self.give_back_site(now, attempt.site, until);
+            self.give_back_site(now, attempt.site);
         }
     }
 

@@ -16,8 +16,8 @@
 
 pub mod address;
 pub mod client;
-//#[cfg(any(test, feature = "fuzz"))]
-//pub mod fuzz;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 pub mod reply;
 mod secret;
 pub mod server;

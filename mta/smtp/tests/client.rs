@@ -13,6 +13,8 @@
 //! C! ready, C! close  what the client wants
 //! ```
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod common;
 
 use bytes::Bytes;

@@ -18,6 +18,9 @@ use super::types::QueueError;
 /// Size of the reserve file: pages for some thousand settlements.
 const RESERVE_BYTES: u64 = 8 << 20;
 
+/// With less, a commit cannot be expected to succeed.
+const FREE_BYTES_MIN: u64 = 1 << 20;
+
 /// Watches the disk and the map.
 pub(crate) struct Room {
     dir: PathBuf,
@@ -51,6 +54,11 @@ impl Room {
             return Err(QueueError::Full("the database has reached its size limit"));
         }
         Ok(())
+    }
+
+    /// Whether a failed write is best explained by want of space.
+    pub(crate) fn is_disk_full(&self) -> bool {
+        disk::free_bytes(&self.dir).is_ok_and(|free| free < FREE_BYTES_MIN)
     }
 
     fn keep_reserve(&self) -> bool {

@@ -115,7 +115,7 @@ pub struct StoredMessage {
 impl fmt::Debug for StoredMessage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let bytes = self.octets.len();
-        f.debug_struct("StoredMessage").field("id", &self.id.0).field("bytes", &bytes).finish_non_exhaustive()
+        f.debug_struct("StoredMessage").field("id", &self.id).field("bytes", &bytes).finish_non_exhaustive()
     }
 }
 
@@ -250,10 +250,10 @@ pub enum QueueError {
     #[error("the queue cannot write: {0}")]
     Unwritable(Arc<io::Error>),
     /// The entry is damaged. Set it aside with `Queue::set_aside`, tell the operator, go on.
-    #[error("queue entry {} is damaged", .0.0)]
+    #[error("queue entry {0} is damaged")]
     Corrupt(QueueId),
     /// No such entry (any more): forget it.
-    #[error("queue entry {} is not in the queue", .0.0)]
+    #[error("queue entry {0} is not in the queue")]
     Unknown(QueueId),
     /// The request cannot be stored: the caller should not have made it.
     #[error("{0}")]

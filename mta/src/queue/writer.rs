@@ -252,6 +252,8 @@ impl Writer {
                 Err(error) => {
                     tracing::error!(%error, "a batch could not be committed");
                     Stats::add(&self.stats.failed, 1);
+                    // LMDB reports a write cut short by a full disk as an error of its own.
+                    let error = if self.room.is_disk_full() { QueueError::Full("no space is left on the disk") } else { error };
                     let full = matches!(error, QueueError::Full(_));
                     if full && (self.refuse(&mut batch, &error, is_enqueue) || self.room.give_up_reserve()) {
                         continue;

@@ -108,6 +108,8 @@ impl Checkers {
     fn visit(&mut self, now: SystemTime, key: &Key, site: &Arc<str>) {
         let model = self.sites.entry(site.clone()).or_insert(SiteModel::Open { since: 0 });
         match model {
+            // Nobody went there for hours: it may have been forgotten.
+            SiteModel::Down { until, .. } if now > *until + Duration::from_secs(6 * 3600) => *model = SiteModel::Unsure,
             SiteModel::Down { failures, until } => {
                 assert!(now >= *until, "{site} is visited before its time");
                 self.probes += 1;

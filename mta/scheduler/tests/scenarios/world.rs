@@ -97,8 +97,8 @@ pub struct World {
     places: HashMap<Key, (Lane, SystemTime)>,
     sites: HashMap<String, Script>,
     resolver: HashMap<String, Resolution>,
-    /// Where the last answer led a domain.
-    pub led_to: HashMap<Arc<str>, Arc<str>>,
+    /// Where the last answer led a domain, and until when the scheduler must know it.
+    led_to: HashMap<Arc<str>, (Arc<str>, SystemTime)>,
     events: BinaryHeap<Reverse<(SystemTime, u64)>>,
     what: HashMap<u64, Event>,
     sequence: u64,
@@ -245,6 +245,9 @@ impl World {
     }
 
     fn act(&mut self, action: Action) {
+        if std::env::var_os("DBG").is_some() {
+            eprintln!("{:?} {action:?}", self.now.duration_since(start()).unwrap());
+        }
         match action {
             Action::Resolve { domain } => {
                 self.lookups += 1;
@@ -262,10 +265,12 @@ impl World {
                 let key = (id, domain);
                 let Some(&(lane, due)) = self.places.get(&key) else { panic!("{key:?} goes, and is not in the queue") };
                 let deadline = self.disk[&(key.1.clone(), lane, due, id)].deadline;
-                let led_to = &self.led_to;
+                let (led_to, now) = (&self.led_to, self.now);
                 let facts = (lane, due, deadline);
                 let trip = (route.site.clone(), source, slot);
-                self.check.deliver(self.now, &self.config, &key, facts, trip, |domain| led_to.get(domain).cloned());
+                self.check.deliver(self.now, &self.config, &key, facts, trip, |domain| {
+                    led_to.get(domain).filter(|(_, until)| *until > now).map(|(site, _)| site.clone())
+                });
                 self.log.push((self.now, key.clone(), route.site.clone(), source));
                 let script = self.sites.get_mut(&*route.site).expect("a site of this world");
                 let (latency, outcome) = script(&mut self.luck, &Try { now: self.now, key: key.clone(), lane, source });
@@ -313,7 +318,10 @@ impl World {
                 *self.unanswered.get_mut(&domain).unwrap() -= 1;
                 let routed = self.resolver.get_mut(&*domain).expect("a domain of this world")(self.now);
                 match &routed {
-                    Routed::Route(route) => self.led_to.insert(domain.clone(), route.site.clone()),
+                    Routed::Route(route) => {
+                        let until = route.valid_until.min(self.now + 5 * MINUTE);
+                        self.led_to.insert(domain.clone(), (route.site.clone(), until))
+                    }
                     Routed::Trouble(_) => self.led_to.remove(&domain),
                 };
                 self.scheduler.handle_route(self.now, &domain, routed);
@@ -414,7 +422,7 @@ impl World {
                 Event::Told(Told::Settled(other, _)) => other == key,
                 _ => false,
             });
-            let site = self.led_to.get(&key.1);
+            let site = self.led_to.get(&key.1).map(|(site, _)| site);
             if *due > self.now || under_way || asked || untold {
                 continue;
             }

@@ -341,6 +341,7 @@ impl Session {
     fn done(&mut self, usable: bool) {
         let spent = self.peer.mail_max.is_some_and(|mail_max| self.transactions >= mail_max);
         self.state = if !usable || !self.replies.is_empty() {
+            self.replies = Replies::default();
             State::Closing
         } else if spent {
             self.output = b"QUIT\r\n".to_vec();

@@ -1,5 +1,5 @@
 //! Transcripts: reading them, and comparing what was seen with what they say.
-#![allow(dead_code, unreachable_pub)]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 use std::path::Path;
 

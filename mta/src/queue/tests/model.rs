@@ -125,8 +125,8 @@ impl Game {
         Some(settlement(id, &domain, fates, next))
     }
 
-    async fn settle(&mut self) {
-        let settlements: Vec<_> = (0..1 + self.random.below(3)).filter_map(|_| self.attempt()).collect();
+    async fn settle(&mut self, most: usize) {
+        let settlements: Vec<_> = (0..1 + self.random.below(most)).filter_map(|_| self.attempt()).collect();
         self.bench().queue.settle(settlements).await.unwrap();
     }
 
@@ -205,19 +205,19 @@ async fn play(seed: u64) {
     let mut game = Game::new(seed);
     // Some games are mostly arrivals, some mostly departures.
     let arrivals = 3 + game.random.below(5);
-    for _ in 0..80 {
+    for _ in 0..50 {
         match game.random.below(13) {
             n if n < arrivals => game.enqueue().await,
             10 => game.reopen(true).await,
             11 => game.power_cut([Fault::StopBeforeCommit, Fault::StopAfterCommit][seed as usize % 2]).await,
             12 => game.check(),
-            _ => game.settle().await,
+            _ => game.settle(3).await,
         }
     }
     game.reopen(false).await;
     game.check();
     while !game.model.messages.is_empty() {
-        game.settle().await;
+        game.settle(30).await;
     }
     game.check();
     assert_eq!(game.model.finals.len(), game.model.accepted);
