@@ -118,6 +118,8 @@ impl Resolver {
         options.validate = dnssec == Dnssec::Validate;
         options.use_hosts_file = ResolveHosts::Never;
         options.cache_size = CACHED_MAX;
+        // Three askings in nine seconds. A recursive server that needed longer has the answer by the next attempt.
+        (options.timeout, options.attempts) = (Duration::from_secs(3), 2);
         options.positive_max_ttl = Some(TTL_MAX);
         // A name that was missing may be there in minutes; members wait for that while they set up their domain.
         options.negative_max_ttl = Some(NEGATIVE_TTL_MAX);

@@ -27,19 +27,27 @@ pub(crate) fn listening(address: SocketAddr, backlog: u32) -> io::Result<Socket>
 
 /// A socket about to connect to `peer`, from `source` if one is named.
 pub(crate) fn outgoing(source: Option<IpAddr>, peer: SocketAddr) -> io::Result<Socket> {
+    same_family(source, peer)?;
     let socket = Socket::new(Domain::for_address(peer), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_tcp_nodelay(true)?;
     if let Some(source) = source {
-        if source.is_ipv4() != peer.is_ipv4() {
-            let text = format!("cannot connect from {source} to {peer}: not of one address family");
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
-        }
         bind_address_no_port(&socket)?;
         socket.bind(&SocketAddr::new(source, 0).into()).map_err(|error| {
             io::Error::new(error.kind(), format!("cannot send from {source}: {error} (is it an address of this machine?)"))
         })?;
     }
     Ok(socket)
+}
+
+/// IPv4 speaks to IPv4 only, and IPv6 to IPv6.
+pub(crate) fn same_family(source: Option<IpAddr>, peer: SocketAddr) -> io::Result<()> {
+    match source {
+        Some(source) if source.is_ipv4() != peer.is_ipv4() => {
+            let text = format!("cannot connect from {source} to {peer}: not of one address family");
+            Err(io::Error::new(io::ErrorKind::InvalidInput, text))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The port is chosen at connect, by the pair of both ends: otherwise one source has no more than some 28,000 ports for the whole world.

@@ -392,3 +392,46 @@ impl Session {
         Info { version, cipher: cipher.unwrap_or_default(), resumed }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pem(name: &str) -> (String, String) {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let params = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
+        (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
+    }
+
+    #[test]
+    fn an_error_names_the_file_and_what_is_wrong_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (ours, other) = (pem("mx.example.org"), pem("mx.example.net"));
+        let paths = ["cert.pem", "key.pem", "other.pem", "junk.pem"].map(|name| dir.path().join(name));
+        for (path, text) in paths.iter().zip([&ours.0, &ours.1, &other.1, "hello"]) {
+            std::fs::write(path, text).unwrap();
+        }
+        let [certificate, key, other, junk] = &paths;
+        assert!(Server::from_pem_files(certificate, key).is_ok());
+        let cases = [
+            (&dir.path().join("none.pem"), key, "none.pem: No such file"),
+            (certificate, other, "other.pem: is not the key of"),
+            (certificate, certificate, "cert.pem: holds no private key"),
+            (junk, key, "junk.pem: holds no certificate"),
+            (key, key, "key.pem: holds no certificate"),
+        ];
+        for (certificate, key, expected) in cases {
+            let error = Server::from_pem_files(certificate, key).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+        assert!(Client::verified(Some(certificate)).is_ok());
+        assert!(Client::verified(Some(junk)).unwrap_err().to_string().contains("junk.pem"));
+    }
+
+    #[test]
+    fn nothing_secret_is_shown() {
+        let (certificate, key) = pem("mx.example.org");
+        let server = Server::from_pem(certificate.as_bytes(), key.as_bytes()).unwrap();
+        assert_eq!(format!("{server:?}"), "tls::Server(..)");
+    }
+}

@@ -59,7 +59,9 @@ pub struct QueueIdError;
 
 impl fmt::Display for QueueIdError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a queue id has 13 characters of 0-9 and a-z without i, l, o, u; take it from the 250 reply or from `queue list`")
+        f.write_str(
+            "a queue id has 13 characters of 0-9 and a-z without i, l, o, u; take it from the 250 reply or from `queue list`",
+        )
     }
 }
 
@@ -324,7 +326,16 @@ mod tests {
 
     #[test]
     fn what_is_no_queue_id_is_refused() {
-        for text in ["", "000000000000", "00000000000000", "g000000000000", "zzzzzzzzzzzzz", "000000000000u", "000000000000é", "é00000000000"] {
+        for text in [
+            "",
+            "000000000000",
+            "00000000000000",
+            "g000000000000",
+            "zzzzzzzzzzzzz",
+            "000000000000u",
+            "000000000000é",
+            "é00000000000",
+        ] {
             assert_eq!(text.parse::<QueueId>(), Err(QueueIdError), "{text}");
         }
     }

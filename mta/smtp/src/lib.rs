@@ -15,7 +15,7 @@
 //! peer sends beyond a stated bound, and no octets of a peer make it panic.
 
 pub mod address;
-//pub mod client;
+pub mod client;
 //#[cfg(any(test, feature = "fuzz"))]
 //pub mod fuzz;
 pub mod reply;

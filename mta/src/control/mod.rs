@@ -5,11 +5,13 @@
 //! - [`admin`]: the operator's socket and the admin port.
 //! - [`api`]: what is said there.
 //! - [`fetch`]: what is asked of others.
+//! - [`labels`]: who vouches for our members.
 //! - [`metrics`]: what is counted.
 
 pub mod admin;
 pub mod api;
 pub mod fetch;
 mod http;
+pub mod labels;
 pub mod metrics;
 mod page;

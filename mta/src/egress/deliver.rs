@@ -174,7 +174,7 @@ impl Deliverer {
             .connect(Some(source.address), peer, deadline_in(CONNECT_WAIT))
             .await
             .map_err(|error| Failure::Connect(error.to_string()))?;
-        let session = Session::new(Settings { ehlo: source.ehlo.to_string(), starttls, ..Settings::default() });
+        let session = Session::new(Settings { starttls, ..Settings::new(&*source.ehlo) });
         let mut link = Link { connection, session, host: host.clone(), messages: 0 };
         match drive(&mut link, &self.tls).await {
             Event::Ready => Ok(link),
@@ -197,43 +197,54 @@ impl Deliverer {
     /// One message over one link, to all recipients of the job, in as many transactions as the
     /// peer's limit on recipients asks for.
     async fn transact(&self, link: &mut Link, job: &Job) -> Transacted {
-        let mut fates: Vec<Fate> = Vec::with_capacity(job.stored.recipients.len());
-        while fates.len() < job.stored.recipients.len() {
-            let batch = link.session.recipients_max().max(1);
-            let recipients: Vec<_> = job.stored.recipients[fates.len()..].iter().take(batch).map(|recipient| recipient.mailbox.clone()).collect();
-            let count = recipients.len();
+        let recipients = &job.stored.recipients;
+        let mut fates = vec![Fate::Untried; recipients.len()];
+        let mut open: Vec<usize> = (0..recipients.len()).collect();
+        let mut first = true;
+        while !open.is_empty() {
             link.session.begin(Transaction {
                 reverse_path: job.stored.message.reverse_path.clone(),
-                recipients,
+                recipients: open.iter().map(|nth| recipients[*nth].mailbox.clone()).collect(),
                 octets: job.stored.message.octets.clone(),
                 eight_bit: job.stored.message.parameters.eight_bit,
                 smtputf8: job.stored.message.parameters.smtputf8,
             });
-            let done = match drive(link, &self.tls).await {
-                Event::Done(done) => done,
-                Event::Ready | Event::Closed | Event::Handshake(_) => {
-                    vec![Fate::Broken { stage: Stage::Mail, reason: "the connection was closed".to_owned() }; count]
+            let Event::Done(done) = drive(link, &self.tls).await else {
+                let reason = "the connection was closed".to_owned();
+                if first {
+                    return Transacted::Stale(reason);
                 }
+                open.iter().for_each(|nth| fates[*nth] = Fate::Broken { stage: Stage::Mail, reason: reason.clone() });
+                break;
             };
-            let untouched = |fate: &Fate| matches!(fate, Fate::Broken { stage, .. } if *stage != Stage::Body);
-            if fates.is_empty() && done.iter().all(untouched) {
-                let reason = done.iter().find_map(|fate| match fate {
-                    Fate::Broken { reason, .. } => Some(reason.clone()),
-                    _ => None,
-                });
-                return Transacted::Stale(reason.unwrap_or_default());
+            // Dead before the peer can have taken anything: as if it had not been tried.
+            if first && let Some(reason) = stale(&done, link.session.transactions() > 1) {
+                return Transacted::Stale(reason);
             }
-            let broken = done.iter().any(|fate| matches!(fate, Fate::Broken { .. }));
-            fates.extend(done);
-            let open = fates.len() < job.stored.recipients.len();
-            if open && (broken || !matches!(drive(link, &self.tls).await, Event::Ready)) {
-                let rest = job.stored.recipients.len() - fates.len();
+            first = false;
+            let tried = open.len();
+            open.iter().zip(done).for_each(|(nth, fate)| fates[*nth] = fate);
+            open.retain(|nth| fates[*nth] == Fate::Untried);
+            let usable = open.len() < tried && (open.is_empty() || matches!(drive(link, &self.tls).await, Event::Ready));
+            if !usable {
                 let reason = "the connection was closed before this recipient's turn".to_owned();
-                fates.extend(vec![Fate::Broken { stage: Stage::Mail, reason }; rest]);
+                open.drain(..).for_each(|nth| fates[nth] = Fate::Broken { stage: Stage::Mail, reason: reason.clone() });
             }
         }
         Transacted::Done(fates)
     }
+}
+
+/// Why a transaction cannot have reached the peer, if that is so. A 421 to MAIL over a connection that was
+/// `used` before says that the peer had tired of that connection, not that it refuses this message.
+fn stale(fates: &[Fate], used: bool) -> Option<String> {
+    let untouched = |fate: &Fate| match fate {
+        Fate::Broken { stage, reason } if *stage != Stage::Body => Some(reason.clone()),
+        Fate::Refused { reply, stage: Stage::Mail } if used && reply.code() == 421 => Some(reply.to_string()),
+        _ => None,
+    };
+    let mut reasons = fates.iter().map(untouched).collect::<Option<Vec<_>>>()?;
+    reasons.pop()
 }
 
 /// Why a link could not be opened.
@@ -307,17 +318,18 @@ async fn drive(link: &mut Link, tls: &tls::Client) -> Event {
 /// QUIT, and wait for the answer as RFC 5321 §4.1.1.10 asks, but not for long.
 async fn hang_up(mut link: Link) {
     link.session.quit();
-    let mut waits = 0;
+    let wait = || deadline_in(Duration::from_secs(5));
     loop {
         match link.session.poll() {
-            Step::Write(octets) if link.connection.write(octets, deadline_in(Duration::from_secs(5))).await.is_ok() => {}
-            Step::Read { .. } if waits < 4 => {
-                waits += 1;
-                match link.connection.read(deadline_in(Duration::from_secs(5))).await {
-                    Ok(octets) => link.session.handle_octets(octets),
-                    Err(_) => break,
+            Step::Write(octets) => {
+                if link.connection.write(octets, wait()).await.is_err() {
+                    break;
                 }
             }
+            Step::Read { .. } => match link.connection.read(wait()).await {
+                Ok(octets) => link.session.handle_octets(octets),
+                Err(_) => break,
+            },
             _ => break,
         }
     }

@@ -109,6 +109,7 @@ pub fn notice(stored: &StoredDelivery, unreached: &[Unreached], reporting_mta: &
 pub fn notice_message(stored: &StoredDelivery, octets: Vec<bytes::Bytes>, now: SystemTime) -> Option<queue::NewMessage> {
     let ReversePath::Mailbox(to) = &stored.message.reverse_path else { return None };
     Some(queue::NewMessage {
+        id: None,
         member: stored.message.member,
         credential: 0,
         reverse_path: ReversePath::Null,

@@ -59,7 +59,13 @@ pub fn judge(index: u16, fate: &Fate) -> (RecipientOutcome, Scope) {
         }
         Fate::Refused { reply, stage } => {
             let verdict = if reply.is_permanent() { Verdict::Failed } else { Verdict::Deferred };
-            (RecipientOutcome { index, verdict, reply: reply.clone(), from_peer: true }, scope_of(reply, *stage))
+            // At `Local` nothing was sent: the host lacks what the message needs, in our words.
+            let from_peer = *stage != Stage::Local;
+            (RecipientOutcome { index, verdict, reply: reply.clone(), from_peer }, scope_of(reply, *stage))
+        }
+        Fate::Untried => {
+            let reply = Reply::new(451, (4, 4, 2), "the host took no more recipients on this connection");
+            (RecipientOutcome { index, verdict: Verdict::Deferred, reply, from_peer: false }, Scope::Message)
         }
         Fate::Broken { stage, reason } => {
             // RFC 1047: after the end of data the peer may have the message; trying again can make a
@@ -81,8 +87,8 @@ fn scope_of(reply: &Reply, stage: Stage) -> Scope {
         Stage::Rcpt => Scope::Recipient,
         // A transient refusal of MAIL by policy is about who we are or how fast we are.
         Stage::Mail if reply.is_transient() && reply.enhanced().is_some_and(|code| code.1 == 7) => Scope::Site,
-        Stage::Mail | Stage::Data | Stage::Body => Scope::Message,
-        Stage::Greeting | Stage::Ehlo | Stage::StartTls => Scope::Host,
+        Stage::Local | Stage::Mail | Stage::Data | Stage::Body => Scope::Message,
+        Stage::Greeting | Stage::Ehlo | Stage::StartTls | Stage::Auth => Scope::Host,
     }
 }
 

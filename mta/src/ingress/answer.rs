@@ -162,7 +162,7 @@ impl Submission {
             self.shared.count.unsigned.increment(1);
         }
         let message = NewMessage {
-            id,
+            id: Some(id),
             member: sender.member.id,
             credential: sender.credential.as_ref().map_or(0, |credential| credential.id),
             reverse_path: envelope.reverse_path,

@@ -9,6 +9,7 @@
 use std::time::SystemTime;
 
 use bytes::Bytes;
+use smtp::reply::Reply;
 
 use super::header::{Field, Header, Malformed};
 
@@ -63,6 +64,17 @@ pub enum PrepareError {
     /// `554 5.4.6`
     #[error("the message has {0} Received fields: it is going round in a loop")]
     Loop(usize),
+}
+
+impl PrepareError {
+    /// What the client is told: the message itself has to change.
+    pub fn reply(&self) -> Reply {
+        match self {
+            Self::Malformed(malformed) => Reply::new(550, (5, 6, 0), malformed.to_string()),
+            // RFC 3463: routing loop detected.
+            Self::Loop(_) => Reply::new(554, (5, 4, 6), self.to_string()),
+        }
+    }
 }
 
 /// Makes what will be signed out of what was submitted.
@@ -142,4 +154,111 @@ fn date(now: SystemTime) -> String {
 /// A last line of defence for what stands between angle brackets in a field of ours.
 fn visible(text: &str) -> String {
     text.chars().filter(|c| !c.is_control() && !matches!(c, ' ' | '<' | '>')).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn trace() -> Trace<'static> {
+        Trace {
+            hostname: "relay.example.test",
+            ehlo: "pds.member.example",
+            with: "ESMTPSA",
+            id: "06abc",
+            only_recipient: Some("alice@example.org"),
+            domain: "member.example",
+            did: Some("did:plc:abc"),
+            class: "otp",
+            now: SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_426_939),
+        }
+    }
+
+    fn run(message: &str, trace: &Trace<'_>) -> (String, Prepared) {
+        let octets = Bytes::copy_from_slice(message.as_bytes());
+        let prepared = prepare(&Header::parse(&octets).unwrap(), trace).unwrap();
+        let whole = [&prepared.head[..], &prepared.rest[..]].concat();
+        (String::from_utf8(whole).unwrap(), prepared)
+    }
+
+    const WHOLE: &str = "From: a@member.example\r\nDate: today\r\nMessage-ID: <1@member.example>\r\n\r\nbody\r\n";
+
+    #[test]
+    fn what_an_msa_adds_stands_on_top_and_the_rest_is_not_copied() {
+        let (text, prepared) = run(WHOLE, &trace());
+        assert_eq!(
+            text,
+            "Received: from pds.member.example (authenticated)\r\n\
+             \tby relay.example.test with ESMTPSA id 06abc\r\n\
+             \tfor <alice@example.org>;\r\n\
+             \tMon, 23 Nov 2026 09:42:19 +0000\r\n\
+             X-Atmos-Member-Did: did:plc:abc\r\n\
+             Feedback-ID: otp:member.example:plc.abc:tradewind\r\n"
+                .to_owned()
+                + WHOLE
+        );
+        assert_eq!(&prepared.rest[prepared.body_at..], b"body\r\n");
+    }
+
+    #[test]
+    fn the_submitted_octets_are_shared_not_copied() {
+        let octets = Bytes::copy_from_slice(WHOLE.as_bytes());
+        let prepared = prepare(&Header::parse(&octets).unwrap(), &trace()).unwrap();
+        assert_eq!(prepared.rest.as_ptr(), octets.as_ptr());
+        let octets = Bytes::copy_from_slice(format!("Bcc: x@y.example\r\n{WHOLE}").as_bytes());
+        let prepared = prepare(&Header::parse(&octets).unwrap(), &trace()).unwrap();
+        assert_eq!(&prepared.rest[..], b"\r\nbody\r\n");
+        assert_eq!(prepared.rest.as_ptr(), octets[octets.len() - 8..].as_ptr());
+        assert_eq!(&prepared.rest[prepared.body_at..], b"body\r\n");
+    }
+
+    #[test]
+    fn date_and_message_id_are_added_where_they_are_missing() {
+        let (text, _) = run("From: a@member.example\r\n\r\nbody\r\n", &trace());
+        assert!(text.contains("\r\nDate: Mon, 23 Nov 2026 09:42:19 +0000\r\n"));
+        assert!(text.contains("\r\nMessage-ID: <06abc@member.example>\r\n"));
+        let (text, _) = run("from: a@member.example\r\ndate: x\r\nmessage-id: <y@z>\r\n\r\nbody\r\n", &trace());
+        assert_eq!((text.matches("ate: ").count(), text.to_lowercase().matches("message-id").count()), (1, 1));
+    }
+
+    #[test]
+    fn what_must_not_be_seen_or_forged_comes_out() {
+        let message = "Bcc: secret@example.org,\r\n other@example.org\r\nFrom: a@member.example\r\nx-atmos-member-did: did:plc:victim\r\n\
+                       Feedback-ID: forged\r\nRETURN-PATH: <x@y>\r\nBcc: third@example.org\r\nSubject: Bcc: stays\r\n\r\nBcc: body\r\n";
+        let (text, _) = run(message, &trace());
+        for gone in ["secret", "other@", "victim", "forged", "RETURN-PATH", "third"] {
+            assert!(!text.contains(gone), "{gone} in {text}");
+        }
+        assert!(text.ends_with("\r\nFrom: a@member.example\r\nSubject: Bcc: stays\r\n\r\nBcc: body\r\n"), "{text}");
+    }
+
+    #[test]
+    fn the_trace_field_tells_no_address_and_no_second_recipient() {
+        for ehlo in ["[192.0.2.9]", "[IPv6:2001:db8::1]", "", "evil\r\nX-Injected: 1", "a b", &"a".repeat(300)] {
+            let (text, _) = run(WHOLE, &Trace { ehlo, only_recipient: None, ..trace() });
+            assert!(text.starts_with("Received: from member.example (authenticated)\r\n\tby relay"), "{text}");
+            assert!(!text.contains("\tfor <") && !text.contains("Injected"), "{text}");
+        }
+        let (text, _) = run(WHOLE, &Trace { with: "ESMTP", ..trace() });
+        assert!(text.starts_with("Received: from pds.member.example\r\n\tby relay.example.test with ESMTP id"), "{text}");
+    }
+
+    #[test]
+    fn a_message_without_a_body_stays_one() {
+        let (text, prepared) = run("From: a@member.example\r\nBcc: x@y\r\n", &trace());
+        assert!(text.ends_with("From: a@member.example\r\n") && prepared.rest.is_empty());
+    }
+
+    #[test]
+    fn a_loop_is_refused() {
+        let check = |count: usize| {
+            let octets = Bytes::from("Received: from x by y; z\r\n".repeat(count) + WHOLE);
+            prepare(&Header::parse(&octets).unwrap(), &trace()).map(|_| ())
+        };
+        assert_eq!(check(RECEIVED_MAX), Ok(()));
+        let error = check(RECEIVED_MAX + 1).unwrap_err();
+        assert_eq!(error, PrepareError::Loop(51));
+        assert!(error.reply().to_string().starts_with("554 5.4.6 "));
+    }
 }

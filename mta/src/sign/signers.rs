@@ -13,6 +13,7 @@ use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use smtp::reply::Reply;
 use tokio::sync::{mpsc, oneshot};
 
 use super::dkim::{self, BodyHash};
@@ -50,7 +51,7 @@ pub struct Signed {
     pub member_unsigned: bool,
 }
 
-/// Why a message was not signed. In each case: `451 4.3.5`, nothing is lost, the client tries again.
+/// Why a message was not signed. Nothing is lost: [`SignError::reply`] asks the client to try again.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SignError {
     /// The operator has to make or import keys.
@@ -65,6 +66,19 @@ pub enum SignError {
     /// The daemon is stopping.
     #[error("the signers have stopped")]
     Stopped,
+}
+
+impl SignError {
+    /// What the client is told: ours to mend, so it tries again.
+    pub fn reply(&self) -> Reply {
+        match self {
+            Self::NoKey(domain) => {
+                Reply::new(451, (4, 3, 5), format!("{domain} has no DKIM key here yet; the operator has been told"))
+            }
+            Self::Key(_) | Self::Malformed(_) => Reply::new(451, (4, 3, 0), "the message could not be signed; try again later"),
+            Self::Stopped => Reply::new(421, (4, 3, 2), "shutting down; try again later"),
+        }
+    }
 }
 
 /// Handle to the pool.
@@ -85,7 +99,7 @@ struct Lanes {
 struct Request {
     job: Job,
     reply: oneshot::Sender<Result<Signed, SignError>>,
-    _load: Load,
+    load: Load,
 }
 
 /// One unit of load, given back when the request is gone, however it went.
@@ -124,7 +138,7 @@ impl Signers {
         let lanes = self.lanes.iter().min_by_key(|lanes| lanes.load.load(Ordering::Relaxed)).ok_or(SignError::Stopped)?;
         let channel = if job.urgent { &lanes.urgent } else { &lanes.ordinary };
         let (reply, answer) = oneshot::channel();
-        let request = Request { job, reply, _load: Load::new(&lanes.load) };
+        let request = Request { job, reply, load: Load::new(&lanes.load) };
         channel.send(request).await.map_err(|_| SignError::Stopped)?;
         answer.await.map_err(|_| SignError::Stopped)?
     }
@@ -154,10 +168,14 @@ impl Signer {
                 else => return,
             };
             // Whoever asked may have given up; then it is not worth a millisecond.
-            if !request.reply.is_closed() {
-                let answer = sign(&self.keys.load(), self.required, request.job);
-                let _ = request.reply.send(answer);
+            let Request { job, reply, load } = request;
+            if !reply.is_closed() {
+                let answer = sign(&self.keys.load(), self.required, job);
+                drop(load);
+                let _ = reply.send(answer);
             }
+            // In the simulation all share one thread: let an urgent one in between.
+            tokio::task::yield_now().await;
         }
     }
 }

@@ -20,6 +20,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::dice::Dice;
 use crate::inflight::InFlight;
+use crate::socket::same_family;
 use crate::wire::timed_out;
 use link::Link;
 pub(crate) use link::Socket;
@@ -116,6 +117,7 @@ impl Net {
     }
 
     async fn connected(&self, source: Option<IpAddr>, peer: SocketAddr) -> io::Result<(Socket, SocketAddr)> {
+        same_family(source, peer)?;
         let (local, latency) = {
             let mut world = self.world();
             let ip = source.unwrap_or(match peer {

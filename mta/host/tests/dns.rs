@@ -1,0 +1,134 @@
+//! The resolver against a name server on loopback whose answers are written here, octet by octet where it matters.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::time::Duration;
+
+use hickory_resolver::proto::op::{Message, MessageType, ResponseCode};
+use hickory_resolver::proto::rr::rdata::{A, CNAME, MX, SOA, TXT};
+use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
+use host::dns::{DnsError, Dnssec, Mx, Resolver};
+
+/// Answers on a port of its own until the test's process ends.
+fn name_server() -> SocketAddr {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let mut octets = [0; 1500];
+        loop {
+            let (length, from) = socket.recv_from(&mut octets).unwrap();
+            let query = Message::from_vec(&octets[..length]).unwrap();
+            socket.send_to(&answer(&query).to_vec().unwrap(), from).unwrap();
+        }
+    });
+    address
+}
+
+fn answer(query: &Message) -> Message {
+    let question = query.queries[0].clone();
+    let (name, kind) = (question.name().clone(), question.query_type());
+    let text = name.to_ascii().to_ascii_lowercase();
+    let mut message = Message::response(query.metadata.id, query.metadata.op_code);
+    message.metadata.message_type = MessageType::Response;
+    message.metadata.recursion_available = true;
+    message.metadata.recursion_desired = true;
+    message.add_query(question);
+    let mut records = Vec::new();
+    let host = |text: &str| Name::from_ascii(text).unwrap();
+    match (text.as_str(), kind) {
+        ("example.org.", RecordType::MX) => {
+            records.push(Record::from_rdata(name, 120, RData::MX(MX::new(10, host("MX1.Example.org.")))));
+            records.push(Record::from_rdata(host("example.org."), 60, RData::MX(MX::new(20, host("mx2.example.org.")))));
+        }
+        ("null.example.", RecordType::MX) => records.push(Record::from_rdata(name, 60, RData::MX(MX::new(0, Name::root())))),
+        ("alias.example.", RecordType::MX) => {
+            records.push(Record::from_rdata(name, 60, RData::CNAME(CNAME(host("example.org.")))));
+            records.push(Record::from_rdata(host("example.org."), 60, RData::MX(MX::new(10, host("mx1.example.org.")))));
+        }
+        ("mx1.example.org.", RecordType::A) => records.push(Record::from_rdata(name, 30, RData::A(A::new(192, 0, 2, 1)))),
+        ("split.example.", RecordType::TXT) => {
+            let pieces = vec!["v=spf1 ".to_owned(), "-all".to_owned()];
+            records.push(Record::from_rdata(name, 30, RData::TXT(TXT::new(pieces))));
+        }
+        ("empty.example." | "mx1.example.org.", _) => {}
+        ("half.example.", RecordType::A) => records.push(Record::from_rdata(name, 30, RData::A(A::new(192, 0, 2, 2)))),
+        ("half.example." | "broken.example.", _) => message.metadata.response_code = ResponseCode::ServFail,
+        _ => message.metadata.response_code = ResponseCode::NXDomain,
+    }
+    if records.is_empty() {
+        let soa = SOA::new(host("ns.example."), host("root.example."), 1, 60, 60, 60, 60);
+        message.add_authority(Record::from_rdata(host("example."), 60, RData::SOA(soa)));
+    }
+    message.add_answers(records);
+    message
+}
+
+fn ask<T>(question: impl AsyncFnOnce(Resolver) -> T) -> T {
+    let resolver = Resolver::with_nameservers(&[name_server()], Dnssec::Off).unwrap();
+    host::run(&host::Io::Epoll, question(resolver)).unwrap()
+}
+
+#[test]
+fn mx_records_come_with_the_shortest_ttl() {
+    let (mut found, ttl) = ask(async |dns| dns.mx("example.org").await).unwrap();
+    found.sort_by_key(|mx| mx.preference);
+    let mx = |preference, exchange: &str| Mx { preference, exchange: exchange.to_owned() };
+    assert_eq!(found, [mx(10, "mx1.example.org"), mx(20, "mx2.example.org")]);
+    assert!(ttl <= Duration::from_secs(60) && ttl > Duration::from_secs(50), "{ttl:?}");
+}
+
+#[test]
+fn a_null_mx_is_a_dot() {
+    assert_eq!(ask(async |dns| dns.mx("null.example").await).unwrap().0[0].exchange, ".");
+}
+
+#[test]
+fn an_alias_leads_to_the_records_of_its_target() {
+    assert_eq!(ask(async |dns| dns.mx("alias.example").await).unwrap().0[0].exchange, "mx1.example.org");
+}
+
+#[test]
+fn absence_emptiness_and_failure_are_told_apart() {
+    ask(async |dns| {
+        assert_eq!(dns.mx("nowhere.example").await, Err(DnsError::NoSuchName));
+        assert_eq!(dns.mx("empty.example").await, Err(DnsError::NoRecords));
+        assert!(matches!(dns.mx("broken.example").await, Err(DnsError::Temporary(_))));
+        assert_eq!(dns.addresses("nowhere.example").await, Err(DnsError::NoSuchName));
+        assert_eq!(dns.addresses("empty.example").await, Err(DnsError::NoRecords));
+        assert!(matches!(dns.addresses("broken.example").await, Err(DnsError::Temporary(_))));
+        assert_eq!(dns.mx("two..dots").await, Err(DnsError::NoSuchName));
+        assert_eq!(dns.mx(&"a".repeat(64)).await, Err(DnsError::NoSuchName));
+    });
+}
+
+#[test]
+fn one_family_answering_is_an_answer() {
+    let address = |text: &str| vec![text.parse::<IpAddr>().unwrap()];
+    ask(async |dns| {
+        assert_eq!(dns.addresses("mx1.example.org").await.unwrap().0, address("192.0.2.1"));
+        assert_eq!(dns.addresses("half.example").await.unwrap().0, address("192.0.2.2"));
+    });
+}
+
+#[test]
+fn the_pieces_of_a_txt_record_are_joined() {
+    assert_eq!(ask(async |dns| dns.txt("split.example").await).unwrap().0, ["v=spf1 -all"]);
+}
+
+#[test]
+fn a_name_server_that_is_not_there_is_a_temporary_failure() {
+    let nobody = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let resolver = Resolver::with_nameservers(&[nobody], Dnssec::Off).unwrap();
+    let found = host::run(&host::Io::Epoll, async { resolver.mx("example.org").await }).unwrap();
+    assert!(matches!(found, Err(DnsError::Temporary(_))), "{found:?}");
+    assert!(Resolver::with_nameservers(&[], Dnssec::Off).is_err());
+}
+
+#[test]
+fn unsigned_answers_where_signatures_are_due_are_not_believed() {
+    // The root is signed: an unsigned answer below it, without proof that the zone is unsigned, is forged.
+    let resolver = Resolver::with_nameservers(&[name_server()], Dnssec::Validate).unwrap();
+    let found = host::run(&host::Io::Epoll, async { resolver.mx("example.org").await }).unwrap();
+    assert!(matches!(found, Err(DnsError::Temporary(_))), "{found:?}");
+}
