@@ -109,7 +109,7 @@ impl World {
         say(&format!("Postfix {} receives for receiver.test", Postfix::version()?));
 
         let network = Network::start(tools, directory)?;
-        let account = network.create_account("host.test", &mailbox("pds", Security::StartTls))?;
+        let account = network.create_account("harbour.test", &mailbox("pds", Security::StartTls))?;
         say(&format!("a PLC directory and a PDS run; the PDS's account is {}", account.did));
         let (labeler, labeler_url) = start_labeler(directory, &network, dns.address())?;
         let certificate = Certificate::generate(&["localhost", COOP])?;
