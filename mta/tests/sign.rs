@@ -6,7 +6,7 @@
 use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
@@ -32,7 +32,8 @@ fn now() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_426_939)
 }
 
-fn ring() -> KeyRing {
+/// Made once: making RSA keys takes longer than all that is done with them here.
+static RING: LazyLock<KeyRing> = LazyLock::new(|| {
     let key = |domain, selector, algorithm| SigningKey::generate(domain, selector, algorithm).unwrap();
     KeyRing::new(
         [
@@ -42,7 +43,7 @@ fn ring() -> KeyRing {
         ],
         Some(("relay.example.test", "coop")),
     )
-}
+});
 
 fn prepared(octets: &[u8]) -> Prepared {
     let trace = Trace {
@@ -128,11 +129,11 @@ fn replace(message: &[u8], from: &str, to: &str) -> Vec<u8> {
 
 #[tokio::test]
 async fn three_signatures_verify_on_real_mail_and_stand_in_their_order() {
-    let ring = ring();
+    let ring = &*RING;
     for sample in SAMPLES {
-        let signed = sign(&ring, true, job(sample)).unwrap();
+        let signed = sign(ring, true, job(sample)).unwrap();
         assert_eq!((signed.signatures, signed.member_unsigned), (3, false));
-        let rows = verify(&ring, &whole(&signed)).await;
+        let rows = verify(ring, &whole(&signed)).await;
         let expected = [("relay.example.test", "coop"), ("pds.test", "tw20261123e"), ("pds.test", "tw20261123r")];
         assert_eq!(rows, expected.map(|(domain, selector)| (domain.into(), selector.into(), true)));
         assert!(whole(&signed).ends_with(&sample[sample.len() - 300..]), "the body is as it was");
@@ -141,9 +142,9 @@ async fn three_signatures_verify_on_real_mail_and_stand_in_their_order() {
 
 #[tokio::test]
 async fn what_a_reader_sees_cannot_be_altered() {
-    let ring = ring();
-    let message = whole(&sign(&ring, true, job(SAMPLES[1])).unwrap());
-    check_all(&ring, &message, true, "unaltered").await;
+    let ring = &*RING;
+    let message = whole(&sign(ring, true, job(SAMPLES[1])).unwrap());
+    check_all(ring, &message, true, "unaltered").await;
     for (from, to) in [
         ("From: noreply@pds.test", "From: ceo@pds.test"),
         ("From: noreply@pds.test", "From: noreply@pds.test\r\nFrom: x@evil.example"),
@@ -155,17 +156,50 @@ async fn what_a_reader_sees_cannot_be_altered() {
         ("boundary=\"", "boundary=\"x"),
         ("Content-Type: text/plain", "Content-Type: text/html"),
     ] {
-        check_all(&ring, &replace(&message, from, to), false, to).await;
+        check_all(ring, &replace(&message, from, to), false, to).await;
     }
-    check_all(&ring, &[&message[..], b"one more line\r\n"].concat(), false, "longer body").await;
+    check_all(ring, &[&message[..], b"one more line\r\n"].concat(), false, "longer body").await;
     // Relays do these: a field above, other blanks in a fold and at the ends of lines.
-    check_all(&ring, &[b"Received: from x by y; z\r\n", &message[..]].concat(), true, "next hop").await;
-    check_all(&ring, &replace(&message, "Content-Type: multipart", "Content-Type:  multipart"), true, "refolded").await;
+    check_all(ring, &[b"Received: from x by y; z\r\n", &message[..]].concat(), true, "next hop").await;
+    check_all(ring, &replace(&message, "Content-Type: multipart", "Content-Type:  multipart"), true, "refolded").await;
+}
+
+#[tokio::test]
+async fn every_field_that_a_reader_or_program_acts_on_is_signed() {
+    let ring = &*RING;
+    let names = [
+        "From",
+        "To",
+        "Cc",
+        "Subject",
+        "Date",
+        "Message-ID",
+        "Reply-To",
+        "Sender",
+        "MIME-Version",
+        "Content-Type",
+        "Content-Transfer-Encoding",
+        "In-Reply-To",
+        "References",
+        "Auto-Submitted",
+        "List-Id",
+        "list-unsubscribe",
+        "List-Unsubscribe-Post",
+    ];
+    let field = |name: &&str| format!("{name}: <value@pds.test>\r\n");
+    let submitted = names.iter().map(field).collect::<String>() + "X-Mailer: <value@pds.test>\r\n\r\nbody\r\n";
+    let message = whole(&sign(ring, true, job(submitted.as_bytes())).unwrap());
+    check_all(ring, &message, true, "unaltered").await;
+    for name in names {
+        let altered = replace(&message, &format!("\n{name}: <value@"), &format!("\n{name}: <other@"));
+        check_all(ring, &altered, false, name).await;
+    }
+    check_all(ring, &replace(&message, "X-Mailer: <value@", "X-Mailer: <other@"), true, "not signed").await;
 }
 
 #[tokio::test]
 async fn odd_but_legal_messages_verify() {
-    let ring = ring();
+    let ring = &*RING;
     for message in [
         "From: a@pds.test\r\n\r\n",
         "From: a@pds.test\r\n",
@@ -175,7 +209,7 @@ async fn odd_but_legal_messages_verify() {
         "from: =?utf-8?q?=C3=BC?= <a@pds.test>\r\nSUBJECT: \u{fc}\r\n\r\n\u{fc}\r\n",
         "Bcc: x@y.example\r\nFrom: a@pds.test\r\n\r\nbody without an end",
     ] {
-        check_all(&ring, &whole(&sign(&ring, true, job(message.as_bytes())).unwrap()), true, message).await;
+        check_all(ring, &whole(&sign(ring, true, job(message.as_bytes())).unwrap()), true, message).await;
     }
 }
 
@@ -196,10 +230,10 @@ impl crypto::SigningKey for Shared {
 
 #[test]
 fn we_sign_what_mail_auth_would_sign() {
-    let ring = ring();
+    let ring = &*RING;
     for sample in SAMPLES {
         let message = whole(&sign(&KeyRing::default(), false, job(sample)).unwrap());
-        let signed = sign(&ring, true, job(sample)).unwrap();
+        let signed = sign(ring, true, job(sample)).unwrap();
         let ours = AuthenticatedMessage::parse(&signed.head).unwrap();
         let keys = [ring.coop().unwrap(), &ring.member("pds.test")[1], &ring.member("pds.test")[0]];
         assert_eq!(ours.dkim_headers.len(), 3);
@@ -262,8 +296,8 @@ async fn until_waiting(signers: &Signers, count: usize) {
 
 #[tokio::test]
 async fn one_time_codes_overtake_what_waits() {
-    let keys = Arc::new(ArcSwap::from_pointee(ring()));
-    let (signers, mut pool) = Signers::new(1, keys, true);
+    let keys = Arc::new(ArcSwap::from_pointee(KeyRing::default()));
+    let (signers, mut pool) = Signers::new(1, keys, false);
     let done = Arc::new(Mutex::new(Vec::new()));
     let submissions = [("notice 1", false), ("notice 2", false), ("code", true)].map(|(name, urgent)| {
         let (signers, done) = (signers.clone(), Arc::clone(&done));

@@ -2,8 +2,8 @@
 //!
 //! A receiver may read a crooked From differently than we do, and show its reader another address than the one
 //! we checked. So only what has one reading is accepted: no group, no source route, no quoted or encoded local
-//! part, nothing after an address but a comma. And a second reader, mail-parser, has to find the same addresses.
-//! A display name may say anything: it is not an address, and DMARC does not look at it.
+//! part, nothing after an address but a comma. A second reader, mail-parser, has to find the same addresses:
+//! should the first ever be wrong, both must be wrong alike. A display name may say anything: it is not an address, and DMARC does not look at it.
 //!
 //! Not here: whose addresses they may be (`admit.rs`).
 
@@ -41,7 +41,12 @@ pub fn authors(header: &Header) -> Result<Vec<Mailbox>, FromError> {
 
 /// Reads a field's value with its folds.
 fn mailbox_list(value: &[u8]) -> Result<Vec<Mailbox>, &'static str> {
-    let text = std::str::from_utf8(value).map_err(|_| "it is not UTF-8")?;
+    let authors = first_reading(std::str::from_utf8(value).map_err(|_| "it is not UTF-8")?)?;
+    if second_reading(value).as_ref() == Some(&authors) { Ok(authors) } else { Err("it can be read in more than one way") }
+}
+
+/// RFC 5322 §3.4 without its obsolete forms.
+fn first_reading(text: &str) -> Result<Vec<Mailbox>, &'static str> {
     let unfolded = text.replace("\r\n", "");
     if unfolded.contains(|c: char| c.is_control() && c != '\t') {
         return Err("it has a control character");
@@ -51,13 +56,12 @@ fn mailbox_list(value: &[u8]) -> Result<Vec<Mailbox>, &'static str> {
     loop {
         authors.push(reader.mailbox()?);
         match reader.next() {
-            None => break,
+            None => return Ok(authors),
             Some(',') if authors.len() < AUTHORS_MAX => {}
             Some(',') => return Err("it has too many addresses"),
             Some(_) => return Err("something other than a comma follows an address"),
         }
     }
-    if second_reading(value).as_ref() == Some(&authors) { Ok(authors) } else { Err("it can be read in more than one way") }
 }
 
 /// What mail-parser makes of it, which is lenient as mail programs are.
@@ -175,4 +179,67 @@ impl<'a> Reader<'a> {
 /// RFC 5322 §3.2.3, with RFC 6532's UTF-8.
 fn is_atext(c: char) -> bool {
     c.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(c) || (!c.is_ascii() && !c.is_whitespace())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn traps_are_seen_by_the_first_reader_already() {
+        for (value, reason) in [
+            (" <=?utf-8?q?b=40evil.example=3E?=@a.example>\r\n", "an encoded word stands in an address"),
+            (" <\"b@evil.example> \"@a.example>\r\n", "a quoted local part is not accepted here"),
+            (" \"b@evil.example\"@a.example\r\n", "a quoted local part is not accepted here"),
+            (" Team: a@a.example;\r\n", "it names a group; it must name addresses"),
+            (" <@evil.example:a@a.example>\r\n", "an address is not of the form local-part@domain"),
+            (" b@evil.example <a@a.example>\r\n", "something other than a comma follows an address"),
+        ] {
+            assert_eq!(first_reading(value), Err(reason), "{value}");
+        }
+    }
+
+    /// Puts pieces of real and hostile fields together: what we accept, a lenient reader reads alike.
+    #[test]
+    fn whatever_is_accepted_has_one_reading() {
+        const PIECES: [&str; 26] = [
+            "a@a.ex",
+            "b@b.ex",
+            "<a@a.ex>",
+            "<b@b.ex>",
+            "=?utf-8?q?a=40b.ex?=",
+            "=?utf-8?q?a=2C?=",
+            "<",
+            ">",
+            "(",
+            ")",
+            "\"",
+            ",",
+            " ",
+            "\r\n ",
+            "\t",
+            "x",
+            "ü",
+            ".",
+            "\\",
+            "@",
+            ":",
+            ";",
+            "=",
+            "?",
+            "[",
+            "]",
+        ];
+        let dice = host::Dice::seeded(42);
+        let mut accepted = 0;
+        for _ in 0..100_000 {
+            let pieces = (0..1 + dice.below(9)).map(|_| PIECES[dice.below(PIECES.len() as u64) as usize]);
+            let value = pieces.chain(["\r\n"]).collect::<String>();
+            if let Ok(authors) = first_reading(&value) {
+                assert_eq!(second_reading(value.as_bytes()), Some(authors), "{value:?}");
+                accepted += 1;
+            }
+        }
+        assert!(accepted > 1_000, "{accepted}");
+    }
 }

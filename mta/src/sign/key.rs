@@ -257,11 +257,8 @@ fn rsa(read: Result<RsaKeyPair, aws_lc_rs::error::KeyRejected>) -> Result<Materi
         "TooLarge" => KeyError::TooLong,
         _ => KeyError::Unsupported,
     })?;
-    match pair.public_modulus_len() * 8 {
-        bits if bits < RSA_BITS_MIN => Err(KeyError::Weak),
-        bits if bits > RSA_BITS_MAX => Err(KeyError::TooLong),
-        _ => Ok(Material::Rsa(pair)),
-    }
+    // The library takes up to 8192 bits, and by itself none below RSA_BITS_MIN.
+    if pair.public_modulus_len() * 8 > RSA_BITS_MAX { Err(KeyError::TooLong) } else { Ok(Material::Rsa(pair)) }
 }
 
 /// OpenSSL writes PKCS#8 v1, without the public key; ring v2, with it: both are read.
