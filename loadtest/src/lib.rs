@@ -9,6 +9,7 @@ pub mod cpu;
 pub mod daemon;
 pub mod dns;
 pub mod idle;
+pub mod interop;
 pub mod kill;
 pub mod ledger;
 pub mod postfix;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use loadtest::{idle, kill, report};
+use loadtest::{idle, interop, kill, report};
 
 #[derive(Parser)]
 #[command(name = "tradewind-loadtest", version, about)]
@@ -20,6 +20,8 @@ enum Verb {
     Kill(kill::Arguments),
     /// A thousand idle TLS sessions and slow-loris clients, and how fast a new submission is meanwhile
     Idle(idle::Arguments),
+    /// Real peers: a PDS, Postfix, swaks, msmtp, nodemailer, smtplib, dkimpy, opendkim. Needs root
+    Interop(interop::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -27,6 +29,7 @@ fn main() -> ExitCode {
         Verb::Report(arguments) => report::run(&arguments),
         Verb::Kill(arguments) => kill::run(&arguments),
         Verb::Idle(arguments) => idle::run(&arguments),
+        Verb::Interop(arguments) => interop::run(&arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

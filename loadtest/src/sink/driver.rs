@@ -1,9 +1,10 @@
-//! Runs scripted sessions on sockets.
+//! Runs scripted sessions on sockets: tokio's for load and real processes, `host`'s for the seeded world.
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use host::Stream as _;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
@@ -126,4 +127,55 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(session: &mut Session, str
             }
         }
     }
+}
+
+/// Longer than any session: what ends one is its script or its peer.
+const FOREVER: std::time::Duration = std::time::Duration::from_secs(7 * 24 * 3600);
+
+/// A provider on `host`'s network, such as a simulated one: listens, and serves each session in a local task until the
+/// returned stopper is used. Call it inside `host::run`. `tls` is needed for scripts that offer STARTTLS.
+pub fn listen_on(
+    net: &host::Net,
+    address: SocketAddr,
+    provider: Arc<Provider>,
+    tls: Option<host::tls::Server>,
+) -> io::Result<host::Stopper> {
+    let mut listener = net.listen(address, 1024)?;
+    let stopper = listener.stopper();
+    let began = Instant::now();
+    host::spawn_local(async move {
+        while let Ok((connection, peer)) = listener.accept().await {
+            let session = Session::new(provider.clone(), peer, false);
+            host::spawn_local(serve_on(session, connection, tls.clone(), began));
+        }
+    });
+    Ok(stopper)
+}
+
+async fn serve_on(mut session: Session, mut connection: host::Connection, tls: Option<host::tls::Server>, began: Instant) {
+    loop {
+        let deadline = host::deadline_in(FOREVER);
+        match session.poll(began.elapsed()) {
+            Step::Read => match connection.read(deadline).await {
+                Ok(octets) if !octets.is_empty() => session.handle_octets(&octets),
+                _ => session.handle_end(),
+            },
+            Step::Write(octets) => {
+                if connection.write(octets, deadline).await.is_err() {
+                    session.handle_end();
+                }
+            }
+            Step::Wait(delay) => tokio::time::sleep(delay).await,
+            Step::StartTls => match &tls {
+                Some(server) if connection.start_tls_server(server, deadline).await.is_ok() => session.handle_tls(),
+                _ => session.handle_end(),
+            },
+            Step::Hang => {
+                while connection.read(host::deadline_in(FOREVER)).await.is_ok_and(|octets| !octets.is_empty()) {}
+                break;
+            }
+            Step::Close => break,
+        }
+    }
+    connection.close().await;
 }

@@ -138,3 +138,31 @@ fn octets_behind_starttls_are_thrown_away() {
     assert!(matches!(client.poll(NOW), Step::Read));
     assert_eq!(provider.violations().len(), 1);
 }
+
+#[test]
+fn a_provider_serves_on_a_simulated_network_and_hours_pass_at_once() {
+    use host::Stream as _;
+    let io = host::Io::Sim(host::sim::Net::new(7));
+    let provider = Provider::new(Script::greylists(Duration::from_secs(3600)));
+    let seen = provider.clone();
+    host::run(&io.clone(), async move {
+        let net = host::Net::new(io);
+        let address = "192.0.2.1:25".parse().unwrap();
+        let stopper = listen_on(&net, address, provider, None).unwrap();
+        for expected in ["450", "250"] {
+            let deadline = || host::deadline_in(Duration::from_secs(60));
+            let mut client = net.connect(None, address, deadline()).await.unwrap();
+            let mut said = client.read(deadline()).await.unwrap().to_vec();
+            for line in ["EHLO a.test\r\n", MAIL, "RCPT TO:<b@b.test>\r\n"] {
+                client.write(line.into(), deadline()).await.unwrap();
+                said = client.read(deadline()).await.unwrap().to_vec();
+            }
+            assert!(said.starts_with(expected.as_bytes()), "{}", String::from_utf8_lossy(&said));
+            client.close().await;
+            tokio::time::sleep(Duration::from_secs(3600)).await;
+        }
+        stopper.stop();
+    })
+    .unwrap();
+    assert_eq!((seen.counts().connections, seen.counts().open), (2, 0));
+}
