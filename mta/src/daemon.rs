@@ -22,7 +22,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use scheduler::Scheduler;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::config::{self, Config, Role};
+use crate::config::{self, Config};
 use crate::control::Control;
 use crate::control::daemon::{Daemon as Desk, OpenError, Parts};
 use crate::control::metrics as names;
@@ -315,11 +315,9 @@ fn private_folder(path: &Path) -> io::Result<()> {
 
 fn service(config: &Config, listen: &config::Listen) -> Service {
     let bytes_max = usize::try_from(config.message_bytes_max).unwrap_or(usize::MAX);
-    let implicit = listen.role == Role::Submissions;
     Service {
         role: listen.role,
-        settings: Arc::new(settings(listen.role, implicit, &config.hostname, bytes_max)),
-        settings_tls: Arc::new(settings(listen.role, true, &config.hostname, bytes_max)),
+        settings: Arc::new(settings(listen.role, &config.hostname, bytes_max)),
         trusted_networks: listen.trusted_networks.clone().unwrap_or_default(),
         member: listen.member.clone(),
     }

@@ -4,7 +4,6 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use host::{Net, tls};
 use tokio::sync::{mpsc, oneshot};
@@ -13,8 +12,6 @@ use crate::egress::deliver::Deliverer;
 use crate::egress::{Finished, Job};
 use crate::ingress::{self, Local, Service, Shared};
 
-/// Idle connections are looked over at this pace.
-const SWEEP: Duration = Duration::from_secs(2);
 /// Deliveries that are taken from the channel at once.
 const JOBS_AT_ONCE: usize = 64;
 
@@ -64,7 +61,10 @@ impl Ring {
             }
         }
         let deliverer = Deliverer::new(net, tls, port);
-        let sweeper = host::spawn_local(sweep(deliverer.clone()));
+        let sweeper = host::spawn_local({
+            let deliverer = deliverer.clone();
+            async move { deliverer.sweep().await }
+        });
         let mut batch = Vec::with_capacity(JOBS_AT_ONCE);
         while jobs.recv_many(&mut batch, JOBS_AT_ONCE).await > 0 {
             for job in batch.drain(..) {
@@ -96,11 +96,4 @@ fn bind(net: &Net, services: Vec<(SocketAddr, Service)>) -> std::io::Result<(Lis
         listeners.push((listener, service));
     }
     Ok((listeners, ready))
-}
-
-async fn sweep(deliverer: Rc<Deliverer>) {
-    loop {
-        tokio::time::sleep(SWEEP).await;
-        deliverer.expire_idle();
-    }
 }

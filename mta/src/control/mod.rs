@@ -8,6 +8,7 @@
 //! - [`fetch`]: what is asked of others.
 //! - [`labels`]: who vouches for our members.
 //! - [`metrics`]: what is counted.
+//! - [`run`]: the thread itself.
 
 pub mod admin;
 pub mod api;
@@ -18,4 +19,7 @@ pub mod labels;
 pub mod metrics;
 mod operations;
 mod page;
+pub mod run;
 mod views;
+
+pub use run::{Control, start};

@@ -70,6 +70,7 @@ impl World {
     async fn enqueue(&self, recipient: &str) -> QueueId {
         let now = Clock::system().now();
         let message = NewMessage {
+            id: None,
             member: 1,
             credential: 1,
             reverse_path: ReversePath::Mailbox(Mailbox::parse("pds@host.example.test", false).unwrap()),

@@ -29,6 +29,8 @@ const CONNECT_WAIT: Duration = Duration::from_secs(30);
 const HANDSHAKE_WAIT: Duration = Duration::from_secs(30);
 /// What one write may take: RFC 5321 §4.5.3.2.5 (data block).
 const WRITE_WAIT: Duration = Duration::from_secs(180);
+/// Idle connections are looked over at this pace.
+const SWEEP: Duration = Duration::from_secs(2);
 /// Addresses tried in one attempt, over all hosts; more would hold a slot for a quarter of an hour.
 const ADDRESSES_TRIED_MAX: usize = 6;
 
@@ -63,6 +65,8 @@ pub struct Deliverer {
     tls: tls::Client,
     port: u16,
     cache: std::cell::RefCell<ConnectionCache>,
+    /// Rung when a connection is kept: the sweeper has something to look after.
+    kept: tokio::sync::Notify,
 }
 
 enum Transacted {
@@ -75,7 +79,7 @@ enum Transacted {
 impl Deliverer {
     /// `port` is where hosts listen: 25, but for tests.
     pub fn new(net: Net, tls: tls::Client, port: u16) -> Rc<Self> {
-        Rc::new(Deliverer { net, tls, port, cache: std::cell::RefCell::default() })
+        Rc::new(Deliverer { net, tls, port, cache: Default::default(), kept: Default::default() })
     }
 
     /// Tries to hand `job` over; always comes back with a fate for each recipient.
@@ -119,10 +123,17 @@ impl Deliverer {
         Attempt { outcomes, scope, verdict: last.verdict, host: None, tls: None }
     }
 
-    /// Closes what has been idle for too long, each in a task of its own.
-    pub fn expire_idle(&self) {
-        for link in self.cache.borrow_mut().expire(deadline_in(Duration::ZERO)) {
-            host::spawn_local(hang_up(link));
+    /// Closes what has been idle for too long, each connection in a task of its own. Never returns; it only
+    /// sleeps, so it may be dropped.
+    pub async fn sweep(&self) {
+        loop {
+            if self.cache.borrow().is_empty() {
+                self.kept.notified().await;
+            }
+            tokio::time::sleep(SWEEP).await;
+            for link in self.cache.borrow_mut().expire(deadline_in(Duration::ZERO)) {
+                host::spawn_local(hang_up(link));
+            }
         }
     }
 
@@ -147,8 +158,9 @@ impl Deliverer {
         };
         if matches!(drive(&mut link, &self.tls).await, Event::Ready) {
             let refused = self.cache.borrow_mut().put(key, link, deadline_in(Duration::ZERO));
-            if let Some(link) = refused {
-                host::spawn_local(hang_up(link));
+            match refused {
+                Some(link) => drop(host::spawn_local(hang_up(link))),
+                None => self.kept.notify_one(),
             }
         } else {
             link.connection.close().await;

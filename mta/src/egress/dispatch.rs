@@ -30,7 +30,7 @@ const PAYLOAD_BYTES_MAX: usize = 64 << 20;
 /// Inputs of one kind that are taken before the scheduler is asked again.
 const INPUTS_AT_ONCE: usize = 256;
 /// The wall clock may be stepped; timers are set by it and so are looked at again after this.
-const NAP_MAX: Duration = Duration::from_secs(5);
+const NAP_MAX: Duration = Duration::from_secs(60);
 /// A settlement that cannot be written is tried again at this pace; the peer has the message, so
 /// forgetting it would send it twice.
 const SETTLE_RETRY: Duration = Duration::from_secs(1);

@@ -46,19 +46,18 @@ fn lane(class: Class) -> Lane {
 
 /// What one session has told us so far.
 pub struct Submission {
-    pub(super) shared: Arc<Shared>,
+    shared: Arc<Shared>,
     role: Role,
     on_behalf_of: Option<String>,
     peer: IpAddr,
     sender: Option<Sender>,
-    pub(super) in_transaction: bool,
     reserved: usize,
 }
 
 impl Submission {
     /// A session from `peer`; `on_behalf_of` is the member of a relay listener.
     pub fn new(shared: Arc<Shared>, role: Role, on_behalf_of: Option<String>, peer: IpAddr) -> Self {
-        Submission { shared, role, on_behalf_of, peer, sender: None, in_transaction: false, reserved: 0 }
+        Submission { shared, role, on_behalf_of, peer, sender: None, reserved: 0 }
     }
 
     /// AUTH. A failure is answered late, and at last with 421.
@@ -95,7 +94,7 @@ impl Submission {
 
     /// MAIL: may this member send, from this reverse-path, and is there room?
     pub fn mail(&mut self, path: &ReversePath, parameters: &MailParameters) -> Answer {
-        self.end_transaction();
+        self.release_body();
         let now = self.shared.clock.now();
         let directory = self.shared.directory.load();
         if let (Role::Relay, Some(did)) = (self.role, &self.on_behalf_of) {
@@ -114,8 +113,6 @@ impl Submission {
         if !self.reserve(bytes) {
             return self.refuse(Reply::new(452, (4, 3, 1), "too much mail is being received at once; try again in a moment"));
         }
-        self.in_transaction = true;
-        self.shared.transactions.fetch_add(1, Ordering::Relaxed);
         Answer::Accept
     }
 
@@ -125,7 +122,7 @@ impl Submission {
             Ok(id) => Answer::AcceptWith(Reply::new(250, (2, 0, 0), format!("queued as {id}"))),
             Err(reply) => self.refuse(reply),
         };
-        self.end_transaction();
+        self.release_body();
         answer
     }
 
@@ -155,7 +152,8 @@ impl Submission {
             PrepareError::Malformed(_) => Reply::new(550, (5, 6, 0), error.to_string()),
             PrepareError::Loop(_) => Reply::new(554, (5, 4, 6), error.to_string()),
         })?;
-        let eight_bit = envelope.parameters.body == Body::EightBitMime;
+        // Some clients send octets above 127 without saying so; the next host must hear of it.
+        let eight_bit = envelope.parameters.body == Body::EightBitMime || !octets.is_ascii();
         let job = sign::Job { urgent: class == Class::Otp, message: prepared, domain: Some(domain), now };
         let signed = self.shared.signers.sign(job).await.map_err(|error| sign_trouble(&error))?;
         if signed.member_unsigned {
@@ -200,14 +198,13 @@ impl Submission {
         true
     }
 
-    pub(super) fn release_body(&mut self) {
+    fn release_body(&mut self) {
         self.shared.body_bytes.fetch_sub(std::mem::take(&mut self.reserved), Ordering::Relaxed);
     }
+}
 
-    fn end_transaction(&mut self) {
-        if std::mem::take(&mut self.in_transaction) {
-            self.shared.transactions.fetch_sub(1, Ordering::Relaxed);
-        }
+impl Drop for Submission {
+    fn drop(&mut self) {
         self.release_body();
     }
 }

@@ -42,8 +42,6 @@ pub struct Service {
     pub role: Role,
     /// What sessions offer and how long they may take.
     pub settings: Arc<server::Settings>,
-    /// For a ClientHello as first octets on a port that begins in clear: the same, but inside TLS.
-    pub settings_tls: Arc<server::Settings>,
     /// Role relay: who may connect.
     pub trusted_networks: Vec<Network>,
     /// Role relay: whose mail it is.
@@ -184,15 +182,15 @@ impl Drop for Open {
     }
 }
 
-/// The settings of a listener's sessions, inside TLS from the start or not.
-pub fn settings(role: Role, implicit_tls: bool, hostname: &str, message_bytes_max: usize) -> server::Settings {
+/// The settings of a listener's sessions.
+pub fn settings(role: Role, hostname: &str, message_bytes_max: usize) -> server::Settings {
     let mut settings = server::Settings::new(hostname);
     settings.limits.message_bytes_max = message_bytes_max;
     match role {
         Role::Submission | Role::Submissions => {
             settings.auth = server::Auth::Required;
-            settings.implicit_tls = implicit_tls;
-            settings.starttls = !implicit_tls;
+            settings.implicit_tls = role == Role::Submissions;
+            settings.starttls = role == Role::Submission;
             // RFC 5321 §4.5.3.2.7 wants five minutes for a command, with queueing relays in mind. A submission is
             // made by a program that has its message ready; a minute keeps a thousand dribblers from being thousands.
             settings.limits.timeouts.command = Duration::from_secs(60);

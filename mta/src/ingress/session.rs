@@ -1,6 +1,7 @@
 //! One session: the loop that carries octets and answers between a connection and `smtp::server`.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use host::{Connection, Stream, deadline_in};
 use smtp::server::{Answer, Ask, Session, Step};
 
 use super::answer::Submission;
-use super::{Local, Open, Service};
+use super::{Local, Open, Service, Shared};
 use crate::config::Role;
 
 /// The first octet of a TLS record that holds a handshake message (RFC 8446 §5.1).
@@ -39,16 +40,18 @@ async fn converse(mut connection: Connection, service: &Service, local: &Rc<Loca
         connection.close().await;
         return Err(error);
     }
-    let settings = if first_tls { service.settings_tls.clone() } else { service.settings.clone() };
+    let settings = service.settings.clone();
     let write_wait = settings.limits.timeouts.write;
     let mut submission = Submission::new(local.shared.clone(), service.role, service.member.clone(), peer);
-    let mut session = Session::new(settings);
+    let mut session = if first_tls { Session::over_tls(settings) } else { Session::new(settings) };
+    let mut busy = Busy { shared: local.shared.clone(), is: false };
     let mut phase = (u64::MAX, deadline_in(Duration::ZERO));
     let mut greeted = false;
     loop {
         if *local.shared.draining.borrow() {
             session.handle_shutdown();
         }
+        busy.set(session.in_transaction());
         match session.poll() {
             Step::Read { phase: number, within } => {
                 if phase.0 != number {
@@ -114,11 +117,25 @@ async fn start_tls(connection: &mut Connection, local: &Rc<Local>) -> std::io::R
     Ok(())
 }
 
-impl Drop for Submission {
-    fn drop(&mut self) {
-        if self.in_transaction {
-            self.shared.transactions.fetch_sub(1, Ordering::Relaxed);
+/// Counts a session while it is inside a transaction: those are what a stop waits for.
+struct Busy {
+    shared: Arc<Shared>,
+    is: bool,
+}
+
+impl Busy {
+    fn set(&mut self, is: bool) {
+        match (self.is, is) {
+            (false, true) => drop(self.shared.transactions.fetch_add(1, Ordering::Relaxed)),
+            (true, false) => drop(self.shared.transactions.fetch_sub(1, Ordering::Relaxed)),
+            _ => {}
         }
-        self.release_body();
+        self.is = is;
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.set(false);
     }
 }

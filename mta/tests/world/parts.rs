@@ -25,7 +25,7 @@ const HEADER: &str = "X-World-Message: ";
 const BEGINNING: u64 = 1_795_400_000;
 
 /// A world and what happened in it.
-pub struct World {
+pub(crate) struct World {
     seed: u64,
     folder: tempfile::TempDir,
     zone: Zone,
@@ -36,7 +36,7 @@ pub struct World {
 
 /// What a story may do while the daemon lives.
 #[derive(Clone)]
-pub struct Day {
+pub(crate) struct Day {
     net: sim::Net,
     faults: Faults,
     addresses: BTreeMap<String, SocketAddr>,
@@ -45,13 +45,13 @@ pub struct Day {
 
 impl World {
     /// An empty world; the same seed gives the same latencies, orders and jitter.
-    pub fn seed(seed: u64) -> Self {
+    pub(crate) fn seed(seed: u64) -> Self {
         let folder = tempfile::tempdir().unwrap();
         World { seed, folder, zone: Zone::new(), providers: BTreeMap::new(), accepted: Arc::default(), age: Duration::ZERO }
     }
 
     /// A provider for one domain.
-    pub fn provider(mut self, domain: &str, script: Script) -> Self {
+    pub(crate) fn provider(mut self, domain: &str, script: Script) -> Self {
         let host = format!("mx.{domain}");
         let address: SocketAddr = format!("198.51.100.{}:25", self.providers.len() + 1).parse().unwrap();
         self.zone.mx(domain, 10, &host).address(&host, address.ip());
@@ -60,7 +60,7 @@ impl World {
     }
 
     /// The daemon starts (again), `story` is told, and it runs for `span` of virtual time, or dies by a fault.
-    pub fn live<F, S>(&mut self, span: Duration, story: F)
+    pub(crate) fn live<F, S>(&mut self, span: Duration, story: F)
     where
         F: FnOnce(Day) -> S,
         S: Future<Output = ()>,
@@ -98,13 +98,13 @@ impl World {
     }
 
     /// Every message that got 250 arrived, and exactly once.
-    pub fn check_all_arrived_once(&self) {
+    pub(crate) fn check_all_arrived_once(&self) {
         self.check_none_lost();
         self.check_duplicates_within(0);
     }
 
     /// Every message that got 250 arrived.
-    pub fn check_none_lost(&self) {
+    pub(crate) fn check_none_lost(&self) {
         let accepted = self.accepted.lock().unwrap();
         assert!(!accepted.is_empty(), "seed {}: nothing was accepted, so nothing was tested", self.seed);
         let arrived: BTreeSet<u64> = self.arrivals().into_iter().collect();
@@ -113,7 +113,7 @@ impl World {
     }
 
     /// No more than `bound` messages too many arrived.
-    pub fn check_duplicates_within(&self, bound: usize) {
+    pub(crate) fn check_duplicates_within(&self, bound: usize) {
         let arrivals = self.arrivals();
         let distinct: BTreeSet<u64> = arrivals.iter().copied().collect();
         let duplicates = arrivals.len() - distinct.len();
@@ -121,12 +121,12 @@ impl World {
     }
 
     /// Nothing is left in the queue.
-    pub fn check_queue_is_empty(&self) {
+    pub(crate) fn check_queue_is_empty(&self) {
         assert_eq!(self.queued(), 0, "seed {}: deliveries are left in the queue", self.seed);
     }
 
     /// Messages that a provider has taken although the queue still holds them: what a crash makes arrive twice.
-    pub fn delivered_and_still_queued(&self) -> usize {
+    pub(crate) fn delivered_and_still_queued(&self) -> usize {
         let distinct: BTreeSet<u64> = self.arrivals().into_iter().collect();
         let known: BTreeSet<u64> = self.accepted.lock().unwrap().union(&distinct).copied().collect();
         // A message whose commit succeeded but whose 250 was never read is known to neither.
@@ -134,12 +134,12 @@ impl World {
     }
 
     /// What a provider has accepted.
-    pub fn arrived_at(&self, domain: &str) -> Vec<Message> {
+    pub(crate) fn arrived_at(&self, domain: &str) -> Vec<Message> {
         self.providers[domain].1.messages()
     }
 
     /// Replies of all providers that were not positive.
-    pub fn refusals(&self) -> u64 {
+    pub(crate) fn refusals(&self) -> u64 {
         self.providers.values().map(|(_, provider)| provider.counts().refusals).sum()
     }
 
@@ -159,7 +159,7 @@ impl World {
 
 impl Day {
     /// Submits message `n`; notes it if the answer to the end of data was 250. A daemon that dies is not an error here.
-    pub async fn submit(&self, n: u64, recipients: &[&str]) {
+    pub(crate) async fn submit(&self, n: u64, recipients: &[&str]) {
         if self.dialogue(n, recipients).await == Some(true) {
             self.accepted.lock().unwrap().insert(n);
         }
@@ -192,17 +192,17 @@ impl Day {
     }
 
     /// The link to a domain's provider dies.
-    pub fn cut(&self, domain: &str) {
+    pub(crate) fn cut(&self, domain: &str) {
         self.net.cut(self.addresses[domain]);
     }
 
     /// It can be reached again.
-    pub fn restore(&self, domain: &str) {
+    pub(crate) fn restore(&self, domain: &str) {
         self.net.restore(self.addresses[domain]);
     }
 
     /// The queue's writer meets a fault.
-    pub fn fault(&self, fault: Fault) {
+    pub(crate) fn fault(&self, fault: Fault) {
         self.faults.set(fault);
     }
 }
