@@ -203,11 +203,10 @@ impl Problems<'_> {
 
     /// What is fetched decides whose signature is believed, so plain HTTP stays on this machine.
     fn url(&mut self, path: &str, url: &str) {
-        let parsed: Option<hyper::Uri> = url.parse().ok();
-        let Some((scheme, host)) = parsed.as_ref().and_then(|it| Some((it.scheme_str()?, it.host()?))) else {
+        let Some((scheme, host)) = scheme_and_host(url) else {
             return self.add(path, format!("\"{}\" is not a URL, such as \"https://labeler.example\"", url.escape_debug()));
         };
-        if parsed.as_ref().is_some_and(|it| it.query().is_some()) {
+        if url.contains(['?', '#']) {
             self.add(path, "has a query in it; end it with the path");
         }
         match scheme {
@@ -223,6 +222,19 @@ impl Problems<'_> {
             self.add(path, format!("{}: {error}", file.display()));
         }
     }
+}
+
+/// `scheme://host[:port][/path]` in printable ASCII. A user and password have no business in it.
+fn scheme_and_host(url: &str) -> Option<(&str, &str)> {
+    let (scheme, rest) = url.split_once("://").filter(|_| url.bytes().all(|octet| octet.is_ascii_graphic()))?;
+    let authority = rest.split(['/', '?', '#']).next()?;
+    // The colons of an IPv6 address are inside brackets.
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+        _ => (authority, None),
+    };
+    let plain = !host.is_empty() && !host.contains('@') && port.is_none_or(|port| port.parse::<u16>().is_ok());
+    plain.then_some((scheme, host))
 }
 
 fn is_loopback(host: &str) -> bool {

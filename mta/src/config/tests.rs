@@ -58,6 +58,9 @@ fn a_good_file_is_accepted() {
     assert_eq!(config.labeler.as_ref().unwrap().poll_interval, Duration::from_secs(30));
     assert_eq!(config.default_pool()[0].ehlo, "a.relay.example.test");
     assert_eq!(config.admin_socket(), Path::new("data/admin.sock"));
+    for url in ["https://labeler.example", "https://labeler.example:8443/base/", "http://[::1]:3100", "http://localhost:3100"] {
+        Config::parse(Path::new("mta.toml"), &GOOD.replace("http://127.0.0.1:3100", url)).unwrap();
+    }
 }
 
 #[test]
@@ -174,6 +177,12 @@ fn settings_that_do_not_fit_together_are_named_with_their_line() {
             "http://labeler.example",
             "mta.toml:29: key `labeler.url`: http is for loopback only; use https",
         ),
+        (
+            "http://127.0.0.1:3100",
+            "https://user:secret@labeler.example",
+            "mta.toml:29: key `labeler.url`: \"https://user:secret@labeler.example\" is not a URL, such as \"https://labeler.example\"",
+        ),
+        ("http://127.0.0.1:12582", "ftp://[::1]:12582/x", "mta.toml:34: key `identity.plc_url`: ftp is not supported; use https"),
         (
             "http://127.0.0.1:12582",
             "127.0.0.1:12582",
