@@ -242,6 +242,15 @@ impl Store {
         Ok(issued)
     }
 
+    /// Whether any attestation of `did` is known.
+    pub fn knows(&self, did: &Did) -> Result<bool, StoreError> {
+        if did.as_str().len() > DID_BYTES_MAX {
+            return Ok(false);
+        }
+        let txn = self.env.read_txn()?;
+        Ok(self.attested.prefix_iter(&txn, &row_key(did, ""))?.next().transpose()?.is_some())
+    }
+
     /// The attestations of `did` that are known, by domain.
     pub fn rows(&self, did: &Did) -> Result<Vec<(String, Row)>, StoreError> {
         let txn = self.env.read_txn()?;

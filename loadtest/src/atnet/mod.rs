@@ -65,8 +65,8 @@ pub enum Trouble {
     PdsSilent,
     /// The PLC directory answers 500.
     PlcFails,
-    /// The PDS answers with the record that it was first asked for while in this trouble, whatever was written since: an old state, rightly signed.
-    PdsBehind,
+    /// The PDS shows the oldest state of the record that there was: rightly signed, and long gone.
+    PdsOldest,
 }
 
 /// What the PDS says about an account (`com.atproto.sync.subscribeRepos#account`).
@@ -101,7 +101,8 @@ struct Entry {
     repo: Repo,
     status: Status,
     trouble: Option<Trouble>,
-    stale: HashMap<String, Vec<u8>>,
+    /// The first proof of each path after it was written.
+    oldest: HashMap<String, Vec<u8>>,
 }
 
 impl Default for State {
@@ -166,7 +167,7 @@ impl AtNet {
         if !state.accounts.contains_key(&did) {
             let (key, rev) = (new_key(), state.tid());
             let repo = Repo::new(&did, key.clone(), rev);
-            let entry = Entry { handle: handle.into(), key, repo, status: Status::Active, trouble: None, stale: HashMap::new() };
+            let entry = Entry { handle: handle.into(), key, repo, status: Status::Active, trouble: None, oldest: HashMap::new() };
             state.accounts.insert(did.clone(), entry);
             state.announce_identity(&did);
             state.announce_account(&did);
@@ -218,7 +219,6 @@ impl AtNet {
     pub fn set_trouble(&self, account: &Account, trouble: Option<Trouble>) {
         if let Some(entry) = self.world.lock().accounts.get_mut(account.did.as_str()) {
             entry.trouble = trouble;
-            entry.stale.clear();
         }
     }
 
@@ -292,6 +292,8 @@ impl State {
         };
         let since = Some(entry.repo.rev().to_owned());
         let cid = entry.repo.write(path, record, rev);
+        let proof = entry.repo.proof(path);
+        entry.oldest.entry(path.into()).or_insert(proof);
         let time = atproto::datetime(SystemTime::now());
         let frame = CommitFrame {
             seq,

@@ -100,8 +100,8 @@ async fn proof(State(servers): State<Servers>, Query(query): Query<RecordQuery>)
         Some(Trouble::PdsSilent) => return std::future::pending().await,
         _ => {}
     }
-    let mut state = servers.world.lock();
-    let Some(entry) = state.accounts.get_mut(&query.did) else {
+    let state = servers.world.lock();
+    let Some(entry) = state.accounts.get(&query.did) else {
         return error(StatusCode::BAD_REQUEST, "RepoNotFound");
     };
     match entry.status {
@@ -113,10 +113,7 @@ async fn proof(State(servers): State<Servers>, Query(query): Query<RecordQuery>)
     let path = format!("{}/{}", query.collection, query.rkey);
     let car = match entry.trouble {
         Some(Trouble::ForgedProof) => entry.repo.proof_with(&path, &super::new_key()),
-        Some(Trouble::PdsBehind) => {
-            let now = entry.repo.proof(&path);
-            entry.stale.entry(path).or_insert(now).clone()
-        }
+        Some(Trouble::PdsOldest) => entry.oldest.get(&path).cloned().unwrap_or_else(|| entry.repo.proof(&path)),
         _ => entry.repo.proof(&path),
     };
     ([(header::CONTENT_TYPE, "application/vnd.ipld.car")], car).into_response()
