@@ -27,7 +27,7 @@ const SINK_DELAY: Duration = Duration::from_millis(5);
 /// Nothing arrived for so long after the last start: what is missing is lost.
 const QUIET: Duration = Duration::from_secs(60);
 /// Far more than can be submitted in the time.
-const MESSAGES_MAX: u64 = 2_000_000;
+const MESSAGES_MAX: u64 = 1_000_000;
 
 /// How to kill it.
 #[derive(Clone, Debug, clap::Args)]
@@ -88,6 +88,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     stop.store(true, Relaxed);
     let report = source.join().map_err(|_| anyhow::anyhow!("the source panicked"))??;
     outcome?;
+    ensure!(ledger.take_id().is_some(), "the ledger was full before the last kill: fewer --rounds, please");
     ledger.wait_for_all(QUIET);
 
     let windows: Vec<_> = kills.iter().map(|kill| (kill.at - COMMIT_WAIT, kill.ended)).collect();

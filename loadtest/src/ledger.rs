@@ -159,7 +159,8 @@ impl Ledger {
     }
 
     fn ids(&self, which: impl Fn(&Entry) -> bool) -> Vec<u64> {
-        (0u64..).zip(&self.entries).filter(|(_, entry)| which(entry)).map(|(id, _)| id).collect()
+        let given = usize::try_from(self.next.load(Relaxed)).unwrap_or(usize::MAX);
+        (0u64..).zip(self.entries.iter().take(given)).filter(|(_, entry)| which(entry)).map(|(id, _)| id).collect()
     }
 
     fn write(&self, id: u64, how: impl FnOnce(&Entry)) {

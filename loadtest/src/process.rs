@@ -34,11 +34,11 @@ impl Running {
         self.child.id()
     }
 
-    /// Waits until a line with `word` stands in its output after `from` octets, or it ends, or `within` has passed.
+    /// Waits until a line that is `word` stands in its output after `from` octets, or it ends, or `within` has passed.
     pub fn wait_for_line(&mut self, word: &str, from: u64, within: Duration) -> Result<()> {
         let began = Instant::now();
         loop {
-            if self.output_from(from)?.lines().any(|line| line.contains(word)) {
+            if self.output_from(from)?.lines().any(|line| line.trim() == word) {
                 return Ok(());
             }
             if let Some(status) = self.child.try_wait()? {
