@@ -128,7 +128,7 @@ fn crates_know_only_whom_they_may() {
         ("labeler/atproto/Cargo.toml", &[]),
         ("labeler/Cargo.toml", &["atproto"]),
         ("mta/Cargo.toml", &["smtp", "scheduler", "host", "atproto"]),
-        ("mta/cli/Cargo.toml", &["smtp", "host", "mta", "labeler", "loadtest"]),
+        ("mta/cli/Cargo.toml", &["smtp", "host", "atproto", "mta", "labeler", "loadtest"]),
         ("loadtest/Cargo.toml", &["smtp", "scheduler", "host", "atproto"]),
     ];
     for (manifest, may) in table {

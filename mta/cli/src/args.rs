@@ -37,6 +37,12 @@ pub(crate) enum Verb {
     },
     /// How the daemon is
     Status,
+    /// The whole system on loopback: labeler, MTA, providers, one member; sends real mail and says what happened
+    Demo {
+        /// Send, check, and exit 0 or 1; otherwise it stays up
+        #[arg(long)]
+        once: bool,
+    },
     /// The settings
     Config {
         #[command(subcommand)]

@@ -5,6 +5,7 @@
 
 mod args;
 mod client;
+mod demo;
 mod show;
 
 use std::{
@@ -48,6 +49,7 @@ pub fn main() -> ExitCode {
 fn run(args: Args) -> anyhow::Result<ExitCode> {
     let verb = match args.verb {
         Verb::Config { verb } => return config_verb(&verb, args.config.as_deref(), args.json),
+        Verb::Demo { once } => return demo::run(once).map(|()| ExitCode::SUCCESS),
         verb => verb,
     };
     let path = config_path(args.config.as_deref())?;
@@ -71,7 +73,7 @@ async fn ask(verb: Verb, daemon: &Client, json: bool) -> anyhow::Result<()> {
         Verb::Member { verb } => member(verb, daemon, json).await,
         Verb::Key { verb } => key(verb, daemon, json).await,
         Verb::Queue { verb } => queue(verb, daemon, json).await,
-        Verb::Config { .. } => unreachable!("answered without the daemon"),
+        Verb::Config { .. } | Verb::Demo { .. } => unreachable!("answered without the daemon"),
     }
 }
 
