@@ -146,26 +146,6 @@ words! {
     }
 }
 
-impl From<Io> for host::IoChoice {
-    fn from(io: Io) -> Self {
-        match io {
-            Io::Auto => Self::Auto,
-            Io::Uring => Self::Uring,
-            Io::Epoll => Self::Epoll,
-        }
-    }
-}
-
-impl From<Dnssec> for host::dns::Dnssec {
-    fn from(dnssec: Dnssec) -> Self {
-        match dnssec {
-            Dnssec::Validate => Self::Validate,
-            Dnssec::TrustAd => Self::TrustAd,
-            Dnssec::Off => Self::Off,
-        }
-    }
-}
-
 /// Reads "30s", "10m", "6h", "1h30m". Calendar units (days and longer) are refused: write hours.
 pub(super) fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(from)?;

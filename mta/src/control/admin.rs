@@ -104,9 +104,17 @@ impl AdminSocket {
         Ok(AdminSocket(listener))
     }
 
-    /// Serves until dropped.
+    /// Serves until dropped, and keeps the metrics' memory bounded meanwhile: histograms keep every sample until they are
+    /// drained, whether or not anybody reads them.
     pub async fn serve<O: Operations>(self, admin: Admin<O>) {
-        http::serve(self.0, operator_routes(admin)).await;
+        let metrics = admin.metrics.clone();
+        let upkeep = async move {
+            while let Some(metrics) = &metrics {
+                tokio::time::sleep(Duration::from_secs(5)).await;
+                metrics.run_upkeep();
+            }
+        };
+        tokio::join!(http::serve(self.0, operator_routes(admin)), upkeep);
     }
 }
 
@@ -124,18 +132,9 @@ impl AdminPort {
         self.0.local_addr()
     }
 
-    /// Serves until dropped, and keeps the metrics' memory bounded meanwhile.
+    /// Serves until dropped.
     pub async fn serve<O: Operations>(self, admin: Admin<O>) {
-        let metrics = admin.metrics.clone();
-        let upkeep = async move {
-            loop {
-                tokio::time::sleep(Duration::from_secs(5)).await;
-                if let Some(metrics) = &metrics {
-                    metrics.run_upkeep();
-                }
-            }
-        };
-        tokio::join!(http::serve(self.0, public_routes(admin)), upkeep);
+        http::serve(self.0, public_routes(admin)).await;
     }
 }
 

@@ -18,7 +18,7 @@ use host::{Clock, Dice};
 use tokio::sync::Notify;
 
 use super::{
-    labels::{Desk, PollState, Row},
+    labels::{Desk, PollState, Row, kept_standing},
     operations::NEXT_ID,
 };
 use crate::{
@@ -99,7 +99,9 @@ impl Daemon {
         if let Some(domain) = &signing.domain {
             store.ensure(domain, &signing.selector)?;
         }
-        let rows = read_rows(&parts.reader)?;
+        let mut rows = read_rows(&parts.reader)?;
+        // Before the first session: last known labels serve, also while the labeler is away.
+        rows.standing = Arc::new(kept_standing(read_labels(&parts.reader)?));
         let daemon = Daemon(Arc::new(Inner {
             config: ArcSwap::new(parts.config.clone()),
             store,
@@ -191,11 +193,7 @@ impl Desk for Daemon {
     }
 
     async fn load(&self) -> Result<Vec<Row>, String> {
-        let read = self.parts.reader.read(|txn, tables| {
-            let rows = tables.labels.iter(txn)?.map(|row| row.map(|(key, row)| (key.to_vec(), row.to_vec())));
-            Ok(rows.collect::<Result<_, _>>()?)
-        });
-        read.map_err(|error| error.to_string())
+        read_labels(&self.parts.reader).map_err(|error| error.to_string())
     }
 
     async fn save(&self, rows: Vec<(Vec<u8>, Option<Vec<u8>>)>) -> Result<(), String> {
@@ -238,5 +236,12 @@ fn read_rows(reader: &Reader) -> Result<Rows, QueueError> {
             }
         }
         Ok(rows)
+    })
+}
+
+fn read_labels(reader: &Reader) -> Result<Vec<Row>, QueueError> {
+    reader.read(|txn, tables| {
+        let rows = tables.labels.iter(txn)?.map(|row| row.map(|(key, row)| (key.to_vec(), row.to_vec())));
+        Ok(rows.collect::<Result<_, _>>()?)
     })
 }

@@ -131,17 +131,10 @@ impl<D: Desk> LabelPoll<D> {
         self.state.clone()
     }
 
-    /// Serves what was known before the restart; call it before mail is accepted.
+    /// Goes on with what was known before the restart; admission has it already, from [`Daemon`](super::daemon::Daemon).
     pub async fn restore(&mut self) {
         match self.desk.load().await {
-            Ok(rows) => {
-                for (did, row) in rows {
-                    // A row that cannot be read is a member not asked about yet.
-                    if let (Ok(did), Ok(known)) = (String::from_utf8(did), serde_json::from_slice(&row)) {
-                        self.known.insert(did, known);
-                    }
-                }
-            }
+            Ok(rows) => self.known = read_rows(rows),
             Err(error) => tracing::error!(error, "labels kept before the restart cannot be read; waiting for the labeler"),
         }
         self.publish();
@@ -354,14 +347,7 @@ impl<D: Desk> LabelPoll<D> {
     }
 
     fn publish(&self) {
-        let mut standing = Standing::default();
-        for (did, known) in &self.known {
-            let Some(asked) = known.asked else { continue };
-            let label =
-                |(val, exp): (&String, &Option<SystemTime>)| standing::Label { did: did.clone(), val: val.clone(), exp: *exp };
-            standing.handle_answer(asked, [did.clone()], known.labels.iter().map(label));
-        }
-        self.desk.publish(Arc::new(standing));
+        self.desk.publish(Arc::new(standing_of(&self.known)));
     }
 
     /// Tells each change between well and unwell once.
@@ -391,6 +377,28 @@ impl<D: Desk> LabelPoll<D> {
         }
         self.state.store(Arc::new(state));
     }
+}
+
+/// What the rows of the table `labels` say; for the time before the first poll.
+pub(super) fn kept_standing(rows: Vec<Row>) -> Standing {
+    standing_of(&read_rows(rows))
+}
+
+/// A row that cannot be read is a member not asked about yet.
+fn read_rows(rows: Vec<Row>) -> BTreeMap<String, Known> {
+    let read = |(did, row): Row| Some((String::from_utf8(did).ok()?, serde_json::from_slice(&row).ok()?));
+    rows.into_iter().filter_map(read).collect()
+}
+
+fn standing_of(known: &BTreeMap<String, Known>) -> Standing {
+    let mut standing = Standing::default();
+    for (did, known) in known {
+        let Some(asked) = known.asked else { continue };
+        let label =
+            |(val, exp): (&String, &Option<SystemTime>)| standing::Label { did: did.clone(), val: val.clone(), exp: *exp };
+        standing.handle_answer(asked, [did.clone()], known.labels.iter().map(label));
+    }
+    standing
 }
 
 #[cfg(test)]

@@ -237,6 +237,13 @@ async fn labels_decide_and_are_kept() {
     world.daemon.save(vec![(b"a".to_vec(), Some(b"1".to_vec())), (b"b".to_vec(), Some(b"2".to_vec()))]).await.unwrap();
     world.daemon.save(vec![(b"a".to_vec(), None)]).await.unwrap();
     assert_eq!(Desk::load(&world.daemon).await.unwrap(), [(b"b".to_vec(), b"2".to_vec())]);
+
+    // As the poll writes it. After a restart it serves from the first session on, before any poll.
+    let row = br#"{"asked":{"secs_since_epoch":1790000000,"nanos_since_epoch":0},"labels":{"relay-member":null}}"#;
+    world.daemon.save(vec![(DID.as_bytes().to_vec(), Some(row.to_vec()))]).await.unwrap();
+    world.stop().await;
+    let world = World::with(folder.path(), labeler);
+    assert!(world.daemon.member(DID).await.unwrap().admitted);
     world.stop().await;
 }
 
