@@ -118,13 +118,11 @@ impl Running {
 
     /// Returns only if a part of it has died, which is a bug: whoever runs it should end and be started again.
     pub async fn died(&mut self) {
-        while let Some(ended) = self.tasks.join_next().await {
-            if let Err(error) = ended {
-                tracing::error!(%error, "a part of the labeler has died");
-            }
-            return;
+        match self.tasks.join_next().await {
+            Some(Err(error)) => tracing::error!(%error, "a part of the labeler has died"),
+            Some(Ok(())) => tracing::error!("a part of the labeler has ended by itself"),
+            None => {}
         }
-        std::future::pending().await
     }
 
     /// Accepts nothing more, lets requests in progress finish, and closes the store.

@@ -195,3 +195,20 @@ fn one_unreadable_label_does_not_hide_the_rest() {
     assert_eq!((page.labels.len(), page.refused.len(), page.cursor.as_deref()), (2, 1, Some("7")));
     assert!(read_query_labels(b"{}").is_err());
 }
+
+#[test]
+fn octets_and_signatures_are_those_of_the_reference_implementation() {
+    let sample: serde_json::Value = serde_json::from_str(include_str!("../tests/samples/labels.json")).unwrap();
+    assert_eq!(sample["key"], key().verifying_key().did_key());
+    let labels = sample["labels"].as_array().unwrap();
+    assert_eq!(labels.len(), 6);
+    for theirs in labels {
+        let mut label = Label::from_json(&theirs["label"]).unwrap();
+        check(&label).unwrap();
+        assert_eq!(data_encoding::HEXLOWER.encode(&label.signed_octets()), theirs["cbor"]);
+        let signature = label.sig.take();
+        label.sign(&key());
+        assert_eq!(label.sig, signature);
+        assert_eq!(label.to_json(), theirs["label"]);
+    }
+}

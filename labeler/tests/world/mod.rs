@@ -1,4 +1,5 @@
 //! A labeler in this process, and around it a scripted atproto network and a scripted DNS.
+#![allow(dead_code, clippy::unwrap_used, reason = "tests end where something is wrong, and each uses a part of this")]
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -11,27 +12,27 @@ use loadtest::atnet::{Account, AtNet};
 use loadtest::dns::{Record, Server, Zone};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-pub const LABELER: &str = "did:web:labeler.example.test";
-pub const BOTH: [&str; 2] = ["relay-member", "verified-mail-operator"];
+pub(crate) const LABELER: &str = "did:web:labeler.example.test";
+pub(crate) const BOTH: [&str; 2] = ["relay-member", "verified-mail-operator"];
 /// Far above what anything here takes; reached only by what never happens.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-pub struct World {
-    pub net: AtNet,
-    pub zone: Zone,
-    pub labeler: Option<Running>,
+pub(crate) struct World {
+    pub(crate) net: AtNet,
+    pub(crate) zone: Zone,
+    pub(crate) labeler: Option<Running>,
     dns: Server,
     folder: tempfile::TempDir,
     extra: String,
 }
 
 impl World {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::start_with("").await
     }
 
     /// `extra` goes into `[identity]`.
-    pub async fn start_with(extra: &str) -> Self {
+    pub(crate) async fn start_with(extra: &str) -> Self {
         let zone = Zone::new();
         zone.set_ttl(0);
         let dns = Server::start(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), zone.clone()).unwrap();
@@ -41,16 +42,16 @@ impl World {
         world
     }
 
-    pub async fn start_labeler(&mut self) {
+    pub(crate) async fn start_labeler(&mut self) {
         self.labeler = Some(labeler::start(self.config()).await.unwrap());
     }
 
-    pub async fn stop_labeler(&mut self) {
+    pub(crate) async fn stop_labeler(&mut self) {
         self.labeler.take().unwrap().stop().await;
     }
 
     /// What `labeler.toml` says here.
-    pub fn settings(&self) -> String {
+    pub(crate) fn settings(&self) -> String {
         format!(
             "did = {LABELER:?}\nsigning_key = \"labeler.key\"\ndata_dir = \"data\"\nlisten = \"127.0.0.1:0\"\n\
              [identity]\nplc_url = {:?}\n{}\n[ingest]\nfirehose = {:?}\n[dns]\nnameservers = [{:?}]\n[verify]\ninterval = \"1h\"\n",
@@ -61,7 +62,7 @@ impl World {
         )
     }
 
-    pub fn folder(&self) -> &Path {
+    pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
     }
 
@@ -72,7 +73,7 @@ impl World {
     }
 
     /// Everything that a member's domain has to publish.
-    pub fn publish(&self, account: &Account, domain: &str, selectors: &[&str]) {
+    pub(crate) fn publish(&self, account: &Account, domain: &str, selectors: &[&str]) {
         let txt = |text: &str| vec![Record::Txt(text.into())];
         self.zone.set(domain, vec![Record::Mx(10, format!("mx.{domain}")), Record::Txt("v=spf1 ip4:192.0.2.1 -all".into())]);
         self.zone.set(&format!("_atproto.{domain}"), txt(&format!("did={}", account.did.as_str())));
@@ -86,7 +87,7 @@ impl World {
     }
 
     /// A member with everything right, labelled.
-    pub async fn member(&self, handle: &str, domain: &str) -> Account {
+    pub(crate) async fn member(&self, handle: &str, domain: &str) -> Account {
         let account = self.net.create_account(handle);
         self.publish(&account, domain, &["s1"]);
         self.net.attest(&account, domain, &["s1"], true);
@@ -95,7 +96,7 @@ impl World {
     }
 
     /// Asks the labeler as any consumer does, verifies each label with the key of its document, and folds.
-    pub async fn labels(&self, account: &Account) -> Vec<Label> {
+    pub(crate) async fn labels(&self, account: &Account) -> Vec<Label> {
         let (issuer, key) = self.issuer().await;
         let mut labels = Vec::new();
         let mut cursor = String::new();
@@ -132,7 +133,7 @@ impl World {
     }
 
     /// Waits until exactly these labels are in force.
-    pub async fn until_labels(&self, account: &Account, expected: &[&str]) {
+    pub(crate) async fn until_labels(&self, account: &Account, expected: &[&str]) {
         let began = Instant::now();
         loop {
             let labels = self.labels(account).await;
@@ -147,13 +148,13 @@ impl World {
     }
 
     /// The reasons kept of every domain.
-    pub fn reasons(&self, account: &Account) -> String {
+    pub(crate) fn reasons(&self, account: &Account) -> String {
         let rows = self.labeler.as_ref().unwrap().store().rows(&account.did).unwrap();
         rows.iter().map(|(domain, row)| format!("{domain}: {:?} {}\n", row.state, row.reasons.join("; "))).collect()
     }
 
     /// Waits until the reasons of a refusal say this.
-    pub async fn until_reason(&self, account: &Account, expected: &str) {
+    pub(crate) async fn until_reason(&self, account: &Account, expected: &str) {
         let began = Instant::now();
         while !self.reasons(account).contains(expected) {
             assert!(began.elapsed() < PATIENCE, "not said: {expected}; {}", self.reasons(account));
@@ -162,7 +163,7 @@ impl World {
     }
 
     /// GET from the labeler: status and body.
-    pub async fn get(&self, path: &str) -> (u16, Vec<u8>) {
+    pub(crate) async fn get(&self, path: &str) -> (u16, Vec<u8>) {
         let mut stream = tokio::net::TcpStream::connect(self.labeler.as_ref().unwrap().local_addr()).await.unwrap();
         stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: labeler\r\nConnection: close\r\n\r\n").as_bytes()).await.unwrap();
         let mut answer = Vec::new();
