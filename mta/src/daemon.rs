@@ -26,11 +26,11 @@ use crate::config::{self, Config};
 use crate::control::Control;
 use crate::control::daemon::{Daemon as Desk, OpenError, Parts};
 use crate::control::metrics as names;
+use crate::egress::Source;
 use crate::egress::clerk::Clerk;
 use crate::egress::dispatch::{Dispatcher, Lines};
 use crate::egress::resolver::RouteFinder;
 use crate::egress::route::{Families, Router};
-use crate::egress::Source;
 use crate::ingress::{Counters, Gate, Service, Shared, settings};
 use crate::queue::{Options, Queue, QueueError, Writer};
 use crate::ring::{Bound, Ring};
@@ -72,8 +72,7 @@ impl Environment {
             None => Resolver::system(dnssec),
         };
         let resolver = resolver.map_err(|error| StartError::Resolver(format!("{error:?}")))?;
-        let environment =
-            Environment { io, clock: Clock::system(), dice: Dice::system(), resolver, queue: Options::default() };
+        let environment = Environment { io, clock: Clock::system(), dice: Dice::system(), resolver, queue: Options::default() };
         Ok((environment, fallback))
     }
 }
@@ -255,7 +254,8 @@ pub async fn start(config: Arc<Config>, environment: Environment) -> Result<Runn
     };
     floor.start(&Io::Epoll, "clerk", move || clerk.run())?;
 
-    let lines = Lines { notes, finished, errands_done, routes, rings, errands: errands_tx, lookups: lookups_tx, draining: draining_rx };
+    let lines =
+        Lines { notes, finished, errands_done, routes, rings, errands: errands_tx, lookups: lookups_tx, draining: draining_rx };
     let scheduler = Scheduler::new(scheduling, dice.below(u64::MAX));
     let (ended, dispatcher) = oneshot::channel();
     let (dispatch_clock, dispatch_queue) = (clock.clone(), queue.clone());

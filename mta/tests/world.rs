@@ -4,6 +4,9 @@
 //! The checkers keep their own count: what got 250 is noted by the client that read the 250, and what
 //! arrived by the providers. Nothing is asked of the code under test but the length of its queue.
 
+// A test that cannot go on says so by panicking.
+#![allow(clippy::unwrap_used)]
+
 #[path = "world/parts.rs"]
 mod parts;
 
@@ -80,7 +83,10 @@ fn a_refused_recipient_makes_one_notice_to_the_sender_and_none_about_the_notice(
 #[test]
 fn mail_that_nobody_takes_expires_with_a_notice() {
     let mut world = World::seed(5)
-        .provider("down.example", Script::accepts_all().with(Rule::new(Stage::Connect, Act::ReplyAndClose("421 4.3.2 not now".into()))))
+        .provider(
+            "down.example",
+            Script::accepts_all().with(Rule::new(Stage::Connect, Act::ReplyAndClose("421 4.3.2 not now".into()))),
+        )
         .provider("member.example", Script::accepts_all());
     world.live(24 * 4 * HOUR, |day| async move {
         day.submit(1, &["someone@down.example"]).await;
@@ -93,7 +99,9 @@ fn mail_that_nobody_takes_expires_with_a_notice() {
 
 #[test]
 fn a_crash_between_commit_and_reply_loses_nothing() {
-    for (seed, fault) in [(10, Fault::StopBeforeCommit), (11, Fault::StopAfterCommit), (12, Fault::StopBeforeCommit), (13, Fault::StopAfterCommit)] {
+    for (seed, fault) in
+        [(10, Fault::StopBeforeCommit), (11, Fault::StopAfterCommit), (12, Fault::StopBeforeCommit), (13, Fault::StopAfterCommit)]
+    {
         let mut world = World::seed(seed).provider("big.example", Script::accepts_all());
         world.live(Duration::from_secs(60), move |day| async move {
             for n in 0..40 {

@@ -34,12 +34,7 @@ impl Control {
 }
 
 /// Starts the thread; its sockets are bound when this returns.
-pub async fn start(
-    daemon: Daemon,
-    config: Arc<Config>,
-    clock: Clock,
-    metrics: Option<PrometheusHandle>,
-) -> io::Result<Control> {
+pub async fn start(daemon: Daemon, config: Arc<Config>, clock: Clock, metrics: Option<PrometheusHandle>) -> io::Result<Control> {
     let (stage, stage_rx) = watch::channel(Stage::Starting);
     let (bound_tx, bound) = oneshot::channel();
     let admin = Admin { operations: Arc::new(daemon.clone()), metrics, stage: stage_rx };

@@ -158,8 +158,13 @@ impl Clerk {
             // Gone or damaged: nobody can be told, because nobody is known.
             return Errands::Settlement(Box::new(unknown(close.id, close.domain)));
         };
-        let closing =
-            Closing { stored: &stored, cause: &close.cause, next: close.next, attempt: close.attempt.as_ref(), source: &close.source };
+        let closing = Closing {
+            stored: &stored,
+            cause: &close.cause,
+            next: close.next,
+            attempt: close.attempt.as_ref(),
+            source: &close.source,
+        };
         let (mut settlement, unreached) = settle::settlement(&closing);
         if !unreached.is_empty() {
             settlement.dsn = self.notice(&stored, &unreached).await;

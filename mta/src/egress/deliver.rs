@@ -118,7 +118,12 @@ impl Deliverer {
             .stored
             .recipients
             .iter()
-            .map(|recipient| RecipientOutcome { index: recipient.index, verdict: last.verdict, reply: last.reply.clone(), from_peer: last.from_peer })
+            .map(|recipient| RecipientOutcome {
+                index: recipient.index,
+                verdict: last.verdict,
+                reply: last.reply.clone(),
+                from_peer: last.from_peer,
+            })
             .collect();
         Attempt { outcomes, scope, verdict: last.verdict, host: None, tls: None }
     }
@@ -147,7 +152,8 @@ impl Deliverer {
 
     async fn finish(&self, mut link: Link, key: Key, job: &Job, fates: &[Fate]) -> Attempt {
         link.messages += 1;
-        let judged: Vec<_> = job.stored.recipients.iter().zip(fates).map(|(recipient, fate)| trouble::judge(recipient.index, fate)).collect();
+        let judged: Vec<_> =
+            job.stored.recipients.iter().zip(fates).map(|(recipient, fate)| trouble::judge(recipient.index, fate)).collect();
         let (scope, verdict) = trouble::summarize(&judged);
         let attempt = Attempt {
             outcomes: judged.into_iter().map(|(outcome, _)| outcome).collect(),
@@ -305,12 +311,12 @@ async fn drive(link: &mut Link, tls: &tls::Client) -> Event {
                 }
                 match link.connection.read(phase.1).await {
                     Ok(octets) => link.session.handle_octets(octets),
-                    Err(error) => link.session.handle_broken(&error.to_string()),
+                    Err(error) => link.session.handle_broken(error.to_string()),
                 }
             }
             Step::Write(octets) => {
                 if let Err(error) = link.connection.write(octets, deadline_in(WRITE_WAIT)).await {
-                    link.session.handle_broken(&error.to_string());
+                    link.session.handle_broken(error.to_string());
                 }
             }
             Step::StartTls => {

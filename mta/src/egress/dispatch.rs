@@ -99,8 +99,8 @@ impl Dispatcher {
         backlog: Vec<(Arc<str>, SystemTime)>,
         lines: Lines,
     ) -> Self {
-        let deferred = ["recipient", "message", "host", "site", "source"]
-            .map(|scope| metrics::counter!(names::DEFERRED, "scope" => scope));
+        let deferred =
+            ["recipient", "message", "host", "site", "source"].map(|scope| metrics::counter!(names::DEFERRED, "scope" => scope));
         let count = Counters {
             delivered: metrics::counter!(names::DELIVERED),
             failed: metrics::counter!(names::FAILED),
@@ -243,7 +243,8 @@ impl Dispatcher {
     /// The ring thread follows from site and slot: slots are handed out lowest first, so a site's mail
     /// comes back to the thread that holds its idle connections, and a busy site uses every thread.
     fn send(&mut self, job: Job, slot: u16) {
-        let nth = (self.hasher.hash_one(&job.route.site) as usize).wrapping_add(usize::from(slot)) % self.lines.rings.len().max(1);
+        let nth =
+            (self.hasher.hash_one(&job.route.site) as usize).wrapping_add(usize::from(slot)) % self.lines.rings.len().max(1);
         // The channel holds as many as may be in flight, so it is full only when the thread is gone.
         let handed = self.lines.rings.get(nth).map(|ring| ring.try_send(job));
         if !matches!(handed, Some(Ok(()))) {
@@ -260,7 +261,13 @@ impl Dispatcher {
             && attempt.outcomes.iter().all(|outcome| outcome.verdict == Verdict::Delivered)
         {
             // The common end needs no notice and no read.
-            let closing = super::settle::Closing { stored: &job.stored, cause: &cause, next, attempt: Some(attempt), source: &job.source.name };
+            let closing = super::settle::Closing {
+                stored: &job.stored,
+                cause: &cause,
+                next,
+                attempt: Some(attempt),
+                source: &job.source.name,
+            };
             let (settlement, _) = super::settle::settlement(&closing);
             self.settlements.push(settlement);
             return;

@@ -97,8 +97,7 @@ impl Router {
         for mx in exchanges {
             match self.resolver.addresses(&mx.exchange).await {
                 Ok((addresses, address_ttl)) => {
-                    let usable: Vec<IpAddr> =
-                        addresses.iter().filter(|a| self.may_use(a)).take(ADDRESSES_MAX).copied().collect();
+                    let usable: Vec<IpAddr> = addresses.iter().filter(|a| self.may_use(a)).take(ADDRESSES_MAX).copied().collect();
                     if usable.is_empty() {
                         problems.push(format!("{} has no address that may be used", mx.exchange));
                     } else {

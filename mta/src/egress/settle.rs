@@ -37,11 +37,10 @@ pub fn settlement(closing: &Closing<'_>) -> (Settlement, Vec<Unreached>) {
     let mut last_reply = String::new();
     let host = closing.attempt.and_then(|attempt| attempt.host.as_deref()).unwrap_or_default();
     for recipient in &closing.stored.recipients {
-        let outcome = closing.attempt.and_then(|attempt| attempt.outcomes.iter().find(|outcome| outcome.index == recipient.index));
+        let outcome =
+            closing.attempt.and_then(|attempt| attempt.outcomes.iter().find(|outcome| outcome.index == recipient.index));
         let (verdict, reply, status, from_peer) = match (closing.cause, outcome) {
-            (Cause::Unroutable(trouble), _) => {
-                (Verdict::Failed, trouble.text.to_string(), Some(trouble.code), false)
-            }
+            (Cause::Unroutable(trouble), _) => (Verdict::Failed, trouble.text.to_string(), Some(trouble.code), false),
             (_, Some(outcome)) => {
                 let code = outcome.reply.enhanced().map(|code| (code.0, code.1, code.2));
                 (outcome.verdict, outcome.reply.to_string(), code, outcome.from_peer)

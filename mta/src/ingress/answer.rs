@@ -220,7 +220,9 @@ fn sign_trouble(error: &SignError) -> Reply {
             Reply::new(451, (4, 3, 5), format!("{domain} has no DKIM key here yet; the operator has been told"))
         }
         SignError::Stopped => Reply::new(421, (4, 3, 2), "shutting down; try again later"),
-        SignError::Key(_) | SignError::Malformed(_) => Reply::new(451, (4, 3, 5), "the message could not be signed; the operator has been told"),
+        SignError::Key(_) | SignError::Malformed(_) => {
+            Reply::new(451, (4, 3, 5), "the message could not be signed; the operator has been told")
+        }
     }
 }
 

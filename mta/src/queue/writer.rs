@@ -136,22 +136,8 @@ impl Writer {
         let ids = Ids::after(last_id);
         let (queue, urgent, normal) = Queue::new(stats.clone(), ids.clone());
         let (events, waiting) = (EventRange { first, next }, VecDeque::new());
-        let writer = Self {
-            env,
-            tables,
-            segments,
-            room,
-            clock,
-            options,
-            stats,
-            notes,
-            urgent,
-            normal,
-            waiting,
-            ids,
-            events,
-            _lock: lock,
-        };
+        let writer =
+            Self { env, tables, segments, room, clock, options, stats, notes, urgent, normal, waiting, ids, events, _lock: lock };
         Ok((writer, queue, reader, backlog))
     }
 

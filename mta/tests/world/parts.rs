@@ -168,8 +168,7 @@ impl Day {
     async fn dialogue(&self, n: u64, recipients: &[&str]) -> Option<bool> {
         let net = Net::new(Io::Sim(self.net.clone()));
         let wait = || deadline_in(Duration::from_secs(60));
-        let mut connection =
-            net.connect(Some("192.0.2.77".parse().unwrap()), LISTENER.parse().unwrap(), wait()).await.ok()?;
+        let mut connection = net.connect(Some("192.0.2.77".parse().unwrap()), LISTENER.parse().unwrap(), wait()).await.ok()?;
         let mut lines = vec!["EHLO world".to_owned(), "MAIL FROM:<app@member.example>".to_owned()];
         lines.extend(recipients.iter().map(|recipient| format!("RCPT TO:<{recipient}>")));
         lines.push("DATA".to_owned());

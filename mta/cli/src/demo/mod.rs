@@ -77,7 +77,10 @@ async fn story(once: bool) -> anyhow::Result<()> {
     let _small_sink = Sink::start(SocketAddr::new("127.0.0.12".parse()?, port), small.clone(), Some(&certificate))?;
     zone.mail_domain("big.test", "mx.big.test", IpAddr::from([127, 0, 0, 11]));
     zone.mail_domain("small.test", "mx.small.test", IpAddr::from([127, 0, 0, 12]));
-    teller.tell("world", &format!("DNS {}, PDS {}, providers big.test and small.test on port {port}", dns.address(), network.pds_url()));
+    teller.tell(
+        "world",
+        &format!("DNS {}, PDS {}, providers big.test and small.test on port {port}", dns.address(), network.pds_url()),
+    );
 
     // The labeler.
     let labeler = labeler::start(labeler_config(folder.path(), &network, dns.address())?).await.context("the labeler")?;
@@ -137,7 +140,10 @@ async fn story(once: bool) -> anyhow::Result<()> {
     if !wait_for(|| async { Ok(big.counts().messages + small.counts().messages >= expected) }).await? {
         bail!("{} of {expected} messages arrived", big.counts().messages + small.counts().messages);
     }
-    teller.tell("delivered", &format!("{} to big.test, {} to small.test, over TLS", big.counts().messages, small.counts().messages));
+    teller.tell(
+        "delivered",
+        &format!("{} to big.test, {} to small.test, over TLS", big.counts().messages, small.counts().messages),
+    );
 
     // What a provider sees.
     let arrived: Vec<Message> = big.messages().into_iter().chain(small.messages()).collect();
@@ -156,7 +162,11 @@ async fn story(once: bool) -> anyhow::Result<()> {
     }
     let status = config.admin.as_ref().map_or(String::new(), |_| format!("http://{}/", control.address().unwrap_or(submission)));
     println!("\nStatus page: {status}");
-    println!("Delivered {} of {expected} messages in {:.0} ms from nothing; the queue is empty.", arrived.len(), began.elapsed().as_secs_f64() * 1000.0);
+    println!(
+        "Delivered {} of {expected} messages in {:.0} ms from nothing; the queue is empty.",
+        arrived.len(),
+        began.elapsed().as_secs_f64() * 1000.0
+    );
     if worst < SIGNATURES {
         for failure in verified.iter().flat_map(|signatures| &signatures.failed) {
             println!("  {failure}");
@@ -178,7 +188,9 @@ async fn story(once: bool) -> anyhow::Result<()> {
 /// Submits a sample as its PDS did: STARTTLS, AUTH PLAIN, one message. The reply's text, or the refusal's.
 async fn submit(address: SocketAddr, enrolled: &Enrolled, recipient: &str, sample: &[u8]) -> Result<String, String> {
     let text = String::from_utf8_lossy(sample).replace("alice@member.example", recipient);
-    let target = Target::plain(address).with_tls(Tls::StartTls(client_that_trusts_all(false).map_err(|error| error.to_string())?)).with_credentials(&enrolled.username, &enrolled.password);
+    let target = Target::plain(address)
+        .with_tls(Tls::StartTls(client_that_trusts_all(false).map_err(|error| error.to_string())?))
+        .with_credentials(&enrolled.username, &enrolled.password);
     let mut client = Submitter::connect(&target).await.map_err(|trouble| trouble.to_string())?;
     let from = format!("noreply@{DOMAIN}");
     let reply = client.send(&from, &[recipient], text.as_bytes()).await.map_err(|trouble| trouble.to_string())?;

@@ -24,7 +24,9 @@ pub(super) async fn signatures(message: &[u8], dns: SocketAddr) -> anyhow::Resul
     tcp.port = dns.port();
     let server = NameServerConfig::new(dns.ip(), true, vec![connection, tcp]);
     let config = ResolverConfig::from_parts(None, Vec::new(), vec![server]);
-    let resolver = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default()).with_options(ResolverOpts::default()).build()?;
+    let resolver = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
+        .with_options(ResolverOpts::default())
+        .build()?;
     let authenticator = MessageAuthenticator(resolver);
     let parsed = AuthenticatedMessage::parse(message).ok_or_else(|| anyhow!("a message that arrived cannot be parsed"))?;
     let mut signatures = Signatures { passed: Vec::new(), failed: Vec::new() };
