@@ -87,7 +87,7 @@ pub enum StartError {
     #[error("name resolution cannot be set up: {0}; set [dns] nameservers")]
     Resolver(String),
     /// The certificate.
-    #[error("{0}; see [tls]")]
+    #[error("{0}; see [tls] and [egress] trust_anchors")]
     Tls(#[from] tls::Error),
     /// The queue's directory.
     #[error("the queue in {} cannot be opened: {error}", path.display())]
@@ -205,6 +205,7 @@ pub async fn start(config: Arc<Config>, environment: Environment) -> Result<Runn
     let in_flight = scheduling.in_flight_max;
     let threads = if floor == Floor::Here { 1 } else { config.threads.map_or(cores, usize::from) };
     let (finished_tx, finished) = mpsc::channel(in_flight);
+    let trust = trust(&config)?;
     let mut rings = Vec::new();
     let mut stoppers = Vec::new();
     let mut addresses: Vec<SocketAddr> = config.listen.iter().map(|listen| listen.address).collect();
@@ -213,7 +214,11 @@ pub async fn start(config: Arc<Config>, environment: Environment) -> Result<Runn
         let (bound_tx, bound) = oneshot::channel();
         let services = addresses.iter().copied().zip(config.listen.iter().map(|listen| service(&config, listen))).collect();
         let (ring_io, shared, finished) = (io.clone(), shared.clone(), finished_tx.clone());
-        let (tls, port) = (tls::Client::opportunistic()?, config.egress.port);
+        let tls = match &trust {
+            Some(trust) => tls::Client::opportunistic_noting(trust)?,
+            None => tls::Client::opportunistic()?,
+        };
+        let port = config.egress.port;
         floor.start(&io, &format!("ring-{nth}"), move || {
             Ring { net: Net::new(ring_io), services, shared, tls, port, jobs, finished }.run(bound_tx)
         })?;
@@ -272,14 +277,18 @@ pub async fn start(config: Arc<Config>, environment: Environment) -> Result<Runn
 impl Running {
     /// Starts the control thread: the operator's socket, the admin port, the poll of labels.
     pub async fn control(&self, metrics: Option<PrometheusHandle>) -> io::Result<Control> {
-        crate::control::start(self.desk.clone(), self.config.clone(), self.clock.clone(), metrics).await
+        let shared = self.shared.clone();
+        let sessions = move || shared.sessions.load(Ordering::Relaxed);
+        crate::control::start(self.desk.clone(), self.config.clone(), self.clock.clone(), metrics, sessions).await
     }
 
-    /// Reads the certificate again. The old one stays when the new one is no good.
-    pub fn reload_tls(&self) -> Result<(), tls::Error> {
-        if let (Some(files), Some(tls)) = (&self.config.tls, &self.shared.tls) {
+    /// Takes from new settings what can change while we run: the certificate and the labels that members need.
+    /// The old certificate stays when the new one is no good.
+    pub fn reload(&self, config: Arc<Config>) -> Result<(), tls::Error> {
+        if let (Some(files), Some(tls)) = (&config.tls, &self.shared.tls) {
             tls.store(Arc::new(tls::Server::from_pem_files(&files.certificate, &files.private_key)?));
         }
+        self.desk.handle_config(config);
         Ok(())
     }
 
@@ -300,6 +309,19 @@ impl Running {
             tracing::warn!("not everything in progress was finished; what is in the queue is tried again at the next start");
         }
         self.queue.stop().await;
+    }
+}
+
+/// What receiving hosts' certificates are held against. Now it only shows in the log, so a system without trust
+/// anchors is no reason not to start; a file that was named and cannot be used is one.
+fn trust(config: &Config) -> Result<Option<tls::Trust>, tls::Error> {
+    match (tls::Trust::load(config.egress.trust_anchors.as_deref()), &config.egress.trust_anchors) {
+        (Ok(trust), _) => Ok(Some(trust)),
+        (Err(error), Some(_)) => Err(error),
+        (Err(error), None) => {
+            tracing::warn!(%error, "certificates of receiving hosts are not examined");
+            Ok(None)
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! `tradewind-mta --config mta.toml`: runs in the foreground until SIGTERM or SIGINT.
 
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -42,7 +42,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match tokio::task::LocalSet::new().block_on(&runtime, run(config)) {
+    match tokio::task::LocalSet::new().block_on(&runtime, run(config, arguments.config)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(error = %error, "cannot start");
@@ -51,7 +51,7 @@ fn main() -> ExitCode {
     }
 }
 
-async fn run(config: Config) -> Result<(), Box<dyn std::error::Error>> {
+async fn run(config: Config, path: PathBuf) -> Result<(), Box<dyn std::error::Error>> {
     let config = Arc::new(config);
     let metrics = mta::control::metrics::install()?;
     // Before anything is bound: a signal that comes early must not be lost.
@@ -76,10 +76,7 @@ async fn run(config: Config) -> Result<(), Box<dyn std::error::Error>> {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = hangup.recv() => match running.reload_tls() {
-                Ok(()) => tracing::info!("read the certificate again"),
-                Err(error) => tracing::error!(%error, "the certificate is not replaced"),
-            },
+            _ = hangup.recv() => reload(&running, &path),
         }
     }
     tracing::info!("stopping");
@@ -88,6 +85,18 @@ async fn run(config: Config) -> Result<(), Box<dyn std::error::Error>> {
     running.stop().await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// What can be changed without a restart: the certificate, and which labels a member needs. Whatever is wrong
+/// with the new file, the old settings stay.
+fn reload(running: &daemon::Running, path: &Path) {
+    match Config::load(path) {
+        Ok(config) => match running.reload(Arc::new(config)) {
+            Ok(()) => tracing::info!("read the settings again: certificate and required labels; all others need a restart"),
+            Err(error) => tracing::error!(%error, "the certificate is not replaced"),
+        },
+        Err(error) => tracing::error!(%error, "the settings are not replaced"),
+    }
 }
 
 /// One line for people and harnesses, and a word for systemd.

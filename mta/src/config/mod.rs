@@ -157,8 +157,8 @@ settings! {
         /// makes this host talk to its own network.
         #[serde(default)]
         pub allow_private_addresses: bool = "false", Default;
-        /// PEM file of the authorities trusted where a receiving host's certificate must be valid.
-        /// Default: the system's.
+        /// PEM file of the authorities that a receiving host's certificate is held against. No host is refused for it yet;
+        /// the log says of each attempt whether the certificate was `tls_trusted`. Default: the system's.
         #[serde(default)]
         pub trust_anchors: Option<PathBuf> = r#""ca.pem""#, Optional;
     }

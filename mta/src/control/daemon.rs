@@ -150,6 +150,11 @@ impl Daemon {
         self.rebuild(&self.rows());
     }
 
+    /// Messages in the queue, if it can be read.
+    pub fn messages(&self) -> Option<u64> {
+        self.parts.reader.counts().ok().map(|counts| counts.messages)
+    }
+
     pub(super) fn now(&self) -> SystemTime {
         self.parts.clock.now()
     }

@@ -19,14 +19,12 @@ pub const FAILED: &str = "mta_failed_total";
 pub const EXPIRED: &str = "mta_expired_total";
 /// Sessions open with clients.
 pub const SESSIONS: &str = "mta_sessions";
-/// Connections open to receiving hosts.
-pub const CONNECTIONS: &str = "mta_connections";
 /// Messages in the queue.
 pub const QUEUED: &str = "mta_queue_messages";
 /// Time of a commit of the queue.
 pub const COMMIT_SECONDS: &str = "mta_commit_seconds";
-/// Messages in a commit of the queue.
-pub const COMMIT_MESSAGES: &str = "mta_commit_messages";
+/// Requests in a commit of the queue: messages, settlements, rows of others.
+pub const COMMIT_REQUESTS: &str = "mta_commit_requests";
 /// Time from the end of data to the 250.
 pub const ACCEPT_SECONDS: &str = "mta_accept_seconds";
 /// Messages that went out without the member's signature, because `signing.required` is false.
@@ -46,7 +44,7 @@ const BATCH: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 256.0, 1024.0];
 pub fn install() -> Result<PrometheusHandle, BuildError> {
     let builder = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &SECONDS)?
-        .set_buckets_for_metric(Matcher::Full(COMMIT_MESSAGES.into()), &BATCH)?;
+        .set_buckets_for_metric(Matcher::Full(COMMIT_REQUESTS.into()), &BATCH)?;
     let handle = builder.install_recorder()?;
     describe();
     Ok(handle)
@@ -60,10 +58,9 @@ fn describe() {
     describe_counter!(FAILED, "Recipients given up.");
     describe_counter!(EXPIRED, "Deliveries whose time ran out.");
     describe_gauge!(SESSIONS, "Sessions open with clients.");
-    describe_gauge!(CONNECTIONS, "Connections open to receiving hosts.");
     describe_gauge!(QUEUED, "Messages in the queue.");
     describe_histogram!(COMMIT_SECONDS, Unit::Seconds, "Time of a commit of the queue.");
-    describe_histogram!(COMMIT_MESSAGES, "Messages in a commit of the queue.");
+    describe_histogram!(COMMIT_REQUESTS, "Requests in a commit of the queue: messages, settlements, rows of others.");
     describe_histogram!(ACCEPT_SECONDS, Unit::Seconds, "Time from the end of data to the 250.");
     describe_counter!(UNSIGNED, "Messages sent without the member's signature.");
     describe_counter!(LABEL_POLLS_FAILED, "Polls of the labeler that failed.");

@@ -4,7 +4,9 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
+use ::metrics::gauge;
 use host::Clock;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::{oneshot, watch};
@@ -13,7 +15,11 @@ use super::admin::{Admin, AdminPort, AdminSocket, Stage};
 use super::daemon::Daemon;
 use super::fetch::Fetch;
 use super::labels::LabelPoll;
+use super::metrics;
 use crate::config::Config;
+
+/// Scrapes come every few seconds at the most.
+const GAUGES: Duration = Duration::from_secs(5);
 
 /// The control thread, running.
 pub struct Control {
@@ -33,12 +39,18 @@ impl Control {
     }
 }
 
-/// Starts the thread; its sockets are bound when this returns.
-pub async fn start(daemon: Daemon, config: Arc<Config>, clock: Clock, metrics: Option<PrometheusHandle>) -> io::Result<Control> {
+/// Starts the thread; its sockets are bound when this returns. `sessions` tells how many are open.
+pub async fn start(
+    daemon: Daemon,
+    config: Arc<Config>,
+    clock: Clock,
+    metrics: Option<PrometheusHandle>,
+    sessions: impl Fn() -> usize + Send + 'static,
+) -> io::Result<Control> {
     let (stage, stage_rx) = watch::channel(Stage::Starting);
     let (bound_tx, bound) = oneshot::channel();
     let admin = Admin { operations: Arc::new(daemon.clone()), metrics, stage: stage_rx };
-    host::thread("control", move || run(daemon, config, clock, admin, bound_tx)).map(drop)?;
+    host::thread("control", move || run(daemon, config, clock, admin, bound_tx, sessions)).map(drop)?;
     let address = bound.await.map_err(|_| io::Error::other("the control thread ended before it listened"))??;
     Ok(Control { stage, address })
 }
@@ -49,6 +61,7 @@ async fn run(
     clock: Clock,
     admin: Admin<Daemon>,
     bound: oneshot::Sender<io::Result<Option<SocketAddr>>>,
+    sessions: impl Fn() -> usize,
 ) {
     let (socket, port, address, fetch) = match bind(&config).await {
         Ok(ready) => ready,
@@ -75,7 +88,20 @@ async fn run(
             port.serve(admin.clone()).await;
         }
     };
-    tokio::join!(socket.serve(admin.clone()), public, labels);
+    tokio::join!(socket.serve(admin.clone()), public, labels, gauges(&daemon, sessions));
+}
+
+/// What is counted by looking: now and then, so that mail does not pay for it.
+async fn gauges(daemon: &Daemon, sessions: impl Fn() -> usize) {
+    let (queued, open) = (gauge!(metrics::QUEUED), gauge!(metrics::SESSIONS));
+    loop {
+        open.set(sessions() as f64);
+        // A database that cannot be read is told by those who need it.
+        if let Some(messages) = daemon.messages() {
+            queued.set(messages as f64);
+        }
+        tokio::time::sleep(GAUGES).await;
+    }
 }
 
 async fn bind(config: &Config) -> io::Result<(AdminSocket, Option<AdminPort>, Option<SocketAddr>, Fetch)> {

@@ -55,8 +55,8 @@ pub struct Attempt {
     pub verdict: Verdict,
     /// The host that answered, if one was reached.
     pub host: Option<Arc<str>>,
-    /// `TLSv1.3` and the like; none for clear text.
-    pub tls: Option<&'static str>,
+    /// What was negotiated; none for clear text.
+    pub tls: Option<tls::Info>,
 }
 
 /// The egress half of a ring thread.
@@ -160,7 +160,7 @@ impl Deliverer {
             scope,
             verdict,
             host: Some(link.host.clone()),
-            tls: link.connection.tls().map(|info| info.version),
+            tls: link.connection.tls().cloned(),
         };
         if matches!(drive(&mut link, &self.tls).await, Event::Ready) {
             let refused = self.cache.borrow_mut().put(key, link, deadline_in(Duration::ZERO));

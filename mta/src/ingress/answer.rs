@@ -16,6 +16,7 @@ use smtp::server::{Answer, Body, Envelope, MailParameters};
 
 use super::{BODY_BYTES_MAX, Shared};
 use crate::config::Role;
+use crate::control::metrics as names;
 use crate::policy::throttle::Penalty;
 use crate::policy::{Class, Sender, admit};
 use crate::queue::{NewMessage, NewRecipient, Parameters, QueueError};
@@ -184,6 +185,9 @@ impl Submission {
     fn refuse(&self, reply: Reply) -> Answer {
         let member = self.sender.as_ref().map_or("-", |sender| sender.member.did.as_str());
         tracing::info!(peer = %self.peer, member, reply = %reply, "refused");
+        let status =
+            reply.enhanced().map_or_else(|| reply.code().to_string(), |code| format!("{}.{}.{}", code.0, code.1, code.2));
+        metrics::counter!(names::REFUSED, "status" => status).increment(1);
         Answer::Refuse(reply)
     }
 

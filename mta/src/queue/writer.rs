@@ -13,6 +13,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use host::{Clock, disk};
+use metrics::histogram;
 use scheduler::Delivery;
 use tokio::sync::mpsc;
 
@@ -26,6 +27,7 @@ use super::rows::SegmentRow;
 use super::segments::{Body, Segments, Written};
 use super::tables::{Environment, TABLES_MAX, Tables};
 use super::types::{Note, QueueError, StoredDelivery};
+use crate::control::metrics as names;
 
 /// The row of `state` that holds the last id given out.
 const LAST_ID: &[u8] = b"last_id";
@@ -144,8 +146,12 @@ impl Writer {
     /// Commits what arrives until every [`Queue`] is gone or one said stop. An error means that the
     /// database is beyond use: restart.
     pub async fn run(mut self) -> Result<(), QueueError> {
+        let (seconds, messages) = (histogram!(names::COMMIT_SECONDS), histogram!(names::COMMIT_REQUESTS));
         while let Some(batch) = self.gather().await {
+            messages.record(batch.len() as f64);
+            let began = self.clock.now();
             let notes = self.commit(batch)?;
+            seconds.record(self.clock.now().duration_since(began).unwrap_or_default().as_secs_f64());
             // Without a scheduler nobody needs to know. With a slow one we wait: it never waits for us.
             if !notes.is_empty() {
                 let _ = self.notes.send(notes).await;
