@@ -15,7 +15,7 @@ use futures_util::{SinkExt, StreamExt};
 use rustls::ClientConfig;
 use serde::Deserialize;
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{Connector, connect_async_tls_with_config};
@@ -71,7 +71,7 @@ impl Ingest {
     pub(crate) async fn run(self, mut stop: watch::Receiver<bool>) {
         let mut pause = PAUSE_FIRST;
         loop {
-            let began = Instant::now();
+            let began = outside::moment();
             tokio::select! {
                 _ = stop.changed() => return,
                 Err(why) = self.watch() => tracing::warn!(url = %self.url, %why, "the stream broke off; it is taken up again"),
@@ -95,13 +95,13 @@ impl Ingest {
         let (mut socket, _) = timeout(CONNECT_MAX, connecting).await.map_err(broken)?.map_err(broken)?;
         tracing::info!(url = %self.url, cursor = written, "watching");
         let mut seen = written;
-        let mut heard = Instant::now();
+        let mut heard = outside::moment();
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 message = socket.next() => {
-                    heard = Instant::now();
+                    heard = outside::moment();
                     let message = message.ok_or_else(|| Broken::Stream("the server closed".into()))?.map_err(broken)?;
                     match self.read(&message) {
                         Seen::Event { cursor, touched } => {

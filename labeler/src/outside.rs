@@ -9,6 +9,11 @@ pub(crate) fn now() -> SystemTime {
     SystemTime::now()
 }
 
+/// The clock that waits are measured with.
+pub(crate) fn moment() -> tokio::time::Instant {
+    tokio::time::Instant::now()
+}
+
 /// Octets that nobody can guess.
 pub(crate) fn random<const N: usize>() -> [u8; N] {
     let mut octets = [0; N];
