@@ -1,1 +1,133 @@
 //! The labeler: verifies mail operators and labels their DIDs.
+//!
+//! The life of a label, and the module of each step:
+//!
+//! | step | module |
+//! |---|---|
+//! | an attestation is seen on a firehose or Jetstream | `ingest` |
+//! | its account's DID document is resolved | `identity` |
+//! | the record is fetched again with its repository's proof; DNS is asked | `verify`, `fetch`, `dns` |
+//! | the facts are judged (pure) | [`judge`] |
+//! | the label is signed, numbered and kept, with the reasons of every refusal | [`store`] |
+//! | it is looked at again when due | `rounds` |
+//! | anybody may read it | `serve` |
+//!
+//! [`start`] runs all of it inside of a tokio runtime; the program `tradewind-labeler` is a thin wrapper.
+
+pub mod config;
+mod dns;
+mod fetch;
+mod identity;
+mod ingest;
+pub mod judge;
+mod key;
+mod outside;
+mod rounds;
+mod serve;
+pub mod store;
+mod verify;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use atproto::did::{labeler_document, web_origin};
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+
+pub use config::{Config, ConfigError};
+use store::{Store, StoreError};
+
+/// Why the labeler does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The key file is there and of no use, or cannot be made.
+    #[error("signing_key {0}: {1}")]
+    Key(std::path::PathBuf, String),
+    /// The store does not open.
+    #[error("data_dir {0}: {1}")]
+    Store(std::path::PathBuf, StoreError),
+    /// The address is taken, or not ours.
+    #[error("listen {0}: {1}")]
+    Listen(SocketAddr, std::io::Error),
+    /// No name servers, or no TLS.
+    #[error("{0}")]
+    Other(String),
+}
+
+/// A labeler at work. Dropping it ends it at once; [`Running::stop`] lets requests in progress finish.
+#[derive(Debug)]
+pub struct Running {
+    address: SocketAddr,
+    did_key: String,
+    store: Arc<Store>,
+    stop: watch::Sender<bool>,
+    tasks: JoinSet<()>,
+}
+
+/// Opens the store, binds the listener and begins to watch. When it returns, queries are answered.
+pub async fn start(config: Config) -> Result<Running, StartError> {
+    let other = |error: &dyn std::fmt::Display| StartError::Other(error.to_string());
+    let key = key::open(&config.signing_key).map_err(|why| StartError::Key(config.signing_key.clone(), why))?;
+    let did_key = key.verifying_key().did_key();
+    let store =
+        Store::open(&config.data_dir, &config.did, &key).map_err(|error| StartError::Store(config.data_dir.clone(), error))?;
+    let store = Arc::new(store);
+    let listener = TcpListener::bind(config.listen).await.map_err(|error| StartError::Listen(config.listen, error))?;
+    let address = listener.local_addr().map_err(|error| StartError::Listen(config.listen, error))?;
+    let dns = dns::Dns::new(config.dns.nameservers.as_deref()).map_err(|error| other(&error))?;
+    let tls = fetch::tls().map_err(|error| other(&error))?;
+    let fetcher = fetch::Fetcher::new(dns.clone(), tls.clone(), config.allows_private_addresses());
+    let resolver = identity::Resolver { fetcher, plc_url: config.identity.plc_url.clone() };
+    let document = web_origin(&config.did).map(|endpoint| labeler_document(&config.did, &key.verifying_key(), &endpoint));
+
+    let (stop, stopped) = watch::channel(false);
+    let bell = Arc::new(Notify::new());
+    let mut tasks = JoinSet::new();
+    let answers = serve::Answers { store: store.clone(), did: config.did.as_str().into(), document };
+    tasks.spawn(serve::run(listener, answers, stopped.clone()));
+    let verifier = verify::Verifier { resolver, dns };
+    let rounds = rounds::Rounds { store: store.clone(), verifier, key, interval: config.verify.interval, bell: bell.clone() };
+    tasks.spawn(rounds.run(stopped.clone()));
+    let streams = [(ingest::Kind::Firehose, config.ingest.firehose), (ingest::Kind::Jetstream, config.ingest.jetstream)];
+    for (kind, url) in streams {
+        if let Some(url) = url {
+            let ingest = ingest::Ingest { kind, url, store: store.clone(), bell: bell.clone(), tls: tls.clone() };
+            tasks.spawn(ingest.run(stopped.clone()));
+        }
+    }
+    tracing::info!(did = config.did.as_str(), key = did_key, %address, "the labeler serves");
+    Ok(Running { address, did_key, store, stop, tasks })
+}
+
+impl Running {
+    /// Where it listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The public half of the signing key, as did:key.
+    pub fn did_key(&self) -> &str {
+        &self.did_key
+    }
+
+    /// What it knows: attestations with the reasons of each refusal, and the labels issued.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Returns only if a part of it has died, which is a bug: whoever runs it should end and be started again.
+    pub async fn died(&mut self) {
+        match self.tasks.join_next().await {
+            Some(Err(error)) => tracing::error!(%error, "a part of the labeler has died"),
+            Some(Ok(())) => tracing::error!("a part of the labeler has ended by itself"),
+            None => {}
+        }
+    }
+
+    /// Accepts nothing more, lets requests in progress finish, and closes the store.
+    pub async fn stop(mut self) {
+        self.stop.send_replace(true);
+        while self.tasks.join_next().await.is_some() {}
+    }
+}

@@ -1,1 +1,20 @@
 //! Scripted peers, load, and the measurements made with them.
+//!
+//! [`atnet`] is a scripted atproto network, [`dns`] a scripted DNS server, [`sink`] a scripted mailbox provider, [`source`] the members that submit;
+//! [`ledger`] keeps the account between the last two. They are used by the tests, the demo and this crate's program.
+
+pub mod atnet;
+mod background;
+pub mod cpu;
+pub mod daemon;
+pub mod dns;
+pub mod idle;
+pub mod interop;
+pub mod kill;
+pub mod ledger;
+pub mod postfix;
+pub mod process;
+pub mod report;
+pub mod sink;
+pub mod source;
+pub mod tls;

@@ -1,1 +1,12 @@
-//! The tradewind MTA.
+//! The tradewind MTA: joins the dialogue, the scheduler and the host into a daemon. See `ARCHITECTURE.md`.
+
+pub mod config;
+pub mod control;
+pub mod daemon;
+pub mod egress;
+pub mod events;
+pub mod ingress;
+pub mod policy;
+pub mod queue;
+pub mod ring;
+pub mod sign;

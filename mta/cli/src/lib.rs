@@ -1,1 +1,162 @@
-//! The operator's command.
+//! The operator's command: a client of the daemon's admin socket.
+//!
+//! What is asked and answered is in `mta::control::api`, which both sides share. Exit status: 0 done, 1 refused or not
+//! reachable, 2 wrong arguments or configuration.
+
+mod args;
+mod client;
+mod demo;
+mod show;
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Context, anyhow};
+use clap::Parser;
+use mta::{
+    config::{self, Config},
+    control::api::{AddMember, Enrolled, ImportKey, Key, Member, QueueFilter, QueuePage, QueuedMessage, RotateKeys, Status},
+};
+use serde_json::json;
+
+use args::{Args, ConfigVerb, KeyVerb, MemberVerb, QueueVerb, Verb};
+use client::{Client, escape};
+use show::print;
+
+/// Where `mta.toml` is looked for when `--config` does not say.
+const CONFIG_PLACES: [&str; 2] = ["mta.toml", "/etc/tradewind/mta.toml"];
+
+/// What the program does.
+pub fn main() -> ExitCode {
+    let args = Args::parse();
+    let json = args.json;
+    match run(args) {
+        Ok(code) => code,
+        Err(error) => {
+            if json {
+                eprintln!("{}", json!({ "error": format!("{error:#}") }));
+            } else {
+                eprintln!("tradewind: {error:#}");
+            }
+            let wrong_config = error.chain().any(|it| it.is::<config::ConfigError>());
+            ExitCode::from(if wrong_config { 2 } else { 1 })
+        }
+    }
+}
+
+fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let verb = match args.verb {
+        Verb::Config { verb } => return config_verb(&verb, args.config.as_deref(), args.json),
+        Verb::Demo { once } => return demo::run(once).map(|()| ExitCode::SUCCESS),
+        verb => verb,
+    };
+    let path = config_path(args.config.as_deref())?;
+    let config = Config::load_alone(&path)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(ask(verb, &Client::new(&config, &path), args.json))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn config_path(given: Option<&Path>) -> anyhow::Result<PathBuf> {
+    if let Some(path) = given {
+        return Ok(path.to_owned());
+    }
+    let found = CONFIG_PLACES.iter().map(PathBuf::from).find(|path| path.exists());
+    found.ok_or_else(|| anyhow!("there is no {}; name the configuration with --config", CONFIG_PLACES.join(" and no ")))
+}
+
+async fn ask(verb: Verb, daemon: &Client, json: bool) -> anyhow::Result<()> {
+    match verb {
+        Verb::Status => print(&daemon.get::<Status>("/v1/status").await?, json),
+        Verb::Member { verb } => member(verb, daemon, json).await,
+        Verb::Key { verb } => key(verb, daemon, json).await,
+        Verb::Queue { verb } => queue(verb, daemon, json).await,
+        Verb::Config { .. } | Verb::Demo { .. } => unreachable!("answered without the daemon"),
+    }
+}
+
+async fn member(verb: MemberVerb, daemon: &Client, json: bool) -> anyhow::Result<()> {
+    let path = |member: &str| format!("/v1/members/{}", escape(member));
+    match verb {
+        MemberVerb::Add { did, domain, class } => {
+            let added: Enrolled = daemon.post("/v1/members", &AddMember { did, domain, class }).await?;
+            print(&added, json)
+        }
+        MemberVerb::List => print(&daemon.get::<Vec<Member>>("/v1/members").await?, json),
+        MemberVerb::Show { member } => print(&daemon.get::<Member>(&path(&member)).await?, json),
+        MemberVerb::Suspend { member } => {
+            print(&daemon.post::<Member>(&format!("{}/suspend", path(&member)), &json!({})).await?, json)
+        }
+        MemberVerb::Resume { member } => {
+            print(&daemon.post::<Member>(&format!("{}/resume", path(&member)), &json!({})).await?, json)
+        }
+        MemberVerb::Remove { member } => {
+            let removed: Member = daemon.delete(&path(&member)).await?;
+            show::removed(&removed, json)
+        }
+    }
+}
+
+async fn key(verb: KeyVerb, daemon: &Client, json: bool) -> anyhow::Result<()> {
+    match verb {
+        KeyVerb::Import { domain, selector, file } => {
+            let pem = std::fs::read_to_string(&file).with_context(|| format!("{} cannot be read", file.display()))?;
+            let key: Key = daemon.post("/v1/keys", &ImportKey { domain, selector, pem }).await?;
+            show::keys_to_publish(&[key], json)
+        }
+        KeyVerb::List => print(&daemon.get::<Vec<Key>>("/v1/keys").await?, json),
+        KeyVerb::Rotate { domain } => {
+            let keys: Vec<Key> = daemon.post("/v1/keys/rotate", &RotateKeys { domain }).await?;
+            show::keys_to_publish(&keys, json)
+        }
+        KeyVerb::Remove { domain, which } => {
+            let which = if let Some(selector) = which.selector {
+                format!("selector={}", escape(&selector))
+            } else if let Some(algorithm) = which.algorithm {
+                format!("algorithm={}", algorithm.as_str())
+            } else {
+                "all=true".to_owned()
+            };
+            let keys: Vec<Key> = daemon.delete(&format!("/v1/keys?domain={}&{which}", escape(&domain))).await?;
+            print(&keys, json)
+        }
+    }
+}
+
+async fn queue(verb: QueueVerb, daemon: &Client, json: bool) -> anyhow::Result<()> {
+    match verb {
+        QueueVerb::List { site, member, limit } => {
+            let QueueFilter { site, member, limit } = QueueFilter { site, member, limit };
+            let limit = limit.map(|limit| limit.to_string());
+            let query: Vec<_> = [("site", site), ("member", member), ("limit", limit)]
+                .into_iter()
+                .filter_map(|(name, value)| Some(format!("{name}={}", escape(&value?))))
+                .collect();
+            print(&daemon.get::<QueuePage>(&format!("/v1/queue?{}", query.join("&"))).await?, json)
+        }
+        QueueVerb::Show { id } => print(&daemon.get::<QueuedMessage>(&format!("/v1/queue/{}", escape(&id))).await?, json),
+    }
+}
+
+/// Done without the daemon, so that a configuration can be looked at before one runs.
+fn config_verb(verb: &ConfigVerb, path: Option<&Path>, json: bool) -> anyhow::Result<ExitCode> {
+    match verb {
+        ConfigVerb::Describe if json => println!("{}", serde_json::to_string_pretty(&config::TABLES)?),
+        ConfigVerb::Describe => print!("{}", config::describe()),
+        ConfigVerb::Check => {
+            let path = config_path(path)?;
+            match Config::load(&path) {
+                Ok(_) if json => println!("{}", json!({ "ok": true, "file": path, "problems": [] })),
+                Ok(_) => println!("{}: ok", path.display()),
+                Err(error) if json => {
+                    println!("{}", json!({ "ok": false, "file": path, "problems": error.problems }));
+                    return Ok(ExitCode::from(2));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

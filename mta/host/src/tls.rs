@@ -14,7 +14,7 @@ use std::sync::Arc;
 use bytes::{Buf, Bytes, BytesMut};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, WebPkiServerVerifier};
-use rustls::crypto::CryptoProvider;
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::NoServerSessionStorage;
@@ -53,6 +53,8 @@ pub struct Info {
     pub cipher: String,
     /// An earlier session was taken up again, without certificates or signatures.
     pub resumed: bool,
+    /// Whether the peer's certificate names it and leads to a trust anchor; none where nobody looked.
+    pub trusted: Option<bool>,
 }
 
 /// The server's side: certificate and key, and the tickets that it gives out. Clones share the tickets' keys, so that a
@@ -113,21 +115,22 @@ pub struct Client {
     config: Arc<ClientConfig>,
     verifier: Arc<dyn ServerCertVerifier>,
     verifies: bool,
+    /// For [`Info::trusted`] where any certificate is accepted.
+    trust: Option<Trust>,
 }
 
-impl Client {
-    /// Accepts any certificate: encryption against those who only listen (RFC 7435).
-    pub fn opportunistic() -> Result<Self, Error> {
-        Self::build(Arc::new(AcceptAny(provider())), false, VERSIONS)
-    }
+/// Trust anchors, read once for all threads.
+#[derive(Clone)]
+pub struct Trust(Arc<WebPkiServerVerifier>);
 
-    /// Accepts certificates for the peer's name, issued under the trust anchors in a PEM file, or under the system's.
-    pub fn verified(trust_anchors: Option<&Path>) -> Result<Self, Error> {
+impl Trust {
+    /// Those in a PEM file, or the system's.
+    pub fn load(trust_anchors: Option<&Path>) -> Result<Self, Error> {
         match trust_anchors {
             Some(path) => {
                 let name = path.display().to_string();
                 let pem = std::fs::read(path).map_err(|error| Error(format!("{name}: {error}")))?;
-                Self::verified_by(certificates(&pem, &name)?, &name)
+                Self::of(certificates(&pem, &name)?, &name)
             }
             None => {
                 let found = rustls_native_certs::load_native_certs();
@@ -137,37 +140,69 @@ impl Client {
                         "this system has no trust anchors{why}; install ca-certificates or name a PEM file"
                     )));
                 }
-                Self::verified_by(found.certs, "the system's trust anchors")
+                Self::of(found.certs, "the system's trust anchors")
             }
         }
     }
 
-    /// The same with trust anchors in memory.
-    pub fn verified_by_pem(trust_anchors: &[u8]) -> Result<Self, Error> {
-        Self::verified_by(certificates(trust_anchors, "the trust anchors")?, "the trust anchors")
-    }
-
-    fn verified_by(anchors: Vec<CertificateDer<'static>>, name: &str) -> Result<Self, Error> {
+    fn of(anchors: Vec<CertificateDer<'static>>, name: &str) -> Result<Self, Error> {
         let mut roots = RootCertStore::empty();
         // A system's store often has one that webpki does not read; the others serve.
         let (usable, _) = roots.add_parsable_certificates(anchors);
         if usable == 0 {
             return Err(Error(format!("{name}: none of the certificates can be a trust anchor")));
         }
-        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
+        WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
             .build()
-            .map_err(|error| Error(format!("{name}: {error}")))?;
-        Self::build(verifier, true, VERSIONS)
+            .map(Self)
+            .map_err(|error| Error(format!("{name}: {error}")))
+    }
+
+    /// Whether this chain is `name`'s.
+    fn vouches_for(&self, chain: &[CertificateDer<'_>], name: &ServerName<'_>) -> bool {
+        let Some((own, others)) = chain.split_first() else { return false };
+        self.0.verify_server_cert(own, others, name, &[], UnixTime::now()).is_ok()
+    }
+}
+
+impl fmt::Debug for Trust {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("tls::Trust(..)")
+    }
+}
+
+impl Client {
+    /// Accepts any certificate: encryption against those who only listen (RFC 7435).
+    pub fn opportunistic() -> Result<Self, Error> {
+        Self::build(Arc::new(AcceptAny { provider: provider(), checks_signatures: false }), false, None, VERSIONS)
+    }
+
+    /// The same, and notes in [`Info::trusted`] whether the certificate would have been accepted under `trust`.
+    pub fn opportunistic_noting(trust: &Trust) -> Result<Self, Error> {
+        let verifier = AcceptAny { provider: provider(), checks_signatures: true };
+        Self::build(Arc::new(verifier), false, Some(trust.clone()), VERSIONS)
+    }
+
+    /// Accepts certificates for the peer's name, issued under the trust anchors in a PEM file, or under the system's.
+    pub fn verified(trust_anchors: Option<&Path>) -> Result<Self, Error> {
+        Self::build(Trust::load(trust_anchors)?.0, true, None, VERSIONS)
+    }
+
+    /// The same with trust anchors in memory.
+    pub fn verified_by_pem(trust_anchors: &[u8]) -> Result<Self, Error> {
+        let name = "the trust anchors";
+        Self::build(Trust::of(certificates(trust_anchors, name)?, name)?.0, true, None, VERSIONS)
     }
 
     /// The same client limited to TLS 1.2, for peers that fail at 1.3. It remembers no sessions yet.
     pub fn without_tls13(&self) -> Result<Self, Error> {
-        Self::build(self.verifier.clone(), self.verifies, &[&version::TLS12])
+        Self::build(self.verifier.clone(), self.verifies, self.trust.clone(), &[&version::TLS12])
     }
 
     fn build(
         verifier: Arc<dyn ServerCertVerifier>,
         verifies: bool,
+        trust: Option<Trust>,
         versions: &[&'static SupportedProtocolVersion],
     ) -> Result<Self, Error> {
         let mut config = ClientConfig::builder_with_provider(provider())
@@ -177,7 +212,7 @@ impl Client {
             .with_custom_certificate_verifier(verifier.clone())
             .with_no_client_auth();
         config.resumption = Resumption::in_memory_sessions(SESSIONS_REMEMBERED);
-        Ok(Self { config: Arc::new(config), verifier, verifies })
+        Ok(Self { config: Arc::new(config), verifier, verifies, trust })
     }
 
     pub(crate) fn session(&self, name: &str, address: IpAddr) -> io::Result<Session> {
@@ -190,9 +225,10 @@ impl Client {
                 return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
             }
         };
+        let note = self.trust.clone().map(|trust| (trust, name.clone()));
         let mut connection = ClientConnection::new(self.config.clone(), name).map_err(invalid)?;
         connection.set_buffer_limit(Some(BUFFERED_MAX));
-        Ok(Session::new(connection.into()))
+        Ok(Session { verifies: self.verifies, note, ..Session::new(connection.into()) })
     }
 }
 
@@ -222,10 +258,14 @@ fn invalid(error: rustls::Error) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
-/// Believes whoever answers. The signatures are not checked either: who can put himself between us and the peer can
-/// show a certificate of his own, so checking them would keep nobody out.
+/// Believes whoever answers. Without `checks_signatures` not even that the peer has the certificate's key: who can put
+/// himself between us and the peer can show a certificate of his own, so checking it would keep nobody out. Where it is
+/// noted whose the certificate is, the key must be there too.
 #[derive(Debug)]
-struct AcceptAny(Arc<CryptoProvider>);
+struct AcceptAny {
+    provider: Arc<CryptoProvider>,
+    checks_signatures: bool,
+}
 
 impl ServerCertVerifier for AcceptAny {
     fn verify_server_cert(
@@ -241,24 +281,30 @@ impl ServerCertVerifier for AcceptAny {
 
     fn verify_tls12_signature(
         &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
+        if !self.checks_signatures {
+            return Ok(HandshakeSignatureValid::assertion());
+        }
+        verify_tls12_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
     }
 
     fn verify_tls13_signature(
         &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
+        if !self.checks_signatures {
+            return Ok(HandshakeSignatureValid::assertion());
+        }
+        verify_tls13_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
 
@@ -270,12 +316,16 @@ pub(crate) struct Session {
     /// The peer has said close_notify: the stream ends well.
     closed: bool,
     info: Info,
+    /// A client whose verifier has accepted the certificate.
+    verifies: bool,
+    /// Whose certificate it should be, for [`Info::trusted`].
+    note: Option<(Trust, ServerName<'static>)>,
 }
 
 impl Session {
     fn new(connection: rustls::Connection) -> Self {
-        let info = Info { version: "", cipher: String::new(), resumed: false };
-        Self { connection, plaintext: BytesMut::new(), closed: false, info }
+        let info = Info { version: "", cipher: String::new(), resumed: false, trusted: None };
+        Self { connection, plaintext: BytesMut::new(), closed: false, info, verifies: false, note: None }
     }
 
     pub(crate) fn info(&self) -> &Info {
@@ -389,7 +439,11 @@ impl Session {
         let cipher =
             self.connection.negotiated_cipher_suite().map(|suite| format!("{:?}", suite.suite()).replace("TLS13_", "TLS_"));
         let resumed = self.connection.handshake_kind() == Some(HandshakeKind::Resumed);
-        Info { version, cipher: cipher.unwrap_or_default(), resumed }
+        // A resumed session remembers the certificates of its first handshake.
+        let chain = self.connection.peer_certificates().unwrap_or_default();
+        let noted = self.note.as_ref().map(|(trust, name)| trust.vouches_for(chain, name));
+        let trusted = if self.verifies { Some(true) } else { noted };
+        Info { version, cipher: cipher.unwrap_or_default(), resumed, trusted }
     }
 }
 
@@ -426,6 +480,18 @@ mod tests {
         }
         assert!(Client::verified(Some(certificate)).is_ok());
         assert!(Client::verified(Some(junk)).unwrap_err().to_string().contains("junk.pem"));
+    }
+
+    #[test]
+    fn a_chain_is_noted_as_trusted_for_its_own_name_and_under_its_own_anchor_only() {
+        let (ours, other) = (pem("mx.example.org"), pem("mx.example.org"));
+        let chain = certificates(ours.0.as_bytes(), "ours").unwrap();
+        let trust = Trust::of(chain.clone(), "ours").unwrap();
+        let name = |text: &'static str| ServerName::try_from(text).unwrap();
+        assert!(trust.vouches_for(&chain, &name("mx.example.org")));
+        assert!(!trust.vouches_for(&chain, &name("mx.example.net")));
+        assert!(!trust.vouches_for(&certificates(other.0.as_bytes(), "other").unwrap(), &name("mx.example.org")));
+        assert!(!trust.vouches_for(&[], &name("mx.example.org")));
     }
 
     #[test]

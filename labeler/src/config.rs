@@ -1,0 +1,302 @@
+//! The labeler's settings: `labeler.toml`.
+//!
+//! What is not known is refused, never ignored, with the file, the line, the key and what would be right. Relative paths are relative to the file's own folder.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use atproto::Did;
+use serde::{Deserialize, Deserializer, de};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+use url::Url;
+
+/// All settings.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Who this labeler is: the `src` of its labels. A did:web is served at `/.well-known/did.json`.
+    pub did: Did,
+    /// File of the secp256k1 key that signs labels, 64 hexadecimal digits. Made when absent, mode 0600; its did:key is printed at start.
+    pub signing_key: PathBuf,
+    /// The store. Made when absent, mode 0700. One process at a time.
+    pub data_dir: PathBuf,
+    /// Address and port of the HTTP listener. Port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// How DIDs are looked up.
+    #[serde(default)]
+    pub identity: Identity,
+    /// Where attestations are seen.
+    #[serde(default)]
+    pub ingest: Ingest,
+    /// Whom to ask for members' records.
+    #[serde(default)]
+    pub dns: Dns,
+    /// How often members are looked at again.
+    #[serde(default)]
+    pub verify: Verify,
+}
+
+/// How DIDs are looked up.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Identity {
+    /// The PLC directory. Default: `https://plc.directory`.
+    #[serde(deserialize_with = "http_url")]
+    pub plc_url: Url,
+    /// Whether a PDS, a did:web or a handle may be fetched from loopback and private addresses, which strangers' records could name to reach
+    /// what is behind our firewall. Default: only when `plc_url` is itself on loopback, which is a test network.
+    pub allow_private_addresses: Option<bool>,
+}
+
+/// Where attestations are seen. Both are only hints: each record is fetched again with its proof.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Ingest {
+    /// `com.atproto.sync.subscribeRepos` of a relay or PDS, such as `wss://relay.example`.
+    #[serde(deserialize_with = "optional_ws_url")]
+    pub firehose: Option<Url>,
+    /// A Jetstream (version 1), such as `wss://jetstream.example/subscribe`.
+    #[serde(deserialize_with = "jetstream_url")]
+    pub jetstream: Option<Url>,
+}
+
+/// Whom to ask for members' records.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Dns {
+    /// Recursive name servers. Default: those of `/etc/resolv.conf`.
+    pub nameservers: Option<Vec<SocketAddr>>,
+}
+
+/// How often members are looked at again.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Verify {
+    /// How long after a check that passed the next one is due. Failed checks are repeated sooner. Default: `24h`.
+    #[serde(deserialize_with = "duration")]
+    pub interval: Duration,
+}
+
+impl Default for Identity {
+    fn default() -> Self {
+        let Ok(plc_url) = Url::parse("https://plc.directory") else { unreachable!("a URL") };
+        Self { plc_url, allow_private_addresses: None }
+    }
+}
+
+impl Default for Verify {
+    fn default() -> Self {
+        Self { interval: Duration::from_secs(24 * 3600) }
+    }
+}
+
+impl Config {
+    /// Reads and checks a file.
+    pub fn read(file: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(file).map_err(|error| ConfigError::whole(file, format!("cannot be read: {error}")))?;
+        let mut config = Self::parse(&text, file)?;
+        let folder = file.parent().unwrap_or(Path::new(""));
+        config.signing_key = folder.join(&config.signing_key);
+        config.data_dir = folder.join(&config.data_dir);
+        Ok(config)
+    }
+
+    /// Checks a text; `file` is for the messages.
+    pub fn parse(text: &str, file: &Path) -> Result<Self, ConfigError> {
+        let config: Self = toml::from_str(text).map_err(|error| ConfigError::found(file, text, &error))?;
+        if config.ingest.firehose.is_none() && config.ingest.jetstream.is_none() {
+            return Err(ConfigError::whole(
+                file,
+                "needs `firehose` or `jetstream` in [ingest], or no attestation is ever seen".into(),
+            ));
+        }
+        if config.did.as_str().len() > crate::store::DID_BYTES_MAX {
+            return Err(ConfigError::whole(file, "`did` is too long".into()));
+        }
+        if config.did.as_str().starts_with("did:web:") && atproto::did::web_origin(&config.did).is_none() {
+            return Err(ConfigError::whole(file, "a did:web of `did` is a host only, or localhost%3A and a port".into()));
+        }
+        Ok(config)
+    }
+
+    /// See [`Identity::allow_private_addresses`].
+    pub fn allows_private_addresses(&self) -> bool {
+        let on_loopback = match self.identity.plc_url.host() {
+            Some(url::Host::Ipv4(address)) => IpAddr::V4(address).is_loopback(),
+            Some(url::Host::Ipv6(address)) => IpAddr::V6(address).is_loopback(),
+            Some(url::Host::Domain(name)) => name == "localhost",
+            None => false,
+        };
+        self.identity.allow_private_addresses.unwrap_or(on_loopback)
+    }
+}
+
+fn http_url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Url, D::Error> {
+    url_of(&String::deserialize(deserializer)?, &["http", "https"]).map_err(de::Error::custom)
+}
+
+fn optional_ws_url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Url>, D::Error> {
+    url_of(&String::deserialize(deserializer)?, &["ws", "wss"]).map(Some).map_err(de::Error::custom)
+}
+
+fn jetstream_url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Url>, D::Error> {
+    let url = optional_ws_url(deserializer)?;
+    if url.as_ref().is_some_and(|url| url.path().contains("network.bsky.jetstream")) {
+        return Err(de::Error::custom(
+            "Jetstream version 2 is not supported yet; give the `/subscribe` of a version 1, or a `firehose`",
+        ));
+    }
+    Ok(url)
+}
+
+fn url_of(text: &str, schemes: &[&str]) -> Result<Url, String> {
+    let right = format!("\"{text}\" is not a URL of {}; write it as \"{}://host:port\"", schemes.join(" or "), schemes[0]);
+    let url = Url::parse(text).map_err(|_| right.clone())?;
+    if schemes.contains(&url.scheme()) && url.has_host() && url.fragment().is_none() { Ok(url) } else { Err(right) }
+}
+
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let right =
+        || de::Error::custom(format!("\"{text}\" is not a duration of at least one second; write \"30s\", \"15m\" or \"24h\""));
+    let parsed: jiff::SignedDuration = text.parse().map_err(|_| right())?;
+    Duration::try_from(parsed).ok().filter(|parsed| *parsed >= Duration::from_secs(1)).ok_or_else(right)
+}
+
+/// Why a configuration cannot be used. The program prints it and exits 2.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError {
+    /// The file as it was named.
+    pub file: PathBuf,
+    /// Counted from 1; none when it concerns the file as a whole.
+    pub line: Option<usize>,
+    /// With its table: `verify.interval`. Empty for a syntax error.
+    pub key: String,
+    /// What is wrong and what would be right.
+    pub message: String,
+}
+
+impl ConfigError {
+    fn whole(file: &Path, message: String) -> Self {
+        Self { file: file.into(), line: None, key: String::new(), message }
+    }
+
+    fn found(file: &Path, text: &str, error: &toml::de::Error) -> Self {
+        let at = error.span().map(|span| span.start);
+        let line = at.map(|at| 1 + text.bytes().take(at).filter(|octet| *octet == b'\n').count());
+        let mut path = Vec::new();
+        if let (Some(at), Ok(root)) = (at, DeTable::parse(text)) {
+            descend(root.get_ref(), at, &mut path);
+        }
+        Self { file: file.into(), line, key: path.join("."), message: error.message().replace('\n', "; ") }
+    }
+}
+
+/// The names of the keys around a place in the file.
+fn descend(table: &DeTable<'_>, at: usize, path: &mut Vec<String>) -> bool {
+    for (key, value) in table {
+        path.push(key.get_ref().to_string());
+        if key.span().contains(&at) || reaches(value, at, path) {
+            return true;
+        }
+        path.pop();
+    }
+    false
+}
+
+/// A table's own span is its header only, so its contents are asked too.
+fn reaches(value: &Spanned<DeValue<'_>>, at: usize, path: &mut Vec<String>) -> bool {
+    match value.get_ref() {
+        DeValue::Table(inner) => descend(inner, at, path) || value.span().contains(&at),
+        _ => value.span().contains(&at),
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.file.display())?;
+        if let Some(line) = self.line {
+            write!(f, ":{line}")?;
+        }
+        if !self.key.is_empty() {
+            write!(f, ": key `{}`", self.key)?;
+        }
+        write!(f, ": {}", self.message)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CONTRACT: &str = r#"
+did         = "did:web:labeler.example.test"
+signing_key = "labeler.key"
+data_dir    = "labeler-data"
+listen      = "127.0.0.1:3100"
+[identity]
+plc_url = "http://127.0.0.1:12582"
+[ingest]
+firehose  = "ws://127.0.0.1:12583"
+jetstream = "ws://127.0.0.1:12608/subscribe"
+[dns]
+nameservers = ["127.0.0.53:53"]
+[verify]
+interval = "24h"
+"#;
+
+    fn refused(from: &str, to: &str) -> String {
+        let text = CONTRACT.replace(from, to);
+        assert_ne!(text, CONTRACT, "{from} is in the file");
+        Config::parse(&text, Path::new("labeler.toml")).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_example_of_the_contract_is_read() {
+        let config = Config::parse(CONTRACT, Path::new("labeler.toml")).unwrap();
+        assert_eq!(config.verify.interval, Duration::from_secs(86_400));
+        assert!(config.allows_private_addresses(), "its directory is on loopback");
+    }
+
+    #[test]
+    fn strangers_addresses_must_be_public_unless_the_network_is_a_test() {
+        let allows =
+            |from: &str, to: &str| Config::parse(&CONTRACT.replace(from, to), Path::new("x")).unwrap().allows_private_addresses();
+        assert!(!allows("http://127.0.0.1:12582", "https://plc.directory"));
+        assert!(!allows("plc_url = \"http://127.0.0.1:12582\"", ""));
+        assert!(!allows("[identity]", "[identity]\nallow_private_addresses = false"));
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_its_line_and_key() {
+        for (from, to, expected) in [
+            (
+                "interval = ",
+                "intervall = ",
+                "labeler.toml:14: key `verify.intervall`: unknown field `intervall`, expected `interval`",
+            ),
+            ("\"24h\"", "\"often\"", "labeler.toml:14: key `verify.interval`: \"often\" is not a duration"),
+            ("\"24h\"", "\"0s\"", "at least one second"),
+            ("127.0.0.1:3100", "here", "labeler.toml:5: key `listen`: "),
+            ("did:web:labeler.example.test", "labeler", "labeler.toml:2: key `did`: "),
+            ("did:web:labeler.example.test", "did:web:host:path", "host only"),
+            ("http://127.0.0.1:12582", "127.0.0.1:12582", "labeler.toml:7: key `identity.plc_url`: "),
+            ("ws://127.0.0.1:12583", "http://127.0.0.1:12583", "labeler.toml:9: key `ingest.firehose`: "),
+            ("/subscribe", "/xrpc/network.bsky.jetstream.subscribeEvents", "not supported yet"),
+            ("listen ", "liste ", "unknown field `liste`"),
+            ("listen      = \"127.0.0.1:3100\"", "", "missing field `listen`"),
+            ("[dns]", "[dns", "labeler.toml:11"),
+            ("nameservers = [\"127.0.0.53:53\"]", "nameservers = [\"127.0.0.53\"]", "labeler.toml:12: key `dns.nameservers`: "),
+        ] {
+            let said = refused(from, to);
+            assert!(said.contains(expected), "{said}\n  does not say\n{expected}");
+        }
+        let none = CONTRACT.lines().filter(|line| !line.contains("ws://")).collect::<Vec<_>>().join("\n");
+        assert!(Config::parse(&none, Path::new("labeler.toml")).unwrap_err().to_string().contains("[ingest]"));
+    }
+}

@@ -1,0 +1,249 @@
+//! Watching for attestations: a firehose, a Jetstream, or both.
+//!
+//! Both are hints of where to look: nothing they say is believed, everything is fetched again with its proof. What is seen is written down together with how
+//! far the stream was read, so that a crash repeats and loses nothing. A stream that breaks off is taken up where it was, after a pause that doubles.
+//!
+//! A stream that is read for the first time is read from the oldest event that it still has. Attestations older than that are seen when they, or
+//! their accounts, next change.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use atproto::firehose::{self, Change, FRAME_BYTES_MAX, Frame};
+use atproto::lexicon::ATTESTATION;
+use futures_util::{SinkExt, StreamExt};
+use rustls::ClientConfig;
+use serde::Deserialize;
+use tokio::sync::{Notify, watch};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::{Connector, connect_async_tls_with_config};
+use url::Url;
+
+use crate::outside;
+use crate::store::{Store, StoreError, Touch};
+
+const CONNECT_MAX: Duration = Duration::from_secs(15);
+const PAUSE_FIRST: Duration = Duration::from_millis(250);
+const PAUSE_LAST: Duration = Duration::from_secs(60);
+/// How often the place in the stream is written down when there was nothing for us, and the server pinged.
+const TICK: Duration = Duration::from_secs(5);
+/// Without a sign of life (our pings are answered) for so long, the connection is dead.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
+
+/// What kind of stream it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// `com.atproto.sync.subscribeRepos`.
+    Firehose,
+    /// Jetstream version 1: JSON, the cursor in microseconds.
+    Jetstream,
+}
+
+/// One stream and where its hints go.
+pub(crate) struct Ingest {
+    pub(crate) kind: Kind,
+    pub(crate) url: Url,
+    pub(crate) store: Arc<Store>,
+    pub(crate) bell: Arc<Notify>,
+    pub(crate) tls: Arc<ClientConfig>,
+}
+
+/// What one message says.
+#[derive(Debug, PartialEq, Eq)]
+enum Seen {
+    Event { cursor: i64, touched: Vec<Touch> },
+    Info(String),
+    Error(String),
+    Nothing,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Broken {
+    #[error("{0}")]
+    Stream(String),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Ingest {
+    pub(crate) async fn run(self, mut stop: watch::Receiver<bool>) {
+        let mut pause = PAUSE_FIRST;
+        loop {
+            let began = outside::moment();
+            tokio::select! {
+                _ = stop.changed() => return,
+                Err(why) = self.watch() => tracing::warn!(url = %self.url, %why, "the stream broke off; it is taken up again"),
+            }
+            // A stream that held for a while earns a quick return.
+            pause = if began.elapsed() > PAUSE_LAST { PAUSE_FIRST } else { (pause * 2).min(PAUSE_LAST) };
+            tokio::select! {
+                _ = stop.changed() => return,
+                () = sleep(pause) => {}
+            }
+        }
+    }
+
+    /// Reads the stream until it breaks.
+    async fn watch(&self) -> Result<std::convert::Infallible, Broken> {
+        let mut written = self.store.cursor(self.url.as_str())?;
+        let limits = WebSocketConfig::default().max_message_size(Some(FRAME_BYTES_MAX)).max_frame_size(Some(FRAME_BYTES_MAX));
+        let tls = Connector::Rustls(self.tls.clone());
+        let url = self.address(written);
+        let connecting = connect_async_tls_with_config(url.as_str(), Some(limits), true, Some(tls));
+        let (mut socket, _) = timeout(CONNECT_MAX, connecting).await.map_err(broken)?.map_err(broken)?;
+        tracing::info!(url = %self.url, cursor = written, "watching");
+        let mut seen = written;
+        let mut heard = outside::moment();
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                message = socket.next() => {
+                    heard = outside::moment();
+                    let message = message.ok_or_else(|| Broken::Stream("the server closed".into()))?.map_err(broken)?;
+                    match self.read(&message) {
+                        Seen::Event { cursor, touched } => {
+                            seen = Some(cursor);
+                            if self.note(touched, cursor).await? {
+                                written = seen;
+                            }
+                        }
+                        Seen::Info(name) => tracing::warn!(url = %self.url, name, "the stream remarks"),
+                        Seen::Error(name) => {
+                            if name == "FutureCursor" {
+                                // The server was reset: its numbers are not ours. From the beginning; what was seen before is only looked at again.
+                                self.store.set_cursor(self.url.as_str(), None)?;
+                            }
+                            return Err(Broken::Stream(format!("the server says {name}")));
+                        }
+                        Seen::Nothing => {}
+                    }
+                }
+                _ = tick.tick() => {
+                    if heard.elapsed() > SILENCE_MAX {
+                        return Err(Broken::Stream("no sign of life".into()));
+                    }
+                    socket.send(Message::Ping(bytes::Bytes::new())).await.map_err(broken)?;
+                    if seen != written {
+                        self.store.set_cursor(self.url.as_str(), seen)?;
+                        written = seen;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Writes down what is worth a look; true when the cursor was written with it.
+    async fn note(&self, mut touched: Vec<Touch>, cursor: i64) -> Result<bool, Broken> {
+        let mut known = Ok(());
+        touched.retain(|touch| match touch {
+            Touch::Record(..) => true,
+            Touch::Account(did) => self.store.knows(did).unwrap_or_else(|error| {
+                known = Err(error);
+                false
+            }),
+        });
+        known?;
+        if touched.is_empty() {
+            return Ok(false);
+        }
+        let (store, stream) = (self.store.clone(), self.url.to_string());
+        let noted = tokio::task::spawn_blocking(move || store.touch(&touched, Some((&stream, cursor)), outside::now())).await;
+        for refused in noted.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))? {
+            tracing::warn!(refused, "not looked at");
+        }
+        self.bell.notify_one();
+        Ok(true)
+    }
+
+    /// The URL with the cursor, and with the path and filters that the kind needs.
+    fn address(&self, cursor: Option<i64>) -> Url {
+        let mut url = self.url.clone();
+        match self.kind {
+            Kind::Firehose => {
+                if matches!(url.path(), "" | "/") {
+                    url.set_path("/xrpc/com.atproto.sync.subscribeRepos");
+                }
+                url.query_pairs_mut().append_pair("cursor", &cursor.unwrap_or(0).to_string());
+            }
+            Kind::Jetstream => {
+                url.query_pairs_mut().append_pair("wantedCollections", ATTESTATION);
+                // Without one it begins now; with 0, at the oldest that it has.
+                url.query_pairs_mut().append_pair("cursor", &cursor.unwrap_or(0).to_string());
+            }
+        }
+        url
+    }
+
+    fn read(&self, message: &Message) -> Seen {
+        match (self.kind, message) {
+            (Kind::Firehose, Message::Binary(octets)) => match firehose::read(octets, ATTESTATION) {
+                Ok(Frame::Event { seq, did, change }) => {
+                    let touched = match change {
+                        Change::Records(rkeys) => rkeys.into_iter().map(|rkey| Touch::Record(did.clone(), rkey)).collect(),
+                        Change::Account => vec![Touch::Account(did)],
+                    };
+                    Seen::Event { cursor: seq, touched }
+                }
+                Ok(Frame::Info(name)) => Seen::Info(name),
+                Ok(Frame::Error(name)) => Seen::Error(name),
+                Ok(Frame::Unknown) => Seen::Nothing,
+                Err(error) => self.skip(error),
+            },
+            (Kind::Jetstream, Message::Text(text)) => jetstream(text).unwrap_or_else(|error| self.skip(error)),
+            _ => Seen::Nothing,
+        }
+    }
+
+    /// One that cannot be read is passed over. To drop the connection, as the specification would have it, would bring the same message again for ever.
+    fn skip(&self, error: impl std::fmt::Display) -> Seen {
+        tracing::warn!(url = %self.url, %error, "a message of the stream cannot be read");
+        Seen::Nothing
+    }
+}
+
+fn jetstream(text: &str) -> Result<Seen, serde_json::Error> {
+    #[derive(Deserialize)]
+    struct Event {
+        did: atproto::Did,
+        time_us: i64,
+        kind: String,
+        commit: Option<Commit>,
+    }
+    #[derive(Deserialize)]
+    struct Commit {
+        collection: String,
+        rkey: String,
+    }
+    let event: Event = serde_json::from_str(text)?;
+    let touched = match (event.kind.as_str(), event.commit) {
+        ("commit", Some(commit)) if commit.collection == ATTESTATION => vec![Touch::Record(event.did, commit.rkey)],
+        ("identity" | "account", _) => vec![Touch::Account(event.did)],
+        _ => Vec::new(),
+    };
+    Ok(Seen::Event { cursor: event.time_us, touched })
+}
+
+fn broken(error: impl std::fmt::Display) -> Broken {
+    Broken::Stream(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jetstream_messages_are_hints_too() {
+        let did: atproto::Did = "did:plc:abc".parse().unwrap();
+        let commit = r#"{"did":"did:plc:abc","time_us":1725911162329308,"kind":"commit","commit":{"rev":"3l3qo2vutsw2b",
+            "operation":"create","collection":"email.atmos.attestation","rkey":"member.example","record":{},"cid":"b"}}"#;
+        let event = |touched| Seen::Event { cursor: 1725911162329308, touched };
+        assert_eq!(jetstream(commit).unwrap(), event(vec![Touch::Record(did.clone(), "member.example".into())]));
+        assert_eq!(jetstream(&commit.replace("email.atmos.attestation", "app.bsky.feed.post")).unwrap(), event(vec![]));
+        let account = r#"{"did":"did:plc:abc","time_us":1725911162329308,"kind":"account","account":{"active":false}}"#;
+        assert_eq!(jetstream(account).unwrap(), event(vec![Touch::Account(did)]));
+        assert!(jetstream("{}").is_err());
+    }
+}

@@ -1,0 +1,272 @@
+use std::collections::HashSet;
+
+use super::*;
+use crate::judge::Verdict;
+
+const INTERVAL: Duration = Duration::from_secs(86_400);
+
+struct Bench {
+    folder: tempfile::TempDir,
+    store: Option<Store>,
+    key: SigningKey,
+    now: SystemTime,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let mut bench = Self {
+            folder: tempfile::tempdir().unwrap(),
+            store: None,
+            key: SigningKey::from_octets(&[0x11; 32]).unwrap(),
+            now: UNIX_EPOCH + Duration::from_secs(1_800_000_000),
+        };
+        bench.reopen();
+        bench
+    }
+
+    fn reopen(&mut self) {
+        self.store = None;
+        self.store = Some(Store::open(self.folder.path(), &issuer(), &self.key).unwrap());
+    }
+
+    fn store(&self) -> &Store {
+        self.store.as_ref().unwrap()
+    }
+
+    fn touch(&self, name: &str, domain: &str) {
+        let refused = self.store().touch(&[Touch::Record(did(name), domain.into())], None, self.now).unwrap();
+        assert_eq!(refused, Vec::<String>::new());
+    }
+
+    fn due(&self) -> Vec<Task> {
+        self.store().due(self.now, &HashSet::new(), 100).unwrap()
+    }
+
+    /// What is due is found so; returns the values issued, negations with a `!`.
+    fn settle(&self, found: &Found) -> Vec<String> {
+        let mut issued = Vec::new();
+        for task in self.due() {
+            for label in self.store().settle(&task, found, INTERVAL, self.now, &self.key).unwrap() {
+                label.verify(&issuer(), &self.key.verifying_key()).unwrap();
+                issued.push(format!("{}{}", if label.negates() { "!" } else { "" }, label.val));
+            }
+        }
+        issued
+    }
+
+    fn labels(&self, patterns: &[&str]) -> Vec<Label> {
+        let patterns: Vec<Pattern> = patterns.iter().map(|text| Pattern::parse(text).unwrap()).collect();
+        self.store().query(&patterns, None, 250).unwrap().labels
+    }
+
+    fn row(&self, name: &str) -> Row {
+        self.store().rows(&did(name)).unwrap().remove(0).1
+    }
+}
+
+fn issuer() -> Did {
+    "did:web:labeler.example.test".parse().unwrap()
+}
+
+fn did(name: &str) -> Did {
+    format!("did:plc:{name}").parse().unwrap()
+}
+
+fn judged(verdict: Verdict, relay: bool) -> Found {
+    Found::Judged { verdict, reasons: if verdict == Verdict::Pass { vec![] } else { vec!["why".into()] }, relay, rev: None }
+}
+
+#[test]
+fn a_pass_is_labelled_once_and_a_failure_takes_it_back() {
+    let mut bench = Bench::new();
+    bench.touch("alice", "a.example");
+    assert_eq!(bench.settle(&judged(Verdict::Pass, true)), ["verified-mail-operator", "relay-member"]);
+    bench.now += INTERVAL;
+    assert_eq!(bench.settle(&judged(Verdict::Pass, true)), [""; 0], "nothing changed, nothing is said");
+    bench.now += INTERVAL;
+    assert_eq!(bench.settle(&judged(Verdict::Pass, false)), ["!relay-member"]);
+    bench.now += INTERVAL;
+    assert_eq!(bench.settle(&judged(Verdict::Fail, false)), ["!verified-mail-operator"]);
+    assert_eq!((bench.row("alice").state, bench.row("alice").reasons), (State::Fail, vec!["why".to_owned()]));
+    assert_eq!(
+        bench.labels(&["did:plc:alice"]).iter().filter(|label| label.negates()).count(),
+        2,
+        "negations are given too, one row a key"
+    );
+}
+
+#[test]
+fn what_could_not_be_found_out_changes_no_label() {
+    let mut bench = Bench::new();
+    bench.touch("alice", "a.example");
+    assert_eq!(bench.settle(&judged(Verdict::Unknown, true)), [""; 0]);
+    bench.now += Duration::from_secs(1);
+    assert_eq!(bench.settle(&judged(Verdict::Pass, true)).len(), 2);
+    bench.now += INTERVAL;
+    for _ in 0..50 {
+        assert_eq!(bench.settle(&judged(Verdict::Unknown, false)), [""; 0]);
+        assert_eq!(bench.row("alice").state, State::Unknown);
+        bench.now += RETRY_LAST_AND_MORE;
+    }
+}
+
+const RETRY_LAST_AND_MORE: Duration = Duration::from_secs(3601);
+
+#[test]
+fn the_labels_stand_while_any_domain_of_the_did_passes() {
+    let mut bench = Bench::new();
+    bench.touch("alice", "a.example");
+    bench.settle(&judged(Verdict::Pass, false));
+    bench.touch("alice", "b.example");
+    assert_eq!(bench.settle(&judged(Verdict::Pass, true)), ["relay-member"]);
+    bench.touch("alice", "a.example");
+    assert_eq!(bench.settle(&judged(Verdict::Fail, false)), [""; 0]);
+    bench.touch("alice", "b.example");
+    assert_eq!(bench.settle(&Found::Absent), ["!verified-mail-operator", "!relay-member"]);
+    assert_eq!(bench.store().rows(&did("alice")).unwrap().len(), 1, "a record that is gone is forgotten");
+    bench.now += INTERVAL;
+    bench.touch("bob", "a.example");
+    assert_eq!(bench.store().rows(&did("bob")).unwrap().len(), 1, "accounts do not touch each other");
+}
+
+#[test]
+fn times_and_numbers_grow_though_the_clock_goes_back() {
+    let mut bench = Bench::new();
+    let mut seen = Vec::new();
+    for turn in 0..6 {
+        bench.touch("alice", "a.example");
+        let found = if turn % 2 == 0 { judged(Verdict::Pass, false) } else { judged(Verdict::Fail, false) };
+        assert_eq!(bench.settle(&found).len(), 1);
+        let label = bench.labels(&["did:plc:alice"]).remove(0);
+        assert_eq!(label.negates(), turn % 2 == 1);
+        seen.push(label.cts.as_str().to_owned());
+        assert_eq!(bench.store().last_seq().unwrap(), turn + 1);
+        bench.now -= Duration::from_secs(5);
+        bench.reopen();
+    }
+    assert!(seen.windows(2).all(|pair| pair[0] < pair[1]), "{seen:?}");
+}
+
+#[test]
+fn what_was_pointed_at_meanwhile_is_looked_at_again() {
+    let bench = Bench::new();
+    bench.touch("alice", "a.example");
+    let task = bench.due().remove(0);
+    bench.touch("alice", "a.example");
+    bench.store().settle(&task, &Found::Absent, INTERVAL, bench.now, &bench.key).unwrap();
+    assert_eq!(bench.due().len(), 1, "the absence may be older than the second hint");
+    assert_eq!(bench.settle(&Found::Absent), [""; 0]);
+    assert!(bench.due().is_empty());
+    assert_eq!(bench.store().next_due(&HashSet::new()).unwrap(), None);
+}
+
+#[test]
+fn checks_that_do_not_pass_are_repeated_ever_more_rarely() {
+    let mut bench = Bench::new();
+    bench.touch("alice", "a.example");
+    let mut waits = Vec::new();
+    for _ in 0..15 {
+        bench.settle(&judged(Verdict::Fail, false));
+        let due = bench.store().next_due(&HashSet::new()).unwrap().unwrap();
+        waits.push(due.duration_since(bench.now).unwrap().as_secs());
+        bench.now = due;
+    }
+    assert_eq!(waits[..6], [1, 2, 4, 8, 16, 32]);
+    assert_eq!(waits[14], 3600);
+    bench.settle(&judged(Verdict::Pass, false));
+    let due = bench.store().next_due(&HashSet::new()).unwrap().unwrap().duration_since(bench.now).unwrap();
+    assert!(due <= INTERVAL && due > INTERVAL * 9 / 10 - Duration::from_secs(1), "{due:?}");
+}
+
+#[test]
+fn work_and_cursor_survive_a_restart_together() {
+    let mut bench = Bench::new();
+    bench.store().touch(&[Touch::Record(did("alice"), "a.example".into())], Some(("ws://relay", 42)), bench.now).unwrap();
+    bench.reopen();
+    assert_eq!(bench.store().cursor("ws://relay").unwrap(), Some(42));
+    assert_eq!(bench.store().cursor("ws://other").unwrap(), None);
+    assert_eq!(bench.due().len(), 1);
+    bench.store().set_cursor("ws://relay", None).unwrap();
+    assert_eq!(bench.store().cursor("ws://relay").unwrap(), None);
+}
+
+#[test]
+fn an_account_touches_what_is_known_of_it_only() {
+    let mut bench = Bench::new();
+    bench.touch("alice", "a.example");
+    bench.touch("alicia", "a.example");
+    bench.settle(&judged(Verdict::Pass, false));
+    bench.now += Duration::from_secs(10);
+    bench.store().touch(&[Touch::Account(did("alice")), Touch::Account(did("nobody"))], None, bench.now).unwrap();
+    assert_eq!(bench.due().iter().map(|task| task.did.as_str()).collect::<Vec<_>>(), ["did:plc:alice"]);
+}
+
+#[test]
+fn one_account_cannot_fill_the_store() {
+    let bench = Bench::new();
+    for n in 0..DOMAINS_MAX {
+        bench.touch("alice", &format!("{n}.example"));
+    }
+    let more = [Touch::Record(did("alice"), "more.example".into()), Touch::Record(did("bob"), "x".repeat(254))];
+    assert_eq!(bench.store().touch(&more, None, bench.now).unwrap().len(), 2);
+    assert_eq!(bench.due().len(), DOMAINS_MAX);
+    bench.touch("alice", "7.example");
+}
+
+#[test]
+fn patterns_and_pages() {
+    let bench = Bench::new();
+    for n in 0..30 {
+        bench.touch(&format!("m{n:02}"), "a.example");
+    }
+    bench.settle(&judged(Verdict::Pass, true));
+    assert_eq!(bench.labels(&["*"]).len(), 60);
+    assert_eq!(bench.labels(&["did:plc:m1*"]).len(), 20);
+    assert_eq!(bench.labels(&["did:plc:m1"]).len(), 0, "exact is exact");
+    assert_eq!(bench.labels(&["did:plc:m11", "did:plc:m1*", "did:plc:m11", "did:plc:m25"]).len(), 22, "each once");
+    for wrong in ["", "a*b", "**", "*a"] {
+        assert!(Pattern::parse(wrong).is_err(), "{wrong}");
+    }
+    let patterns = [Pattern::parse("did:plc:m0*").unwrap(), Pattern::parse("did:plc:m2*").unwrap()];
+    let (mut seen, mut cursor) = (Vec::new(), None);
+    loop {
+        let page = bench.store().query(&patterns, cursor.as_deref(), 7).unwrap();
+        seen.extend(page.labels.iter().map(|label| format!("{} {}", label.uri, label.val)));
+        match page.cursor {
+            Some(next) => cursor = Some(next),
+            None => break,
+        }
+    }
+    assert_eq!(seen.len(), 40);
+    assert!(seen.is_sorted(), "and none twice: {seen:?}");
+    let long = "x".repeat(600);
+    assert_eq!(bench.labels(&[&long, &format!("{long}*"), "did:plc:m01"]).len(), 2);
+    assert_eq!(bench.store().query(&patterns, Some(&format!("{long} x")), 7).unwrap().labels.len(), 7);
+    assert_eq!(bench.store().query(&patterns, Some("rubbish"), 7).unwrap().labels.len(), 7);
+}
+
+#[test]
+fn another_issuer_or_process_does_not_get_in() {
+    let mut bench = Bench::new();
+    let open = |issuer: &str, bench: &Bench| Store::open(bench.folder.path(), &issuer.parse().unwrap(), &bench.key);
+    assert!(open("did:web:labeler.example.test", &bench).is_err(), "it is open already");
+    bench.store = None;
+    assert!(matches!(open("did:web:other.example", &bench), Err(StoreError::OtherIssuer(_))));
+}
+
+#[test]
+fn a_new_key_signs_the_old_statements_with_their_old_times() {
+    let mut bench = Bench::new();
+    bench.touch("alice", "a.example");
+    bench.settle(&judged(Verdict::Pass, true));
+    let before = bench.labels(&["*"]);
+    bench.key = SigningKey::from_octets(&[0x22; 32]).unwrap();
+    bench.reopen();
+    let after = bench.labels(&["*"]);
+    assert_eq!(after.len(), 2);
+    for (before, after) in before.iter().zip(&after) {
+        after.verify(&issuer(), &bench.key.verifying_key()).unwrap();
+        assert_eq!((before.key(), before.cts.as_str()), (after.key(), after.cts.as_str()));
+    }
+    assert_eq!(bench.store().last_seq().unwrap(), 4);
+}

@@ -1,0 +1,192 @@
+//! From an attestation in a repository to a label that anybody can verify, and back.
+
+mod world;
+
+use atproto::lexicon::ATTESTATION;
+use loadtest::atnet::{Status, Trouble};
+use loadtest::dns::{Failure, Record};
+use world::{BOTH, World};
+
+#[tokio::test]
+async fn an_attestation_with_dns_in_order_is_labelled() {
+    let world = World::start().await;
+    let account = world.net.create_account("alice.test");
+    world.publish(&account, "member.example", &["s1", "s2"]);
+    world.net.attest(&account, "member.example", &["s1", "s2"], false);
+    world.until_labels(&account, &["verified-mail-operator"]).await;
+    world.net.attest(&account, "member.example", &["s1"], true);
+    world.until_labels(&account, &BOTH).await;
+    let (status, health) = world.get("/xrpc/_health").await;
+    assert_eq!(status, 200);
+    assert!(String::from_utf8_lossy(&health).contains("\"version\""));
+    assert_eq!(world.get("/xrpc/com.atproto.label.queryLabels").await.0, 400);
+    assert_eq!(world.get("/xrpc/com.example.other").await.0, 501);
+}
+
+#[tokio::test]
+async fn wrong_dns_is_no_label_and_the_reason_is_kept_until_it_is_right() {
+    let world = World::start().await;
+    let account = world.net.create_account("alice.test");
+    world.publish(&account, "member.example", &["s1"]);
+    world.zone.set("_dmarc.member.example", vec![Record::Txt("v=DMARC1; p=none".into())]);
+    world.net.attest(&account, "member.example", &["s1", "missing"], true);
+    world.until_reason(&account, "missing._domainkey.member.example does not exist").await;
+    world.until_reason(&account, "_dmarc.member.example has p=none").await;
+    assert!(world.labels(&account).await.is_empty());
+    world.publish(&account, "member.example", &["s1", "missing"]);
+    world.until_labels(&account, &BOTH).await;
+    assert_eq!(world.reasons(&account), "member.example: Pass \n");
+}
+
+#[tokio::test]
+async fn a_domain_that_names_another_did_is_not_vouched_for() {
+    let world = World::start().await;
+    let (alice, mallory) = (world.net.create_account("alice.test"), world.net.create_account("member.example"));
+    world.publish(&alice, "member.example", &["s1"]);
+    // Mallory's DID document claims the domain as its handle: anybody can write that.
+    world.net.attest(&mallory, "member.example", &["s1"], true);
+    world.until_reason(&mallory, &format!("names {}", alice.did.as_str())).await;
+    assert!(world.labels(&mallory).await.is_empty());
+    world.zone.remove("_atproto.member.example");
+    world.net.prod(&mallory);
+    world.until_reason(&mallory, "control: no TXT at _atproto.member.example, and https://member.example").await;
+    assert!(world.labels(&mallory).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_deleted_record_is_negated() {
+    let world = World::start().await;
+    let account = world.member("alice.test", "member.example").await;
+    world.net.delete_record(&account, ATTESTATION, "member.example");
+    world.until_labels(&account, &[]).await;
+    let labels = world.labels(&account).await;
+    assert_eq!(labels.len(), 2);
+    assert!(labels.iter().all(|label| label.negates()), "consumers learn of it");
+    assert_eq!(world.reasons(&account), "");
+}
+
+#[tokio::test]
+async fn trouble_on_the_way_never_negates_but_a_definite_answer_does() {
+    let world = World::start().await;
+    let account = world.member("alice.test", "member.example").await;
+    world.zone.fail("_dmarc.member.example", None, Failure::ServFail);
+    world.net.prod(&account);
+    world.until_reason(&account, "_dmarc.member.example could not be looked up").await;
+    world.until_labels(&account, &BOTH).await;
+    world.zone.recover("_dmarc.member.example");
+    for (trouble, expected) in [
+        (Trouble::PdsFails, "the PDS answers 500"),
+        (Trouble::PlcFails, "the document is answered with 500"),
+        (Trouble::ForgedProof, "a proof that is none"),
+    ] {
+        world.net.set_trouble(&account, Some(trouble));
+        world.net.prod(&account);
+        world.until_reason(&account, expected).await;
+        world.until_labels(&account, &BOTH).await;
+    }
+    world.net.set_trouble(&account, None);
+    world.zone.remove("_dmarc.member.example");
+    world.net.prod(&account);
+    world.until_labels(&account, &[]).await;
+    world.until_reason(&account, "_dmarc.member.example has no DMARC record").await;
+}
+
+#[tokio::test]
+async fn a_forged_proof_earns_nothing() {
+    let world = World::start().await;
+    let account = world.net.create_account("alice.test");
+    world.net.set_trouble(&account, Some(Trouble::ForgedProof));
+    world.publish(&account, "member.example", &["s1"]);
+    world.net.attest(&account, "member.example", &["s1"], true);
+    world.until_reason(&account, "does not verify with the #atproto key").await;
+    assert!(world.labels(&account).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_pds_cannot_bring_back_what_was_changed() {
+    let world = World::start().await;
+    let account = world.member("alice.test", "member.example").await;
+    world.net.attest(&account, "member.example", &["s1"], false);
+    world.until_labels(&account, &["verified-mail-operator"]).await;
+    world.net.set_trouble(&account, Some(Trouble::PdsOldest));
+    world.net.prod(&account);
+    world.until_reason(&account, "older than").await;
+    world.until_labels(&account, &["verified-mail-operator"]).await;
+}
+
+#[tokio::test]
+async fn an_account_that_is_not_served_loses_its_labels_and_gets_them_back() {
+    let world = World::start().await;
+    let account = world.member("alice.test", "member.example").await;
+    world.net.set_status(&account, Status::Deactivated);
+    world.until_labels(&account, &[]).await;
+    assert!(world.reasons(&account).contains("RepoDeactivated"));
+    world.net.set_status(&account, Status::Active);
+    world.until_labels(&account, &BOTH).await;
+}
+
+#[tokio::test]
+async fn the_labels_stand_while_one_of_several_domains_passes() {
+    let world = World::start().await;
+    let account = world.member("alice.test", "one.example").await;
+    world.publish(&account, "two.example", &["s1"]);
+    world.net.attest(&account, "two.example", &["s1"], true);
+    world.until_reason(&account, "two.example: Pass").await;
+    world.net.delete_record(&account, ATTESTATION, "one.example");
+    while world.reasons(&account).contains("one.example") {
+        tokio::task::yield_now().await;
+    }
+    world.until_labels(&account, &BOTH).await;
+    world.net.delete_record(&account, ATTESTATION, "two.example");
+    world.until_labels(&account, &[]).await;
+}
+
+#[tokio::test]
+async fn a_did_web_is_a_member_like_any_other() {
+    let world = World::start().await;
+    let account = world.net.create_web_account("web.test");
+    world.publish(&account, "member.example", &["s1"]);
+    world.net.attest(&account, "member.example", &["s1"], true);
+    world.until_labels(&account, &BOTH).await;
+}
+
+#[tokio::test]
+async fn records_beyond_the_limits_are_refused_with_what_would_be_right() {
+    let world = World::start().await;
+    let account = world.net.create_account("alice.test");
+    world.net.attest(&account, "Member.example", &["s1"], true);
+    world.until_reason(&account, "\"member.example\"").await;
+    world.net.put_record(&account, ATTESTATION, "other.example", b"\xa1\x61a\x01".to_vec());
+    world.until_reason(&account, "other.example: Fail record: the record is not an email.atmos.attestation").await;
+    assert!(world.labels(&account).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_restart_keeps_labels_and_numbers_and_sees_what_it_missed() {
+    let mut world = World::start().await;
+    let alice = world.member("alice.test", "member.example").await;
+    let (before, key) = (world.labels(&alice).await, world.labeler.as_ref().unwrap().did_key().to_owned());
+    world.stop_labeler().await;
+
+    let bob = world.net.create_account("bob.test");
+    world.publish(&bob, "other.example", &["s1"]);
+    world.net.attest(&bob, "other.example", &["s1"], false);
+    let requests = world.net.requests();
+    world.start_labeler().await;
+    world.until_labels(&bob, &["verified-mail-operator"]).await;
+    assert_eq!(world.labeler.as_ref().unwrap().did_key(), key);
+    assert_eq!(world.labels(&alice).await, before, "said once is said");
+    assert_eq!(world.labeler.as_ref().unwrap().store().last_seq().unwrap(), 3);
+    assert_eq!(world.net.requests().1, requests.1 + 1, "it went on from where it was");
+}
+
+#[tokio::test]
+async fn strangers_records_do_not_reach_private_addresses() {
+    let world = World::start_with("allow_private_addresses = false").await;
+    let account = world.net.create_account("alice.test");
+    world.publish(&account, "member.example", &["s1"]);
+    world.net.attest(&account, "member.example", &["s1"], true);
+    world.until_reason(&account, "127.0.0.1 is not a public address").await;
+    assert_eq!(world.net.requests().1, 0);
+    assert!(world.labels(&account).await.is_empty());
+}

@@ -1,0 +1,174 @@
+//! The network's HTTP: PLC directory, PDS, the document of the did:web, and the firehose.
+
+use std::io;
+use std::net::SocketAddr;
+
+use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
+use axum::extract::{Path, Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+use super::{Status, Trouble, World};
+
+#[derive(Clone)]
+struct Servers {
+    world: World,
+    pds: SocketAddr,
+    web_port: u16,
+}
+
+pub(super) async fn run(
+    world: World,
+    plc: std::net::TcpListener,
+    (pds, address): (std::net::TcpListener, SocketAddr),
+    web: std::net::TcpListener,
+) -> io::Result<()> {
+    let servers = Servers { world, pds: address, web_port: web.local_addr()?.port() };
+    let plc_routes = Router::new().route("/{did}", get(plc_document)).with_state(servers.clone());
+    let pds_routes = Router::new()
+        .route("/xrpc/com.atproto.sync.getRecord", get(proof))
+        .route("/xrpc/com.atproto.repo.getRecord", get(record))
+        .route("/xrpc/com.atproto.sync.subscribeRepos", get(subscribe))
+        .route("/xrpc/com.atproto.server.describeServer", get(describe))
+        .route("/xrpc/_health", get(|| async { Json(json!({ "version": "atnet" })) }))
+        .with_state(servers.clone());
+    let web_routes = Router::new().route("/.well-known/did.json", get(web_document)).with_state(servers);
+    let (plc, pds, web) = (TcpListener::from_std(plc)?, TcpListener::from_std(pds)?, TcpListener::from_std(web)?);
+    tokio::try_join!(axum::serve(plc, plc_routes), axum::serve(pds, pds_routes), axum::serve(web, web_routes)).map(|_| ())
+}
+
+fn error(status: StatusCode, name: &str) -> Response {
+    (status, Json(json!({ "error": name, "message": name }))).into_response()
+}
+
+fn trouble(servers: &Servers, did: &str) -> Option<Trouble> {
+    servers.world.lock().accounts.get(did).and_then(|entry| entry.trouble)
+}
+
+async fn plc_document(State(servers): State<Servers>, Path(did): Path<String>) -> Response {
+    servers.world.lock().plc_requests += 1;
+    if trouble(&servers, &did) == Some(Trouble::PlcFails) {
+        return error(StatusCode::INTERNAL_SERVER_ERROR, "InternalServerError");
+    }
+    match document(&servers, &did) {
+        Some(document) => Json(document).into_response(),
+        None => (StatusCode::NOT_FOUND, Json(json!({ "message": format!("DID not registered: {did}") }))).into_response(),
+    }
+}
+
+async fn web_document(State(servers): State<Servers>) -> Response {
+    match document(&servers, &format!("did:web:localhost%3A{}", servers.web_port)) {
+        Some(document) => Json(document).into_response(),
+        None => StatusCode::NOT_FOUND.into_response(),
+    }
+}
+
+fn document(servers: &Servers, did: &str) -> Option<Value> {
+    let state = servers.world.lock();
+    let entry = state.accounts.get(did)?;
+    Some(json!({
+        "@context": ["https://www.w3.org/ns/did/v1", "https://w3id.org/security/multikey/v1"],
+        "id": did,
+        "alsoKnownAs": [format!("at://{}", entry.handle)],
+        "verificationMethod": [{
+            "id": format!("{did}#atproto"),
+            "type": "Multikey",
+            "controller": did,
+            "publicKeyMultibase": entry.key.verifying_key().multikey(),
+        }],
+        "service": [{ "id": "#atproto_pds", "type": "AtprotoPersonalDataServer", "serviceEndpoint": format!("http://{}", servers.pds) }],
+    }))
+}
+
+#[derive(Deserialize)]
+struct RecordQuery {
+    #[serde(alias = "repo")]
+    did: String,
+    collection: String,
+    rkey: String,
+}
+
+async fn proof(State(servers): State<Servers>, Query(query): Query<RecordQuery>) -> Response {
+    servers.world.lock().pds_requests += 1;
+    match trouble(&servers, &query.did) {
+        Some(Trouble::PdsFails) => return error(StatusCode::INTERNAL_SERVER_ERROR, "InternalServerError"),
+        Some(Trouble::PdsSilent) => return std::future::pending().await,
+        _ => {}
+    }
+    let state = servers.world.lock();
+    let Some(entry) = state.accounts.get(&query.did) else {
+        return error(StatusCode::BAD_REQUEST, "RepoNotFound");
+    };
+    match entry.status {
+        Status::Active => {}
+        Status::Deactivated => return error(StatusCode::BAD_REQUEST, "RepoDeactivated"),
+        Status::Takendown => return error(StatusCode::BAD_REQUEST, "RepoTakendown"),
+        Status::Deleted => return error(StatusCode::BAD_REQUEST, "RepoNotFound"),
+    }
+    let path = format!("{}/{}", query.collection, query.rkey);
+    let car = match entry.trouble {
+        Some(Trouble::ForgedProof) => entry.repo.proof_with(&path, &super::new_key()),
+        Some(Trouble::PdsOldest) => entry.oldest.get(&path).cloned().unwrap_or_else(|| entry.repo.proof(&path)),
+        _ => entry.repo.proof(&path),
+    };
+    ([(header::CONTENT_TYPE, "application/vnd.ipld.car")], car).into_response()
+}
+
+/// As JSON, without a proof: for those who look with a browser.
+async fn record(State(servers): State<Servers>, Query(query): Query<RecordQuery>) -> Response {
+    let state = servers.world.lock();
+    let path = format!("{}/{}", query.collection, query.rkey);
+    let octets = state.accounts.get(&query.did).and_then(|entry| entry.repo.record(&path));
+    match octets.map(|octets| (super::cid_of(octets), serde_ipld_dagcbor::from_slice::<Value>(octets))) {
+        Some((cid, Ok(value))) => {
+            Json(json!({ "uri": format!("at://{}/{path}", query.did), "cid": cid.to_string(), "value": value })).into_response()
+        }
+        _ => error(StatusCode::BAD_REQUEST, "RecordNotFound"),
+    }
+}
+
+async fn describe() -> Response {
+    Json(json!({ "did": "did:web:localhost", "availableUserDomains": [".test"], "inviteCodeRequired": false })).into_response()
+}
+
+#[derive(Deserialize)]
+struct Cursor {
+    cursor: Option<usize>,
+}
+
+async fn subscribe(State(servers): State<Servers>, Query(query): Query<Cursor>, upgrade: WebSocketUpgrade) -> Response {
+    upgrade.on_upgrade(move |socket| stream(servers.world, query.cursor, socket))
+}
+
+/// Sends the frames after the cursor, then each as it comes. Without a cursor only what comes.
+async fn stream(world: World, cursor: Option<usize>, mut socket: WebSocket) {
+    let mut grown = world.lock().grown.subscribe();
+    let known = world.lock().frames.len();
+    let mut next = cursor.unwrap_or(known);
+    if next > known {
+        let frame = super::encode(&json!({ "op": -1 })).into_iter().chain(super::encode(&json!({ "error": "FutureCursor" })));
+        let _ = socket.send(Message::Binary(frame.collect::<Vec<u8>>().into())).await;
+        return;
+    }
+    loop {
+        let frames: Vec<Vec<u8>> = world.lock().frames.iter().skip(next).take(100).cloned().collect();
+        next += frames.len();
+        for frame in &frames {
+            if socket.send(Message::Binary(frame.clone().into())).await.is_err() {
+                return;
+            }
+        }
+        if frames.is_empty() {
+            tokio::select! {
+                changed = grown.changed() => if changed.is_err() { return },
+                // Pings are answered by being read; anything else from a subscriber is of no interest.
+                read = socket.recv() => if !matches!(read, Some(Ok(_))) { return },
+            }
+        }
+    }
+}

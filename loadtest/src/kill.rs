@@ -1,0 +1,149 @@
+//! `kill`: `kill -9` under load, again and again. What got `250` must arrive; copies are at most what was in flight.
+//!
+//! Members submit without pause over many connections while the daemon is killed at moments chosen by the seed, and started
+//! again on the same data. The ledger of source and sink, not the daemon, says what was accepted and what arrived.
+//!
+//! A delivery is *in flight* at the kill when its transaction at the sink is open, or was answered so short a time before
+//! that the daemon may not have committed the answer ([`COMMIT_WAIT`]). Only such a delivery may come twice (RFC 1047).
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+
+use crate::daemon::{Daemon, MEMBER_DID, MEMBER_DOMAIN, Setup, Signatures};
+use crate::dns;
+use crate::ledger::Ledger;
+use crate::sink::{Act, Provider, Rule, Script, Sink, Stage};
+use crate::source::{self, Load, Target};
+use crate::tls::Certificate;
+
+/// From the sink's `250` until the daemon has surely written it down: a group commit on a busy disk.
+const COMMIT_WAIT: Duration = Duration::from_millis(50);
+/// The sink thinks so long before its `250`, so that there are deliveries in flight to lose.
+const SINK_DELAY: Duration = Duration::from_millis(5);
+/// Nothing arrived for so long after the last start: what is missing is lost.
+const QUIET: Duration = Duration::from_secs(60);
+/// Far more than can be submitted in the time.
+const MESSAGES_MAX: u64 = 1_000_000;
+
+/// How to kill it.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Arguments {
+    /// Times to kill it.
+    #[arg(long, default_value_t = 20)]
+    rounds: u32,
+    /// Sessions that submit.
+    #[arg(long, default_value_t = 20)]
+    connections: usize,
+    /// `uring`, `epoll` or `auto`.
+    #[arg(long, default_value = "auto")]
+    io: String,
+    /// Chooses the moments.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+/// Kills and counts.
+pub fn run(arguments: &Arguments) -> Result<()> {
+    let ledger = Arc::new(Ledger::new(MESSAGES_MAX));
+    let script = Script::accepts_all().with(Rule::new(Stage::EndOfData, Act::Delay(SINK_DELAY)));
+    let provider = Provider::for_load(script, Some(ledger.clone()));
+    let sink = Sink::start(SocketAddr::from(([127, 0, 0, 1], 0)), provider.clone(), None)?;
+    let domains: Vec<String> = (0..20).map(|n| format!("d{n}.test")).collect();
+    let zone = dns::Zone::new();
+    for domain in &domains {
+        zone.mail_domain(domain, "mx.big.test", sink.address().ip());
+    }
+    let dns = dns::Server::start(SocketAddr::from(([127, 0, 0, 1], 0)), zone)?;
+    let directory = tempfile::Builder::new().prefix("tradewind-kill-").tempdir()?;
+    let setup = Setup {
+        io: &arguments.io,
+        signatures: Signatures::None,
+        nameserver: dns.address(),
+        egress_port: sink.address().port(),
+        members: &[(MEMBER_DID, MEMBER_DOMAIN)],
+        more: "",
+    };
+    let mut daemon = Daemon::start(directory.path(), &setup, &Certificate::generate(&["relay.test"])?)?;
+    let load = Load {
+        target: Target { patience: Duration::from_secs(10), ..Target::plain(daemon.relay) },
+        connections: arguments.connections,
+        keep_alive: true,
+        message_bytes: 4096,
+        from: format!("noreply@{MEMBER_DOMAIN}"),
+        domains,
+        rate: None,
+        persistent: true,
+    };
+    let stop = Arc::new(AtomicBool::new(false));
+    let source = std::thread::spawn({
+        let (ledger, stop) = (ledger.clone(), stop.clone());
+        move || source::run(&load, &ledger, &stop)
+    });
+    let mut kills = Vec::new();
+    let outcome = rounds(arguments, &mut daemon, &provider, &ledger, &mut kills);
+    stop.store(true, Relaxed);
+    let report = source.join().map_err(|_| anyhow::anyhow!("the source panicked"))??;
+    outcome?;
+    ensure!(ledger.take_id().is_some(), "the ledger was full before the last kill: fewer --rounds, please");
+    ledger.wait_for_all(QUIET);
+
+    let windows: Vec<_> = kills.iter().map(|kill| (kill.at - COMMIT_WAIT, kill.ended)).collect();
+    let missing = ledger.missing();
+    let duplicates = ledger.duplicates();
+    let unexplained = ledger.doubled_outside(&windows);
+    let in_flight: u64 = kills.iter().map(|kill| kill.open + kill.answered).sum();
+    println!("\n{} kills, seed {}, io {}", kills.len(), arguments.seed, arguments.io);
+    println!("messages that got 250           {}", ledger.accepted_ids().len());
+    println!("  of them missing               {}", missing.len());
+    println!("messages whose 250 was cut off  {}", report.broken);
+    println!("deliveries in flight at a kill  {in_flight}");
+    println!("duplicates                      {duplicates}");
+    println!("  of them not in flight         {unexplained}");
+    let violations = provider.violations();
+    ensure!(violations.is_empty(), "breaches of RFC 5321: {violations:?}");
+    ensure!(report.refused == 0, "{} messages were refused: {}", report.refused, report.reasons.join(" | "));
+    ensure!(missing.is_empty(), "LOST: messages {:?} …\n{}", &missing[..missing.len().min(20)], daemon.last_lines());
+    ensure!(duplicates <= in_flight && unexplained == 0, "more copies than the crash explains");
+    daemon.stop()
+}
+
+struct Kill {
+    at: Instant,
+    /// When the process was gone: until then the sink could still be given messages.
+    ended: Instant,
+    open: u64,
+    answered: u64,
+}
+
+fn rounds(arguments: &Arguments, daemon: &mut Daemon, provider: &Provider, ledger: &Ledger, kills: &mut Vec<Kill>) -> Result<()> {
+    let mut dice = arguments.seed | 1;
+    for round in 1..=arguments.rounds {
+        // Xorshift: a fresh moment each time, the same for the same seed.
+        dice ^= dice << 13;
+        dice ^= dice >> 7;
+        dice ^= dice << 17;
+        let before = ledger.arrivals();
+        std::thread::sleep(Duration::from_millis(100 + dice % 900));
+        let at = Instant::now();
+        let open = provider.counts().open;
+        daemon.kill()?;
+        let ended = Instant::now();
+        // What the kernel still held for the sink is read now; it belongs to what was in flight.
+        std::thread::sleep(COMMIT_WAIT);
+        let answered = ledger.arrived_between(at - COMMIT_WAIT, Instant::now());
+        kills.push(Kill { at, ended: Instant::now(), open, answered });
+        eprintln!(
+            "kill {round}: {} arrived since the last, {open} open and {answered} just answered at the kill (it took {:?})",
+            ledger.arrivals() - before,
+            ended - at
+        );
+        daemon.start_again()?;
+    }
+    // The last start gets time to prove itself under load, too.
+    std::thread::sleep(Duration::from_millis(500));
+    Ok(())
+}

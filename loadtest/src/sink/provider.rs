@@ -1,0 +1,278 @@
+//! One mailbox provider's memory: its script, its greylist, and its own account of what it was given.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+
+use super::script::{Act, Script, Stage};
+use crate::ledger::Ledger;
+
+/// Violations kept word by word; further ones are only counted.
+const VIOLATIONS_KEPT: usize = 100;
+
+/// How much of each message is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// Envelope and octets, and every line is checked.
+    Everything,
+    /// Counts only: for load.
+    Counts,
+}
+
+/// A message that was accepted.
+#[derive(Clone, Debug)]
+pub struct Message {
+    /// When, since the provider's beginning.
+    pub at: Duration,
+    /// Who delivered it.
+    pub peer: SocketAddr,
+    /// The name in EHLO.
+    pub ehlo: String,
+    /// Whether the session was under TLS.
+    pub tls: bool,
+    /// Reverse-path without angle brackets; empty for the null one.
+    pub reverse_path: String,
+    /// Accepted forward-paths without angle brackets.
+    pub recipients: Vec<String>,
+    /// The message as it was meant: dots unstuffed, no end of data.
+    pub octets: Bytes,
+}
+
+/// Counts since the provider's beginning.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Connections accepted.
+    pub connections: u64,
+    /// TLS handshakes completed.
+    pub tls_sessions: u64,
+    /// Messages answered 250 (or whose reply a rule made us lose).
+    pub messages: u64,
+    /// Recipients of those messages.
+    pub recipients: u64,
+    /// Octets of those messages.
+    pub octets: u64,
+    /// Replies 4xx and 5xx to MAIL, RCPT, DATA and end of data.
+    pub refusals: u64,
+    /// Breaches of the standards by the peers.
+    pub violations: u64,
+    /// Transactions begun and not ended at this moment.
+    pub open: u64,
+}
+
+#[derive(Default)]
+struct Atomics {
+    connections: AtomicU64,
+    tls_sessions: AtomicU64,
+    messages: AtomicU64,
+    recipients: AtomicU64,
+    octets: AtomicU64,
+    refusals: AtomicU64,
+    violations: AtomicU64,
+    open: AtomicU64,
+}
+
+#[derive(Default)]
+struct Memory {
+    messages: Vec<Message>,
+    sample: Option<Message>,
+    violations: Vec<String>,
+    /// (address, reverse-path, recipient) → first seen.
+    greylist: HashMap<(IpAddr, String, String), Duration>,
+    /// (rule, what it counts) → how often it applied.
+    applied: HashMap<(usize, String), u32>,
+}
+
+/// A mailbox provider; share it by `Arc` between its listeners and those who look at it.
+pub struct Provider {
+    keep: Keep,
+    ledger: Mutex<Option<Arc<Ledger>>>,
+    script: Mutex<Arc<Script>>,
+    counts: Atomics,
+    memory: Mutex<Memory>,
+    news: Notify,
+}
+
+impl Provider {
+    /// A provider that keeps everything.
+    pub fn new(script: Script) -> Arc<Self> {
+        Self::with(script, Keep::Everything, None)
+    }
+
+    /// A provider for load: counts only, arrivals go to `ledger`.
+    pub fn for_load(script: Script, ledger: Option<Arc<Ledger>>) -> Arc<Self> {
+        Self::with(script, Keep::Counts, ledger)
+    }
+
+    fn with(script: Script, keep: Keep, ledger: Option<Arc<Ledger>>) -> Arc<Self> {
+        Arc::new(Self {
+            keep,
+            ledger: Mutex::new(ledger),
+            script: Mutex::new(Arc::new(script)),
+            counts: Atomics::default(),
+            memory: Mutex::default(),
+            news: Notify::new(),
+        })
+    }
+
+    /// Changes the behaviour; sessions follow at their next command outside a transaction.
+    pub fn set_script(&self, script: Script) {
+        *self.script.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(script);
+        self.memory().applied.clear();
+    }
+
+    /// From now on arrivals go to another ledger, and the sample is taken anew.
+    pub fn set_ledger(&self, ledger: Arc<Ledger>) {
+        *self.ledger.lock().unwrap_or_else(PoisonError::into_inner) = Some(ledger);
+        self.memory().sample = None;
+    }
+
+    /// The first message since the beginning or the last [`Provider::set_ledger`], whatever is kept otherwise.
+    pub fn sample(&self) -> Option<Message> {
+        self.memory().sample.clone()
+    }
+
+    /// The behaviour now.
+    pub fn script(&self) -> Arc<Script> {
+        self.script.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Every message accepted so far, in order. Empty with [`Keep::Counts`].
+    pub fn messages(&self) -> Vec<Message> {
+        self.memory().messages.clone()
+    }
+
+    /// Forgets the messages kept so far and returns them.
+    pub fn take_messages(&self) -> Vec<Message> {
+        std::mem::take(&mut self.memory().messages)
+    }
+
+    /// What peers did against the standards, the first hundred.
+    pub fn violations(&self) -> Vec<String> {
+        self.memory().violations.clone()
+    }
+
+    /// Counts so far.
+    pub fn counts(&self) -> Counts {
+        let at = |count: &AtomicU64| count.load(Relaxed);
+        Counts {
+            connections: at(&self.counts.connections),
+            tls_sessions: at(&self.counts.tls_sessions),
+            messages: at(&self.counts.messages),
+            recipients: at(&self.counts.recipients),
+            octets: at(&self.counts.octets),
+            refusals: at(&self.counts.refusals),
+            violations: at(&self.counts.violations),
+            open: at(&self.counts.open),
+        }
+    }
+
+    /// Waits until `messages` have been accepted since the beginning; false when that took longer than `within`.
+    pub async fn wait_for(&self, messages: u64, within: Duration) -> bool {
+        tokio::time::timeout(within, async {
+            loop {
+                let news = self.news.notified();
+                tokio::pin!(news);
+                // Enabled before the look: a message between the two must not be missed.
+                news.as_mut().enable();
+                if self.counts().messages >= messages {
+                    return;
+                }
+                news.await;
+            }
+        })
+        .await
+        .is_ok()
+    }
+
+    pub(super) fn keep(&self) -> Keep {
+        self.keep
+    }
+
+    pub(super) fn connected(&self) {
+        self.counts.connections.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn encrypted(&self) {
+        self.counts.tls_sessions.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn opened(&self) {
+        self.counts.open.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn ended(&self) {
+        self.counts.open.fetch_sub(1, Relaxed);
+    }
+
+    pub(super) fn refused(&self) {
+        self.counts.refusals.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn violated(&self, what: String) {
+        self.counts.violations.fetch_add(1, Relaxed);
+        let mut memory = self.memory();
+        if memory.violations.len() < VIOLATIONS_KEPT {
+            memory.violations.push(what);
+        }
+    }
+
+    /// Writes an accepted message down, before its 250 leaves.
+    pub(super) fn accepted(&self, message: Message, octets: usize) {
+        if let Some(ledger) = &*self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+            && let Some(id) = Ledger::id_in(&message.octets)
+        {
+            ledger.arrived(id);
+        }
+        self.counts.recipients.fetch_add(message.recipients.len() as u64, Relaxed);
+        self.counts.octets.fetch_add(octets as u64, Relaxed);
+        let mut memory = self.memory();
+        if memory.sample.is_none() {
+            memory.sample = Some(message.clone());
+        }
+        if self.keep == Keep::Everything {
+            memory.messages.push(message);
+        }
+        drop(memory);
+        self.counts.messages.fetch_add(1, Relaxed);
+        self.news.notify_waiters();
+    }
+
+    /// What the script's rules say at this stage.
+    pub(super) fn act(&self, script: &Script, stage: Stage, reverse_path: &str, recipients: &[String]) -> Option<Act> {
+        if script.rules.is_empty() {
+            return None;
+        }
+        for (index, rule) in script.rules.iter().enumerate() {
+            if rule.stage != stage || !rule.concerns(recipients) {
+                continue;
+            }
+            if let Some(first) = rule.first {
+                let key = if rule.of_each { format!("{reverse_path} {}", recipients.join(" ")) } else { String::new() };
+                let mut memory = self.memory();
+                let applied = memory.applied.entry((index, key)).or_default();
+                if *applied >= first {
+                    continue;
+                }
+                *applied += 1;
+            }
+            return Some(rule.act.clone());
+        }
+        None
+    }
+
+    /// Whether the greylist lets this attempt pass.
+    pub(super) fn greylist(&self, now: Duration, wait: Duration, peer: IpAddr, from: &str, to: &str) -> bool {
+        let mut memory = self.memory();
+        let first_seen = *memory.greylist.entry((peer, from.to_owned(), to.to_owned())).or_insert(now);
+        now.saturating_sub(first_seen) >= wait
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,218 @@
+//! The arguments: every verb that works.
+
+use std::path::PathBuf;
+
+use clap::{Args as Arguments, Parser, Subcommand, ValueEnum};
+
+/// Operate the tradewind MTA.
+#[derive(Debug, Parser)]
+#[command(name = "tradewind", version, propagate_version = true)]
+pub(crate) struct Args {
+    /// The daemon's configuration [default: ./mta.toml, then /etc/tradewind/mta.toml]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Answer in JSON
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Members: who may send
+    Member {
+        #[command(subcommand)]
+        verb: MemberVerb,
+    },
+    /// DKIM keys
+    Key {
+        #[command(subcommand)]
+        verb: KeyVerb,
+    },
+    /// What waits to be delivered
+    Queue {
+        #[command(subcommand)]
+        verb: QueueVerb,
+    },
+    /// How the daemon is
+    Status,
+    /// The whole system on loopback: labeler, MTA, providers, one member; sends real mail and says what happened
+    Demo {
+        /// Send, check, and exit 0 or 1; otherwise it stays up
+        #[arg(long)]
+        once: bool,
+    },
+    /// The settings
+    Config {
+        #[command(subcommand)]
+        verb: ConfigVerb,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum MemberVerb {
+    /// Enrol a DID, or give an enrolled one another domain; shows the password once
+    Add {
+        /// The member's DID
+        #[arg(long)]
+        did: String,
+        /// A domain that it sends from
+        #[arg(long)]
+        domain: String,
+        /// What mail without a class of its own is: otp, transactional, notice
+        #[arg(long, value_delimiter = ',')]
+        class: Vec<String>,
+    },
+    /// All members
+    List,
+    /// One member
+    Show {
+        /// DID or domain
+        member: String,
+    },
+    /// Stop accepting a member's mail; what is queued still goes out
+    Suspend {
+        /// DID or domain
+        member: String,
+    },
+    /// Accept it again
+    Resume {
+        /// DID or domain
+        member: String,
+    },
+    /// Forget a member, with its credentials and keys
+    Remove {
+        /// DID or domain
+        member: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeyVerb {
+    /// Sign with an own key
+    Import {
+        /// The signing domain
+        #[arg(long)]
+        domain: String,
+        /// The selector under which the public key is published
+        #[arg(long)]
+        selector: String,
+        /// PEM file: RSA (2048 bits or more) or Ed25519
+        #[arg(long)]
+        file: PathBuf,
+    },
+    /// All keys, without their private parts
+    List,
+    /// Make new keys beside the old ones
+    Rotate {
+        /// The signing domain
+        #[arg(long)]
+        domain: String,
+    },
+    /// Remove keys
+    Remove {
+        /// The signing domain
+        #[arg(long)]
+        domain: String,
+        #[command(flatten)]
+        which: Which,
+    },
+}
+
+/// Exactly one way of naming keys.
+#[derive(Debug, Arguments)]
+#[group(required = true, multiple = false)]
+pub(crate) struct Which {
+    /// The key with this selector
+    #[arg(long)]
+    pub(crate) selector: Option<String>,
+    /// The keys of this algorithm
+    #[arg(long)]
+    pub(crate) algorithm: Option<Algorithm>,
+    /// All keys of the domain
+    #[arg(long)]
+    pub(crate) all: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum Algorithm {
+    Rsa,
+    Ed25519,
+}
+
+impl Algorithm {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Algorithm::Rsa => "rsa",
+            Algorithm::Ed25519 => "ed25519",
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum QueueVerb {
+    /// Deliveries that are not settled
+    List {
+        /// Only those to this domain
+        #[arg(long)]
+        site: Option<String>,
+        /// Only those of this member: DID or domain
+        #[arg(long)]
+        member: Option<String>,
+        /// At most so many
+        #[arg(long)]
+        limit: Option<usize>,
+    },
+    /// One message and what became of each recipient
+    Show {
+        /// The queue id
+        id: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigVerb {
+    /// Say what is wrong with the file, with line and key
+    Check,
+    /// Print the annotated example of every setting
+    Describe,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_arguments_fit_together() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn the_contract_s_verbs_are_understood() {
+        for line in [
+            "tradewind member add --did did:plc:a --domain a.example --class otp,transactional --json",
+            "tradewind --config x.toml member list",
+            "tradewind member show did:plc:a",
+            "tradewind member suspend a.example",
+            "tradewind member resume a.example",
+            "tradewind member remove a.example",
+            "tradewind key import --domain a.example --selector s --file k.pem",
+            "tradewind key list --json",
+            "tradewind key rotate --domain a.example",
+            "tradewind key remove --domain a.example --selector s",
+            "tradewind key remove --domain a.example --algorithm ed25519",
+            "tradewind key remove --domain a.example --all",
+            "tradewind queue list --site big.example --member did:plc:a",
+            "tradewind queue show 0000000000001",
+            "tradewind config check --config x.toml",
+            "tradewind config describe",
+        ] {
+            Args::try_parse_from(line.split(' ')).unwrap_or_else(|error| panic!("{line}: {error}"));
+        }
+        for line in ["tradewind key remove --domain a.example", "tradewind key remove --domain a --all --selector s"] {
+            assert!(Args::try_parse_from(line.split(' ')).is_err(), "{line}");
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! The command against a daemon's admin socket, with a real queue behind it.
+
+// Clippy takes the helpers of an integration test for product code.
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use host::{Clock, Dice};
+use mta::{
+    config::Config,
+    control::{
+        admin::{Admin, AdminSocket, Stage},
+        daemon::{Daemon, Parts},
+    },
+    queue::{Options, Writer},
+};
+use serde_json::Value;
+
+const SETTINGS: &str = r#"hostname = "relay.example.test"
+data_dir = "data"
+[[listen]]
+address = "127.0.0.1:2587"
+role = "submission"
+[tls]
+certificate = "cert.pem"
+private_key = "key.pem"
+[[source]]
+name = "ip-a"
+address = "192.0.2.7"
+ehlo = "a.relay.example.test"
+"#;
+
+/// Serves on a thread until the test's process ends.
+fn start(folder: &Path) -> PathBuf {
+    let file = folder.join("mta.toml");
+    std::fs::write(&file, SETTINGS).unwrap();
+    let config = Arc::new(Config::load_alone(&file).unwrap());
+    let (bound, is_bound) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let local = tokio::task::LocalSet::new();
+        local.block_on(&runtime, async {
+            let (notes, _) = tokio::sync::mpsc::channel(64);
+            let options = Options { map_bytes: 64 << 20, segment_bytes: 1 << 20, free_bytes_floor: 0, ..Options::default() };
+            let (writer, queue, reader, _) = Writer::open(&config.data_dir, Clock::system(), options, notes).unwrap();
+            tokio::task::spawn_local(writer.run());
+            let socket = AdminSocket::bind(&config.admin_socket()).await.unwrap();
+            let parts = Parts { config, queue, reader, clock: Clock::system(), dice: Dice::system(), io: "epoll".into() };
+            let (_stage, stage) = tokio::sync::watch::channel(Stage::Ready);
+            let operations = Arc::new(Daemon::open(parts).unwrap());
+            bound.send(()).unwrap();
+            socket.serve(Admin { operations, metrics: None, stage }).await;
+        });
+    });
+    is_bound.recv().unwrap();
+    file
+}
+
+struct Run {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+fn tradewind(file: &Path, line: &str) -> Run {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_tradewind"));
+    // From another folder: paths in the file are relative to the file.
+    let command = command.arg("--config").arg(file).args(line.split(' ')).current_dir("/");
+    let output = command.output().unwrap();
+    let text = |octets| String::from_utf8(octets).unwrap();
+    Run { code: output.status.code().unwrap(), out: text(output.stdout), err: text(output.stderr) }
+}
+
+fn json(file: &Path, line: &str) -> Value {
+    let run = tradewind(file, &format!("{line} --json"));
+    assert_eq!((run.code, run.err.as_str()), (0, ""), "{line}");
+    serde_json::from_str(&run.out).unwrap()
+}
+
+#[test]
+fn the_operator_enrols_looks_rotates_and_removes() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = start(folder.path());
+
+    let added = json(&file, "member add --did did:plc:abc --domain host.example --class otp,transactional");
+    let password = added["password"].as_str().unwrap();
+    assert_eq!(added["username"], "host.example");
+    assert_eq!(added["smtp_url"], format!("smtp://host.example:{password}@relay.example.test:2587"));
+    for record in added["dns_records"].as_array().unwrap() {
+        let mut keys: Vec<_> = record.as_object().unwrap().keys().collect();
+        keys.sort();
+        assert_eq!(keys, ["name", "type", "value"]);
+    }
+    let shown = tradewind(&file, "member add --did did:web:localhost%3A3100 --domain other.example").out;
+    assert!(shown.contains("\nPDS_EMAIL_SMTP_URL=smtp://other.example:tw_"), "{shown}");
+    assert!(shown.contains("\n_atproto.other.example. TXT \"did=did:web:localhost%3A3100\"\n"), "{shown}");
+
+    assert_eq!(json(&file, "member list").as_array().unwrap().len(), 2);
+    assert_eq!(json(&file, "member show did:web:localhost%3A3100")["domains"][0], "other.example");
+    assert_eq!(json(&file, "member suspend host.example")["suspended"], true);
+    let list = tradewind(&file, "member list").out;
+    let words: Vec<Vec<&str>> = list.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(words[1], ["did:plc:abc", "host.example", "suspended"], "{list}");
+    assert_eq!(json(&file, "member resume host.example")["admitted"], true);
+
+    assert_eq!(json(&file, "key list").as_array().unwrap().len(), 4);
+    assert_eq!(json(&file, "key rotate --domain host.example").as_array().unwrap().len(), 2);
+    assert_eq!(json(&file, "key remove --domain host.example --algorithm rsa").as_array().unwrap().len(), 2);
+    assert_eq!(json(&file, "queue list")["deliveries"].as_array().unwrap().len(), 0);
+    assert_eq!(tradewind(&file, "queue list --site big.example").out, "nothing is queued\n");
+    assert_eq!(json(&file, "status")["members"], 2);
+
+    let gone = tradewind(&file, "member remove did:plc:abc");
+    assert_eq!((gone.code, gone.out.as_str()), (0, "did:plc:abc is no longer a member; what it had queued still goes out\n"));
+    let unknown = tradewind(&file, "member show did:plc:abc");
+    assert_eq!((unknown.code, unknown.out.as_str()), (1, ""));
+    assert_eq!(unknown.err, "tradewind: did:plc:abc is no member; `tradewind member list` shows them all\n");
+}

@@ -1,0 +1,72 @@
+//! The command as it is run, where no daemon answers.
+
+// Clippy takes the helpers of an integration test for product code.
+#![allow(clippy::unwrap_used)]
+
+use std::{path::Path, process::Output};
+
+const GOOD: &str = r#"hostname = "relay.example.test"
+data_dir = "data"
+[[listen]]
+address = "127.0.0.1:0"
+role = "relay"
+trusted_networks = ["127.0.0.0/8"]
+member = "did:web:host.example.test"
+[[source]]
+name = "ip-a"
+address = "127.0.0.2"
+ehlo = "a.relay.example.test"
+"#;
+
+fn tradewind(folder: &Path, line: &str) -> (i32, String, String) {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_tradewind"));
+    let Output { status, stdout, stderr } = command.args(line.split(' ')).current_dir(folder).output().unwrap();
+    (status.code().unwrap(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+}
+
+#[test]
+fn what_is_wrong_is_said_on_one_line_and_by_the_exit_status() {
+    let folder = tempfile::tempdir().unwrap();
+    let (code, _, says) = tradewind(folder.path(), "member list --config none.toml");
+    assert_eq!((code, says.starts_with("tradewind: none.toml: cannot be read: ")), (2, true), "{says}");
+
+    std::fs::write(folder.path().join("mta.toml"), GOOD).unwrap();
+    let (code, _, says) = tradewind(folder.path(), "member list");
+    assert_eq!(code, 1);
+    assert_eq!(
+        says,
+        "tradewind: the daemon isn't running: no socket at data/admin.sock; start it with: tradewind-mta --config mta.toml\n"
+    );
+
+    std::fs::create_dir(folder.path().join("data")).unwrap();
+    drop(std::os::unix::net::UnixListener::bind(folder.path().join("data/admin.sock")).unwrap());
+    let (code, _, says) = tradewind(folder.path(), "queue list --json");
+    assert_eq!(code, 1);
+    let says: serde_json::Value = serde_json::from_str(&says).unwrap();
+    assert!(says["error"].as_str().unwrap().contains("nobody serves data/admin.sock"), "{says}");
+
+    let (code, _, _) = tradewind(folder.path(), "member add --did did:plc:a");
+    assert_eq!(code, 2, "clap's own status for wrong arguments");
+}
+
+#[test]
+fn a_configuration_is_checked_and_described_without_a_daemon() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("mta.toml"), GOOD).unwrap();
+    assert_eq!(tradewind(folder.path(), "config check"), (0, "mta.toml: ok\n".into(), String::new()));
+
+    std::fs::write(folder.path().join("bad.toml"), GOOD.replace("127.0.0.2", "here")).unwrap();
+    let (code, _, says) = tradewind(folder.path(), "config check --config bad.toml");
+    assert_eq!(code, 2);
+    assert!(says.starts_with("tradewind: bad.toml:10: key `source.address`: \"here\" is not an address"), "{says}");
+    let (code, answer, _) = tradewind(folder.path(), "config check --config bad.toml --json");
+    let answer: serde_json::Value = serde_json::from_str(&answer).unwrap();
+    assert_eq!((code, &answer["ok"], &answer["problems"][0]["line"]), (2, &false.into(), &10.into()));
+
+    let (code, example, _) = tradewind(folder.path(), "config describe");
+    assert_eq!(code, 0);
+    std::fs::write(folder.path().join("cert.pem"), "").unwrap();
+    std::fs::write(folder.path().join("key.pem"), "").unwrap();
+    std::fs::write(folder.path().join("example.toml"), example).unwrap();
+    assert_eq!(tradewind(folder.path(), "config check --config example.toml").0, 0);
+}

@@ -1,0 +1,92 @@
+//! Whether a site, or one source at a site, may be visited: open, left alone, or being probed by one delivery.
+//!
+//! One outage is one failure, however many deliveries were in flight when it struck: only what began after the last
+//! change of state may change it again. Not here: for how long (`retry::backoff`).
+
+use crate::time::Time;
+
+#[derive(Debug)]
+pub(crate) struct Health {
+    state: State,
+    /// Deliveries numbered up to this one began before the last change: what they report is old news.
+    since: u64,
+}
+
+#[derive(Debug)]
+enum State {
+    Open,
+    /// From `until` on one delivery may go and see.
+    Suspended {
+        until: Time,
+        failures: u8,
+    },
+    /// It is on its way; nobody else goes.
+    Probing {
+        failures: u8,
+    },
+}
+
+impl Health {
+    pub(crate) fn open() -> Health {
+        Health { state: State::Open, since: 0 }
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        matches!(self.state, State::Open)
+    }
+
+    /// Left alone until then; also after that time as long as no probe has gone.
+    pub(crate) fn suspended_until(&self) -> Option<Time> {
+        match self.state {
+            State::Suspended { until, .. } => Some(until),
+            State::Open | State::Probing { .. } => None,
+        }
+    }
+
+    pub(crate) fn is_probing(&self) -> bool {
+        matches!(self.state, State::Probing { .. })
+    }
+
+    /// Failures in a row.
+    pub(crate) fn failures(&self) -> u8 {
+        match self.state {
+            State::Open => 0,
+            State::Suspended { failures, .. } | State::Probing { failures } => failures,
+        }
+    }
+
+    /// A delivery begins here; true: it is the probe.
+    pub(crate) fn begin(&mut self) -> bool {
+        match self.state {
+            State::Suspended { failures, .. } => {
+                self.state = State::Probing { failures };
+                true
+            }
+            State::Open | State::Probing { .. } => false,
+        }
+    }
+
+    /// A delivery found it well; true: that opened it. `latest` is the newest delivery that has begun.
+    pub(crate) fn good(&mut self, probe: bool, latest: u64) -> bool {
+        if !probe {
+            return false;
+        }
+        *self = Health { state: State::Open, since: latest };
+        true
+    }
+
+    /// Whether trouble reported by the `number`th delivery is news.
+    pub(crate) fn heeds(&self, probe: bool, number: u64) -> bool {
+        match self.state {
+            State::Open => number > self.since,
+            State::Probing { .. } => probe,
+            State::Suspended { .. } => false,
+        }
+    }
+
+    /// Trouble that is news: leave it alone until then.
+    pub(crate) fn suspend(&mut self, until: Time, latest: u64) {
+        let failures = self.failures().saturating_add(1);
+        *self = Health { state: State::Suspended { until, failures }, since: latest };
+    }
+}

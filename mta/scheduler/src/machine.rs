@@ -1,0 +1,373 @@
+//! The machine: its state, its inputs, and the order in which it asks for things.
+//!
+//! Upkeep of domains and sites is in `attend.rs`, sending and what comes of it in `send.rs`.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use crate::config::{Config, Source};
+use crate::dice::{Dice, Hashing};
+use crate::domain::{Domain, Kept, Load, WINDOW_LOW, WINDOW_MAX, Way};
+use crate::retry;
+use crate::send::Flight;
+use crate::site::Site;
+use crate::slab::Slab;
+use crate::source::Pool;
+use crate::time::Time;
+use crate::types::{Action, Delivery, Lane, QueueId, RouteTrouble, Routed, SourceId, Verdict};
+
+/// A driver that answers `Load` with nothing although something is due is not asked again at once.
+const LOAD_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// Timers that go off in one `poll`; the rest follow when there is nothing else to do.
+const TIMERS_AT_ONCE: usize = 256;
+
+/// Owns every decision about what is sent next. Inputs are `handle_*`; after each one `poll` until it has nothing more
+/// to ask for, then sleep until `next_timeout` or the next input.
+pub struct Scheduler {
+    pub(crate) config: Config,
+    pub(crate) pool: Pool,
+    pub(crate) dice: Dice,
+    pub(crate) domains: Slab<Domain>,
+    pub(crate) domain_by_name: HashMap<Arc<str>, u32, Hashing>,
+    pub(crate) sites: Slab<Site>,
+    pub(crate) site_by_name: HashMap<Arc<str>, u32, Hashing>,
+    /// In flight or being settled. Bounded by `in_memory_max`, together with what waits.
+    pub(crate) flights: HashMap<(QueueId, u32), Flight, Hashing>,
+    /// What wakes by itself, at its `wake`. One entry a domain or site.
+    pub(crate) timers: BTreeSet<(Time, Subject)>,
+    /// Sites that may be able to send: those with `otp`, and all others. One entry a site in each.
+    pub(crate) ready: [VecDeque<u32>; 2],
+    /// To be given out; bounded by `flights`.
+    pub(crate) settles: VecDeque<Action>,
+    /// In the line for `Load` and for `Resolve`. One entry a domain in each.
+    pub(crate) loads: VecDeque<u32>,
+    pub(crate) resolves: VecDeque<u32>,
+    pub(crate) loads_asked: usize,
+    pub(crate) resolves_asked: usize,
+    /// Waiting in memory, all domains together.
+    pub(crate) queued: usize,
+    /// In flight, or tried and being settled: what `in_flight_max` bounds.
+    pub(crate) busy: usize,
+    /// Being tried.
+    pub(crate) trying: usize,
+    /// Domains that have nothing to do and still remember their route.
+    pub(crate) idle_domains: usize,
+    /// Sites that no domain leads to and that are still remembered.
+    pub(crate) unused_sites: usize,
+    /// Counts what joined the lines for settling, loading and resolving.
+    pub(crate) pushed: u64,
+    /// Number of the newest delivery that has begun.
+    pub(crate) begun: u64,
+}
+
+/// Whose timer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Subject {
+    Domain(u32),
+    Site(u32),
+}
+
+impl Scheduler {
+    /// An empty scheduler. `seed` makes its choices repeatable; take it from real dice, because it also keys the tables.
+    pub fn new(config: Config, seed: u64) -> Scheduler {
+        let hashing = Hashing::seeded(seed);
+        let mut pool = Pool::new();
+        pool.configure(&config.sources);
+        Scheduler {
+            config,
+            pool,
+            dice: Dice::seeded(seed),
+            domains: Slab::new(),
+            domain_by_name: HashMap::with_hasher(hashing.clone()),
+            sites: Slab::new(),
+            site_by_name: HashMap::with_hasher(hashing.clone()),
+            flights: HashMap::with_hasher(hashing),
+            timers: BTreeSet::new(),
+            ready: Default::default(),
+            settles: VecDeque::new(),
+            loads: VecDeque::new(),
+            resolves: VecDeque::new(),
+            loads_asked: 0,
+            resolves_asked: 0,
+            queued: 0,
+            busy: 0,
+            trying: 0,
+            idle_domains: 0,
+            unused_sites: 0,
+            pushed: 0,
+            begun: 0,
+        }
+    }
+
+    /// Takes a new configuration and keeps all state. What is in flight finishes under the old one.
+    pub fn configure(&mut self, now: SystemTime, config: Config) {
+        self.pool.configure(&config.sources);
+        self.config = config;
+        // What was held by a setting may go now. A reload is rare, so looking at everything is in order.
+        let domains: Vec<u32> = self.domains.iter().map(|(key, _)| key).collect();
+        for key in domains {
+            if let Some(active) = self.domains.get_mut(key).and_then(|domain| domain.active.as_mut()) {
+                active.parked = None;
+                self.attend(now.into(), key);
+            }
+        }
+        let sites: Vec<u32> = self.sites.iter().map(|(key, _)| key).collect();
+        for key in sites {
+            self.rouse(key);
+        }
+    }
+
+    /// The source of such a number, also when it has been removed from the configuration since.
+    pub fn source(&self, id: SourceId) -> Option<&Source> {
+        self.pool.get(id).map(|pooled| &pooled.source)
+    }
+
+    /// A domain has mail on disk, due then at the earliest. At start once for each domain; later whenever something
+    /// else than the scheduler's own actions changed what is on disk (an operator released or flushed mail).
+    pub fn handle_backlog(&mut self, now: SystemTime, domain: &str, next_due: SystemTime) {
+        let key = self.domain(domain);
+        self.note_on_disk(key, None, next_due.into());
+        self.attend(now.into(), key);
+    }
+
+    /// A delivery was committed. True: it waits in memory, so its octets may be kept at hand too; false: it will be
+    /// loaded. To be told in the order of commits, and before the settling of the same delivery.
+    pub fn handle_enqueued(&mut self, now: SystemTime, delivery: Delivery) -> bool {
+        let now = Time::from(now);
+        let key = self.domain(&delivery.domain);
+        // It may have been loaded before we were told of it: in flight already, or waiting.
+        if self.flights.contains_key(&(delivery.id, key)) {
+            return true;
+        }
+        let kept = self.waits_already(key, &delivery) || self.has_room(now, key, &delivery) && self.keep(now, key, &delivery);
+        if !kept {
+            self.note_on_disk(key, Some(delivery.lane), delivery.due.into());
+        }
+        self.attend(now, key);
+        kept
+    }
+
+    /// Whether a new delivery may wait in memory instead of on disk.
+    fn has_room(&self, now: Time, key: u32, delivery: &Delivery) -> bool {
+        let max = self.config.in_memory_max;
+        let room = match delivery.lane {
+            Lane::Otp => max,
+            Lane::Transactional => max - max / 8,
+            Lane::Notice => max - max / 4,
+        };
+        if Time::from(delivery.due) > now || self.in_memory() >= room {
+            return false;
+        }
+        // Older mail that is due on disk goes first, or it would never come while new mail keeps coming. While it is
+        // being read, new mail may wait here: what is older takes its place if there is too much.
+        let Some(domain) = self.domains.get(key) else { return false };
+        let behind = domain.next_due <= now && !domain.active.as_ref().is_some_and(|active| active.is_loading());
+        delivery.lane == Lane::Otp || !behind
+    }
+
+    fn waits_already(&self, key: u32, delivery: &Delivery) -> bool {
+        let Some(active) = self.domains.get(key).and_then(|domain| domain.active.as_ref()) else { return false };
+        delivery.id <= active.loaded_up_to && active.lanes.iter().flatten().any(|queued| queued.id == delivery.id)
+    }
+
+    /// Puts a delivery into its domain's window; false: the window is full of what is more urgent.
+    fn keep(&mut self, now: Time, key: u32, delivery: &Delivery) -> bool {
+        let Some(domain) = self.domains.get_mut(key) else { return false };
+        match domain.activate().keep(now, delivery) {
+            Kept::Added => self.queued += 1,
+            Kept::Displaced => domain.next_due = domain.next_due.min(now),
+            Kept::Full => return false,
+        }
+        true
+    }
+
+    /// Answers `Action::Load`: the first deliveries that are due, in the order (lane, due, id), `max` of them if there
+    /// are so many; and the earliest due time of all others of the domain, `None` if there are none. If the disk could
+    /// not be read: nothing, and a time to try again.
+    pub fn handle_window(&mut self, now: SystemTime, domain: &str, window: Vec<Delivery>, next_due: Option<SystemTime>) {
+        let now = Time::from(now);
+        let Some(&key) = self.domain_by_name.get(domain) else { return };
+        let Some(active) = self.domains.get_mut(key).and_then(|domain| domain.active.as_mut()) else { return };
+        let Load::Asked { settled } = std::mem::replace(&mut active.load, Load::idle()) else { return };
+        self.loads_asked -= 1;
+        let mut waiting: Vec<QueueId> = active.lanes.iter().flatten().map(|queued| queued.id).collect();
+        waiting.sort_unstable();
+        if window.is_empty() && Time::from(next_due) <= now {
+            active.load = Load::Idle { not_before: now.plus(LOAD_AGAIN_AFTER) };
+        }
+        active.loaded_up_to = window.iter().map(|delivery| delivery.id).max().unwrap_or(QueueId(0)).max(active.loaded_up_to);
+        for delivery in &window {
+            // The answer may be older than what we know: then what we know holds.
+            let known = waiting.binary_search(&delivery.id).is_ok()
+                || settled.contains(&delivery.id)
+                || self.flights.contains_key(&(delivery.id, key));
+            if known {
+                continue;
+            }
+            let fits = Time::from(delivery.due) <= now && self.in_memory() < self.config.in_memory_max;
+            if !(fits && self.keep(now, key, delivery)) {
+                self.note_on_disk(key, Some(delivery.lane), delivery.due.into());
+            }
+        }
+        self.note_on_disk(key, None, next_due.into());
+        self.attend(now, key);
+    }
+
+    /// Answers `Action::Resolve`.
+    pub fn handle_route(&mut self, now: SystemTime, domain: &str, routed: Routed) {
+        let now = Time::from(now);
+        let Some(&key) = self.domain_by_name.get(domain) else { return };
+        let Some(domain) = self.domains.get_mut(key) else { return };
+        let Some(active) = domain.active.as_mut() else { return };
+        if !matches!(active.way, Way::Sought { asked: true, .. }) {
+            return;
+        }
+        self.resolves_asked -= 1;
+        active.parked = None;
+        match routed {
+            Routed::Route(route) => {
+                domain.route_failures = 0;
+                let site = (route.site.clone(), route.provider.clone());
+                active.way = Way::Known(route);
+                self.lead_to(now, key, Some(site));
+            }
+            Routed::Trouble(trouble) => {
+                let until = match trouble.verdict {
+                    Verdict::Failed => now.plus(self.config.unroutable_for),
+                    Verdict::Deferred | Verdict::Delivered => {
+                        domain.route_failures = domain.route_failures.saturating_add(1);
+                        now.plus(retry::backoff(self.config.route_retry, domain.route_failures, &mut self.dice))
+                    }
+                };
+                active.way = Way::Trouble { trouble, until };
+                self.lead_to(now, key, None);
+            }
+        }
+        self.attend(now, key);
+    }
+
+    /// What to do next; None: nothing until `next_timeout` or an input.
+    pub fn poll(&mut self, now: SystemTime) -> Option<Action> {
+        let now = Time::from(now);
+        loop {
+            let more = self.go_off(now);
+            let pushed = self.pushed;
+            // Settling frees room, so it comes first. Lookups and loads take long, so they are begun before what is
+            // ready is sent; but nothing comes before a one-time code.
+            let action = (self.settles.pop_front())
+                .or_else(|| self.send(now, true))
+                .or_else(|| self.resolve())
+                .or_else(|| self.load(now))
+                .or_else(|| self.send(now, false));
+            // Looking at one thing may have made another one wait in a line that was looked at before.
+            if action.is_some() || !more && self.pushed == pushed {
+                return action;
+            }
+        }
+    }
+
+    /// When to `poll` again without an input. It may come to nothing: timers are moved lazily.
+    pub fn next_timeout(&self) -> Option<SystemTime> {
+        self.timers.first().and_then(|(time, _)| time.system())
+    }
+
+    /// Lets timers go off; true: there are more.
+    fn go_off(&mut self, now: Time) -> bool {
+        for _ in 0..TIMERS_AT_ONCE {
+            let Some(&(time, subject)) = self.timers.first() else { return false };
+            if time > now {
+                return false;
+            }
+            self.timers.pop_first();
+            match subject {
+                Subject::Domain(key) => {
+                    if let Some(domain) = self.domains.get_mut(key) {
+                        domain.wake = Time::NEVER;
+                    }
+                    self.attend(now, key);
+                }
+                Subject::Site(key) => {
+                    if let Some(site) = self.sites.get_mut(key) {
+                        site.wake = Time::NEVER;
+                    }
+                    self.attend_site(now, key);
+                }
+            }
+        }
+        true
+    }
+
+    fn resolve(&mut self) -> Option<Action> {
+        while self.resolves_asked < self.config.resolves_max.max(1) {
+            let key = self.resolves.pop_front()?;
+            let Some(domain) = self.domains.get_mut(key) else { continue };
+            let Some(Way::Sought { asked, .. }) = domain.active.as_mut().map(|active| &mut active.way) else { continue };
+            *asked = true;
+            self.resolves_asked += 1;
+            return Some(Action::Resolve { domain: domain.name.clone() });
+        }
+        None
+    }
+
+    fn load(&mut self, now: Time) -> Option<Action> {
+        while self.loads_asked < self.config.loads_max.max(1) {
+            let most = self.load_most()?;
+            let key = self.loads.pop_front()?;
+            let Some(domain) = self.domains.get_mut(key) else { continue };
+            domain.wants_load = false;
+            let next_due = std::mem::replace(&mut domain.next_due, Time::NEVER);
+            let name = domain.name.clone();
+            let active = domain.activate();
+            // It was due when it joined the line; meanwhile enough may have come in another way.
+            if active.load_at(next_due).is_none_or(|at| at > now) {
+                domain.next_due = next_due;
+                self.attend(now, key);
+                continue;
+            }
+            for left in &mut active.left {
+                *left = if *left <= now { Time::NEVER } else { *left };
+            }
+            let known = active.queued() + active.in_flight as usize + active.settling as usize;
+            active.load = Load::Asked { settled: Vec::new() };
+            self.loads_asked += 1;
+            // What is known lies on disk too and may come first, so it is added to what we want.
+            let wanted = most.min(WINDOW_MAX.saturating_sub(active.queued()).max(WINDOW_LOW));
+            return Some(Action::Load { domain: name, max: known + wanted });
+        }
+        None
+    }
+
+    pub(crate) fn in_memory(&self) -> usize {
+        self.queued + self.flights.len()
+    }
+
+    /// For a domain that nothing was known about.
+    pub(crate) fn domain(&mut self, name: &str) -> u32 {
+        if let Some(&key) = self.domain_by_name.get(name) {
+            return key;
+        }
+        let name: Arc<str> = Arc::from(name);
+        let key = self.domains.insert(Domain::new(name.clone()));
+        self.domain_by_name.insert(name, key);
+        key
+    }
+
+    pub(crate) fn note_on_disk(&mut self, key: u32, lane: Option<Lane>, due: Time) {
+        let Some(domain) = self.domains.get_mut(key) else { return };
+        domain.next_due = domain.next_due.min(due);
+        if let (Some(lane), Some(active)) = (lane, domain.active.as_mut()) {
+            let left = &mut active.left[lane.index()];
+            *left = (*left).min(due);
+        }
+    }
+
+    /// Why the domain's trouble is what it is.
+    pub(crate) fn trouble(&self, key: u32) -> Option<&RouteTrouble> {
+        match &self.domains.get(key)?.active.as_ref()?.way {
+            Way::Trouble { trouble, .. } => Some(trouble),
+            Way::Unknown | Way::Sought { .. } | Way::Known(_) => None,
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! Sending: which delivery goes next, and what its outcome teaches about site, source and the delivery itself.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use crate::domain::{Load, Way};
+use crate::evaluate::{AtSite, evaluate, in_flight_max};
+use crate::machine::Scheduler;
+use crate::retry;
+use crate::site;
+use crate::source;
+use crate::time::Time;
+use crate::types::{Action, Cause, Lane, Next, Outcome, QueueId, Route, Scope, SourceId, Verdict};
+
+/// Hosts of a site that must be in trouble one after the other before the site is; fewer if it has fewer.
+const HOST_TROUBLES: usize = 3;
+
+/// A peer cannot have us stay away for longer than this.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// A delivery that left its domain's window and is not settled yet.
+pub(crate) struct Flight {
+    pub(crate) lane: Lane,
+    pub(crate) state: FlightState,
+}
+
+pub(crate) enum FlightState {
+    InFlight(Attempt),
+    Settling { tried: bool },
+}
+
+/// A try that is under way.
+#[derive(Clone)]
+pub(crate) struct Attempt {
+    pub(crate) site: u32,
+    pub(crate) source: SourceId,
+    pub(crate) slot: u16,
+    pub(crate) began: Time,
+    /// Deliveries are numbered as they begin.
+    number: u64,
+    /// It goes to see whether the site is well again, or whether the source is welcome there.
+    site_probe: bool,
+    source_probe: bool,
+    hosts: usize,
+    deadline: Time,
+    attempts: u16,
+}
+
+impl Scheduler {
+    /// Begins the next delivery: with `otp` among the sites that have one-time codes, without among all others.
+    pub(crate) fn send(&mut self, now: Time, otp: bool) -> Option<Action> {
+        let (list, lane) = if otp { (0, Lane::Otp) } else { (1, Lane::Notice) };
+        // Sites stay on the list while the node is full.
+        while self.busy < in_flight_max(&self.config, lane) {
+            let site_key = self.ready[list].pop_front()?;
+            let Some(site) = self.sites.get_mut(site_key) else { continue };
+            site.listed[list] = false;
+            let Some((lane, key)) = site.next_turn(otp) else { continue };
+            if self.is_out_of_order(now, key) {
+                self.attend(now, key);
+                self.rouse(site_key);
+                continue;
+            }
+            let Some(site) = self.sites.get(site_key) else { continue };
+            let active = self.domains.get(key).and_then(|domain| domain.active.as_ref());
+            let Some(route) = active.and_then(|active| active.route()).cloned() else { continue };
+            let asked = AtSite { now, config: &self.config, busy: self.busy, lane, site };
+            let found = evaluate(&asked, &route, &self.pool);
+            if let Some(source) = source::choose(&found.free, &mut self.dice) {
+                let action = self.begin(now, site_key, key, lane, route, source);
+                self.rouse(site_key);
+                return action;
+            }
+            if found.hold.is_some_and(|hold| hold.concerns_only_the_domain()) {
+                // Another lookup may find other addresses; a reload may bring another source.
+                let least = now.plus(self.config.unroutable_for.max(Duration::from_secs(1)));
+                let until = Time::from(route.valid_until).max(least).min(found.wake);
+                if let Some(active) = self.domains.get_mut(key).and_then(|domain| domain.active.as_mut()) {
+                    active.parked = Some(until);
+                }
+                self.attend(now, key);
+                self.rouse(site_key);
+            } else if found.wake < Time::NEVER {
+                self.wake_site(site_key, found.wake);
+            }
+        }
+        None
+    }
+
+    /// A deadline has passed, or the route has run out.
+    fn is_out_of_order(&self, now: Time, key: u32) -> bool {
+        let Some(active) = self.domains.get(key).and_then(|domain| domain.active.as_ref()) else { return true };
+        let stale = match &active.way {
+            Way::Known(route) => Time::from(route.valid_until) <= now,
+            Way::Sought { old: Some(route), .. } => !crate::attend::still_serves(route, now),
+            Way::Unknown | Way::Sought { old: None, .. } | Way::Trouble { .. } => false,
+        };
+        stale || active.watch <= now
+    }
+
+    fn begin(&mut self, now: Time, site_key: u32, key: u32, lane: Lane, route: Arc<Route>, source: SourceId) -> Option<Action> {
+        let site = self.sites.get_mut(site_key)?;
+        let domain = self.domains.get_mut(key)?;
+        let name = domain.name.clone();
+        let active = domain.active.as_mut()?;
+        let entry = active.lanes[lane.index()].pop_front()?;
+        active.in_flight += 1;
+        site::pass_turn(&self.domains, &mut site.turns[lane.index()], lane);
+        site.in_flight += 1;
+        self.queued -= 1;
+        self.busy += 1;
+        self.trying += 1;
+        self.begun += 1;
+        let site_probe = site.health.begin();
+        let path = site.path_mut(source, self.config.window);
+        let source_probe = path.health.begin();
+        let slot = path.window.begin();
+        let attempt = Attempt {
+            site: site_key,
+            source,
+            slot,
+            began: now,
+            number: self.begun,
+            site_probe,
+            source_probe,
+            hosts: route.hosts.len(),
+            deadline: entry.deadline,
+            attempts: entry.attempts,
+        };
+        self.flights.insert((entry.id, key), Flight { lane, state: FlightState::InFlight(attempt) });
+        self.attend(now, key);
+        Some(Action::Deliver { id: entry.id, domain: name, route, source, slot })
+    }
+
+    /// Answers `Action::Deliver`.
+    pub fn handle_outcome(&mut self, now: SystemTime, id: QueueId, domain: &str, outcome: Outcome) {
+        let now = Time::from(now);
+        let Some(&key) = self.domain_by_name.get(domain) else { return };
+        let Some(flight) = self.flights.get_mut(&(id, key)) else { return };
+        let FlightState::InFlight(attempt) = &flight.state else { return };
+        let (attempt, lane) = (attempt.clone(), flight.lane);
+        flight.state = FlightState::Settling { tried: true };
+        self.trying -= 1;
+        self.learn(now, &attempt, outcome);
+        let next = if outcome.open {
+            let Attempt { attempts, deadline, .. } = attempt;
+            retry::after_deferral(now, &self.config.retry, lane, attempts, outcome.retry_after, deadline, &mut self.dice)
+        } else {
+            Next::Done
+        };
+        if let Some(domain) = self.domains.get_mut(key) {
+            let name = domain.name.clone();
+            let active = domain.activate();
+            active.in_flight -= 1;
+            active.settling += 1;
+            self.settles.push_back(Action::Settle { id, domain: name, cause: Cause::Attempted, next });
+        }
+        self.rouse(attempt.site);
+        self.leave_unused(now, attempt.site);
+        self.attend(now, key);
+    }
+
+    /// What an outcome says about the site and about our source there.
+    fn learn(&mut self, now: Time, attempt: &Attempt, outcome: Outcome) {
+        let (limits, latest) = (self.config.window, self.begun);
+        let Some(site) = self.sites.get_mut(attempt.site) else { return };
+        site.in_flight -= 1;
+        let path = site.path_mut(attempt.source, limits);
+        if outcome.verdict == Verdict::Delivered {
+            path.window.widen(limits, attempt.number);
+        }
+        path.window.end(attempt.slot);
+        let scope = match outcome.verdict {
+            Verdict::Delivered => Scope::Recipient,
+            Verdict::Deferred | Verdict::Failed => outcome.scope,
+        };
+        let source_is_in_trouble = match scope {
+            // It spoke with us about a mailbox: site and source are well.
+            Scope::Recipient | Scope::Message => {
+                path.health.good(attempt.source_probe, latest);
+                site.health.good(attempt.site_probe, latest);
+                site.host_troubles = 0;
+                return;
+            }
+            Scope::Source => true,
+            // Then the question whether the source is welcome was not answered.
+            Scope::Host | Scope::Site => attempt.source_probe,
+        };
+        let news = path.window.narrow(limits, attempt.number, latest);
+        let asked = outcome.retry_after.unwrap_or_default().min(RETRY_AFTER_MAX);
+        if source_is_in_trouble && path.health.heeds(attempt.source_probe, attempt.number) {
+            let wait = retry::backoff(self.config.suspend, path.health.failures().saturating_add(1), &mut self.dice);
+            path.health.suspend(now.plus(wait.max(asked)), latest);
+            path.window.start_again(limits);
+        }
+        let site_is_in_trouble = match scope {
+            Scope::Site => true,
+            Scope::Host => {
+                site.host_troubles = site.host_troubles.saturating_add(u8::from(news));
+                attempt.site_probe || usize::from(site.host_troubles) >= attempt.hosts.clamp(1, HOST_TROUBLES)
+            }
+            Scope::Source | Scope::Recipient | Scope::Message => {
+                site.health.good(attempt.site_probe, latest);
+                false
+            }
+        };
+        if site_is_in_trouble && site.health.heeds(attempt.site_probe, attempt.number) {
+            let wait = retry::backoff(self.config.suspend, site.health.failures().saturating_add(1), &mut self.dice);
+            let until = now.plus(wait.max(asked));
+            site.health.suspend(until, latest);
+            site.host_troubles = 0;
+            site.start_again(limits);
+            self.wake_site(attempt.site, until);
+            self.give_back_site(now, attempt.site);
+        }
+    }
+
+    /// Answers `Action::Settle` after the commit: when it is due again, if it is still queued. Also to be told when
+    /// somebody else settled a delivery (an operator held or cancelled it); one in flight is finished first.
+    pub fn handle_settled(&mut self, now: SystemTime, id: QueueId, domain: &str, due: Option<SystemTime>) {
+        let now = Time::from(now);
+        let key = match self.domain_by_name.get(domain) {
+            Some(&key) => key,
+            None if due.is_none() => return,
+            None => self.domain(domain),
+        };
+        let mut lane = None;
+        match self.flights.get(&(id, key)) {
+            Some(Flight { state: FlightState::InFlight(_), .. }) => return,
+            Some(Flight { state: FlightState::Settling { tried }, lane: its_lane }) => {
+                self.busy -= usize::from(*tried);
+                lane = Some(*its_lane);
+                self.flights.remove(&(id, key));
+                if let Some(active) = self.domains.get_mut(key).and_then(|domain| domain.active.as_mut()) {
+                    active.settling -= 1;
+                }
+            }
+            None => self.withdraw(key, id),
+        }
+        if let Some(active) = self.domains.get_mut(key).and_then(|domain| domain.active.as_mut())
+            && let Load::Asked { settled } = &mut active.load
+        {
+            settled.push(id);
+        }
+        if let Some(due) = due {
+            self.note_on_disk(key, lane, due.into());
+        }
+        self.attend(now, key);
+    }
+
+    /// Takes a delivery out of its domain's window.
+    fn withdraw(&mut self, key: u32, id: QueueId) {
+        let Some(active) = self.domains.get_mut(key).and_then(|domain| domain.active.as_mut()) else { return };
+        for queue in &mut active.lanes {
+            if let Some(nth) = queue.iter().position(|queued| queued.id == id) {
+                queue.remove(nth);
+                self.queued -= 1;
+            }
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! What an operator may look at: counts, sites, domains, what is in flight, and why a domain's mail waits.
+//!
+//! Iterators borrow the machine, so a caller takes as many rows as it wants to show and no more.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use crate::domain::{Domain, Way};
+use crate::evaluate::{AtSite, Clears, Decision, Hold, Reason, SetBy, evaluate};
+use crate::machine::Scheduler;
+use crate::send::FlightState;
+use crate::site::Site;
+use crate::source;
+use crate::time::Time;
+use crate::types::{Lane, QueueId, SourceId};
+
+/// How much there is of everything, now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Domains that have mail, in memory or on disk, or remember their route.
+    pub domains: usize,
+    /// Sites that are known.
+    pub sites: usize,
+    /// Deliveries waiting in memory.
+    pub queued: usize,
+    /// Deliveries being tried.
+    pub in_flight: usize,
+    /// Deliveries being settled.
+    pub settling: usize,
+    /// Domains that wait to be loaded, or are being loaded.
+    pub loading: usize,
+    /// Domains that wait to be resolved, or are being resolved.
+    pub resolving: usize,
+}
+
+/// A domain, as shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DomainView {
+    /// Its name.
+    pub name: Arc<str>,
+    /// The site that its route leads to, if it is known.
+    pub site: Option<Arc<str>>,
+    /// Waiting in memory, by lane.
+    pub queued: [usize; 3],
+    /// Being tried.
+    pub in_flight: usize,
+    /// Being settled.
+    pub settling: usize,
+    /// When the first of what lies only on disk is due.
+    pub next_due: Option<SystemTime>,
+}
+
+/// A site, as shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SiteView {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Who operates it.
+    pub provider: Arc<str>,
+    /// Domains whose route leads there.
+    pub domains: usize,
+    /// Deliveries being tried.
+    pub in_flight: usize,
+    /// Left alone until then.
+    pub suspended_until: Option<SystemTime>,
+    /// Failures in a row.
+    pub failures: u8,
+    /// Our sources that have sent there.
+    pub sources: Vec<SiteSourceView>,
+}
+
+/// One of our sources at a site, as shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SiteSourceView {
+    /// Which.
+    pub source: SourceId,
+    /// How many deliveries at once the site bears from it.
+    pub window: u16,
+    /// Deliveries being tried.
+    pub in_flight: u16,
+    /// Left alone until then.
+    pub suspended_until: Option<SystemTime>,
+}
+
+/// A delivery that is being tried, as shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FlightView {
+    /// The message.
+    pub id: QueueId,
+    /// Recipient domain.
+    pub domain: Arc<str>,
+    /// Its lane.
+    pub lane: Lane,
+    /// Where to.
+    pub site: Arc<str>,
+    /// Where from.
+    pub source: SourceId,
+    /// On which connection.
+    pub slot: u16,
+    /// Since when.
+    pub began: Option<SystemTime>,
+}
+
+impl Scheduler {
+    /// Counts, without looking at anything one by one.
+    pub fn counts(&self) -> Counts {
+        let settling_untried = self.flights.len().saturating_sub(self.busy);
+        let in_flight = self.trying;
+        Counts {
+            domains: self.domains.len(),
+            sites: self.sites.len(),
+            queued: self.queued,
+            in_flight,
+            settling: self.busy - in_flight + settling_untried,
+            loading: self.loads.len() + self.loads_asked,
+            resolving: self.resolves.len() + self.resolves_asked,
+        }
+    }
+
+    /// All domains, in no order.
+    pub fn domains(&self) -> impl Iterator<Item = DomainView> {
+        self.domains.iter().map(|(_, domain)| self.view_domain(domain))
+    }
+
+    /// One domain.
+    pub fn domain_view(&self, name: &str) -> Option<DomainView> {
+        let domain = self.domains.get(*self.domain_by_name.get(name)?)?;
+        Some(self.view_domain(domain))
+    }
+
+    /// All sites, in no order.
+    pub fn sites(&self) -> impl Iterator<Item = SiteView> {
+        self.sites.iter().map(|(_, site)| self.view_site(site))
+    }
+
+    /// One site.
+    pub fn site_view(&self, name: &str) -> Option<SiteView> {
+        let site = self.sites.get(*self.site_by_name.get(name)?)?;
+        Some(self.view_site(site))
+    }
+
+    /// Everything that is being tried, in no order.
+    pub fn in_flight(&self) -> impl Iterator<Item = FlightView> {
+        self.flights.iter().filter_map(|((id, key), flight)| {
+            let FlightState::InFlight(attempt) = &flight.state else { return None };
+            Some(FlightView {
+                id: *id,
+                domain: self.domains.get(*key)?.name.clone(),
+                lane: flight.lane,
+                site: self.sites.get(attempt.site)?.name.clone(),
+                source: attempt.source,
+                slot: attempt.slot,
+                began: attempt.began.system(),
+            })
+        })
+    }
+
+    /// What would happen to the next delivery of a domain in a lane, and why: answered by the checks that decide.
+    /// None: nothing is known of the domain, so it has no mail. Of several free sources it names the one whose turn
+    /// it is if nothing else goes before.
+    pub fn explain(&self, now: SystemTime, domain: &str, lane: Lane) -> Option<Decision> {
+        let now = Time::from(now);
+        let domain = self.domains.get(*self.domain_by_name.get(domain)?)?;
+        let hold = |reason, set_by, clears| Some(Decision::Hold(Hold { reason, set_by, clears }));
+        let active = domain.active.as_ref().filter(|active| !active.lanes[lane.index()].is_empty());
+        let Some(active) = active else {
+            let clears = domain.next_due.system().map_or(Clears::WithNextAnswer, Clears::At);
+            return hold(Reason::OnDisk, SetBy::Queue, clears);
+        };
+        let route = match &active.way {
+            Way::Unknown | Way::Sought { old: None, .. } => return hold(Reason::Resolving, SetBy::Dns, Clears::WithNextAnswer),
+            Way::Trouble { trouble, until } => {
+                let clears = until.system().map_or(Clears::ByChange, Clears::At);
+                return hold(Reason::Unroutable(trouble.clone()), SetBy::Dns, clears);
+            }
+            Way::Known(route) | Way::Sought { old: Some(route), .. } => route,
+        };
+        let site = self.sites.get(active.site?)?;
+        let found = evaluate(&AtSite { now, config: &self.config, busy: self.busy, lane, site }, route, &self.pool);
+        match source::choose(&found.free, &mut self.dice.clone()) {
+            Some(source) => {
+                let slot = site.path(source).map_or(0, |path| path.window.next_slot());
+                Some(Decision::Send { source, slot })
+            }
+            None => found.hold.map(Decision::Hold),
+        }
+    }
+
+    fn view_domain(&self, domain: &Domain) -> DomainView {
+        let active = domain.active.as_ref();
+        let site = active.and_then(|active| self.sites.get(active.site?));
+        DomainView {
+            name: domain.name.clone(),
+            site: site.map(|site| site.name.clone()),
+            queued: active.map_or([0; 3], |active| active.lanes.each_ref().map(|queue| queue.len())),
+            in_flight: active.map_or(0, |active| active.in_flight as usize),
+            settling: active.map_or(0, |active| active.settling as usize),
+            next_due: domain.next_due.system(),
+        }
+    }
+
+    fn view_site(&self, site: &Site) -> SiteView {
+        let limits = self.config.window;
+        SiteView {
+            name: site.name.clone(),
+            provider: site.provider.clone(),
+            domains: site.domains as usize,
+            in_flight: site.in_flight as usize,
+            suspended_until: site.health.suspended_until().and_then(Time::system),
+            failures: site.health.failures(),
+            sources: (site.paths())
+                .map(|(source, path)| SiteSourceView {
+                    source,
+                    window: path.window.size(limits),
+                    in_flight: path.window.in_flight(),
+                    suspended_until: path.health.suspended_until().and_then(Time::system),
+                })
+                .collect(),
+        }
+    }
+}

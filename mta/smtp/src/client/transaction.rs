@@ -1,0 +1,436 @@
+//! One transaction: its commands, what the replies mean for each recipient, and the octets of its message.
+
+use std::io::Write as _;
+
+use bytes::Bytes;
+use memchr::{memchr2_iter, memmem};
+
+use super::{Extensions, Fate, Stage, Timeouts, Transaction};
+use crate::address::ReversePath;
+use crate::reply::Reply;
+
+/// Octets of a message in one write: what a slow peer must take within [`Timeouts::data_block`].
+const BLOCK_BYTES: usize = 256 << 10;
+/// The largest message that is sent behind RCPT without waiting whether anybody wants it.
+const CHUNK_BYTES_MAX: usize = 1 << 20;
+
+/// A transaction in progress.
+pub(super) struct Running {
+    transaction: Transaction,
+    recipients: Vec<Recipient>,
+    /// Whose reply comes next.
+    at: Command,
+    /// MAIL, every RCPT and DATA or BDAT are sent together.
+    pipelined: bool,
+    chunked: bool,
+    smtputf8: bool,
+    body: Option<Body>,
+    /// The end of the message may have reached the peer.
+    ended: bool,
+    /// The peer has a transaction open that it has not been told to end.
+    open: bool,
+}
+
+/// What is known of a recipient.
+enum Recipient {
+    /// RCPT is unanswered.
+    Offered,
+    /// RCPT was accepted; the message decides.
+    Willing,
+    Decided(Fate),
+}
+
+#[derive(Clone, Copy)]
+enum Command {
+    Rset,
+    Mail,
+    /// The recipient of this index.
+    Rcpt(usize),
+    Data,
+    Body,
+}
+
+/// What a reply leads to.
+pub(super) enum Next {
+    /// Wait for the next reply of what was sent.
+    Wait,
+    /// Send this.
+    Send(Vec<u8>),
+    /// Send the message, block by block.
+    SendBody,
+    /// All recipients have their fates.
+    Done { usable: bool, needs_rset: bool },
+    /// This is no dialogue.
+    Broken(String),
+}
+
+impl Running {
+    /// Prepares a transaction and its first octets. `Err`: nothing is to be sent, these are the fates.
+    pub(super) fn begin(
+        transaction: Transaction,
+        peer: &Extensions,
+        chunking: bool,
+        needs_rset: bool,
+    ) -> Result<(Self, Vec<u8>), Vec<Fate>> {
+        if let Some(reply) = local_refusal(&transaction, peer) {
+            return Err(vec![Fate::Refused { reply, stage: Stage::Local }; transaction.recipients.len()]);
+        }
+        let mut room = peer.rcpt_max.unwrap_or(usize::MAX);
+        let mut smtputf8 = transaction.smtputf8 || transaction.reverse_path.mailbox().is_some_and(|mailbox| !mailbox.is_ascii());
+        let mut recipients = Vec::with_capacity(transaction.recipients.len());
+        for mailbox in &transaction.recipients {
+            recipients.push(if !mailbox.is_ascii() && !peer.smtputf8 {
+                Recipient::Decided(Fate::Refused { reply: no_smtputf8(), stage: Stage::Local })
+            } else if room == 0 {
+                Recipient::Decided(Fate::Untried)
+            } else {
+                room -= 1;
+                smtputf8 |= !mailbox.is_ascii();
+                Recipient::Offered
+            });
+        }
+        let chunked = chunking && peer.chunking && peer.pipelining && transaction.octets.len() <= CHUNK_BYTES_MAX;
+        let at = if needs_rset { Command::Rset } else { Command::Mail };
+        let mut running = Self {
+            transaction,
+            recipients,
+            at,
+            pipelined: peer.pipelining,
+            chunked,
+            smtputf8,
+            body: None,
+            ended: false,
+            open: false,
+        };
+        if running.next_offered(0).is_none() {
+            return Err(running.into_fates());
+        }
+        let mut out = Vec::new();
+        if needs_rset {
+            out.extend_from_slice(b"RSET\r\n");
+        }
+        if running.pipelined || !needs_rset {
+            running.write_mail(peer, &mut out);
+        }
+        if running.pipelined {
+            running.write_rest(&mut out);
+        }
+        Ok((running, out))
+    }
+
+    pub(super) fn within(&self, timeouts: &Timeouts) -> std::time::Duration {
+        match self.at {
+            Command::Rset | Command::Mail => timeouts.mail,
+            Command::Rcpt(_) => timeouts.rcpt,
+            Command::Data => timeouts.data,
+            Command::Body => timeouts.data_done,
+        }
+    }
+
+    /// The next octets of the message, while it is being sent.
+    pub(super) fn next_block(&mut self) -> Option<Bytes> {
+        let body = self.body.as_mut()?;
+        let block = body.next_block();
+        if body.done {
+            self.body = None;
+            self.ended = true;
+        }
+        Some(block)
+    }
+
+    /// A reply to the command at which we are.
+    pub(super) fn handle_reply(&mut self, reply: Reply, peer: &Extensions) -> Next {
+        let stage = self.stage();
+        if reply.code() == 421 {
+            self.decide_all(&Fate::Refused { reply, stage });
+            return Next::Done { usable: false, needs_rset: false };
+        }
+        if reply.is_intermediate() != (matches!(self.at, Command::Data) && !reply.is_transient() && !reply.is_permanent()) {
+            return Next::Broken(format!("unexpected reply to {stage}: {reply}"));
+        }
+        let refused = !reply.is_positive() && !reply.is_intermediate();
+        match self.at {
+            Command::Rset if refused => {
+                self.decide_all(&Fate::Refused { reply, stage });
+                Next::Done { usable: false, needs_rset: false }
+            }
+            Command::Rset => {
+                self.at = Command::Mail;
+                let mut out = Vec::new();
+                if !self.pipelined {
+                    self.write_mail(peer, &mut out);
+                }
+                self.send(out)
+            }
+            Command::Mail => {
+                self.open = !refused;
+                if refused {
+                    self.decide_all(&Fate::Refused { reply, stage });
+                    if !self.pipelined {
+                        return self.done();
+                    }
+                }
+                self.go_to_rcpt(0)
+            }
+            Command::Rcpt(index) => {
+                if let Some(recipient @ Recipient::Offered) = self.recipients.get_mut(index) {
+                    *recipient = if refused { Recipient::Decided(Fate::Refused { reply, stage }) } else { Recipient::Willing };
+                }
+                self.go_to_rcpt(index + 1)
+            }
+            Command::Data if refused => {
+                self.decide_all(&Fate::Refused { reply, stage });
+                self.done()
+            }
+            Command::Data => {
+                self.at = Command::Body;
+                if self.anybody_willing() {
+                    self.body = Some(Body::new(self.transaction.octets.clone()));
+                    return Next::SendBody;
+                }
+                // RFC 2920 §3.1: 354 although nobody is to have it. An empty message; its reply does not matter.
+                Next::Send(b".\r\n".to_vec())
+            }
+            Command::Body => {
+                // RFC 3030 §2: a refused BDAT leaves the transaction open. After DATA it has ended either way.
+                self.open = self.chunked && refused;
+                self.decide_all(&if refused { Fate::Refused { reply, stage } } else { Fate::Accepted(reply) });
+                self.done()
+            }
+        }
+    }
+
+    /// The dialogue has broken off.
+    pub(super) fn handle_broken(mut self, reason: &str) -> Vec<Fate> {
+        let stage = if self.ended { Stage::Body } else { self.stage() };
+        self.decide_all(&Fate::Broken { stage, reason: reason.to_owned() });
+        self.into_fates()
+    }
+
+    pub(super) fn into_fates(self) -> Vec<Fate> {
+        let fate = |recipient| match recipient {
+            Recipient::Decided(fate) => fate,
+            Recipient::Offered | Recipient::Willing => Fate::Untried,
+        };
+        self.recipients.into_iter().map(fate).collect()
+    }
+
+    fn stage(&self) -> Stage {
+        match self.at {
+            Command::Rset | Command::Mail => Stage::Mail,
+            Command::Rcpt(_) => Stage::Rcpt,
+            Command::Data => Stage::Data,
+            Command::Body if self.body.is_some() => Stage::Data,
+            Command::Body => Stage::Body,
+        }
+    }
+
+    fn done(&self) -> Next {
+        Next::Done { usable: true, needs_rset: self.open }
+    }
+
+    fn send(&self, out: Vec<u8>) -> Next {
+        if out.is_empty() { Next::Wait } else { Next::Send(out) }
+    }
+
+    fn go_to_rcpt(&mut self, from: usize) -> Next {
+        let mut out = Vec::new();
+        // When pipelined each RCPT that was sent is answered, also those that MAIL's refusal has decided.
+        let next = if self.pipelined { self.next_sent(from) } else { self.next_offered(from) };
+        if let Some(index) = next {
+            self.at = Command::Rcpt(index);
+            if !self.pipelined {
+                self.write_rcpt(index, &mut out);
+            }
+        } else if !self.pipelined && !self.anybody_willing() {
+            return self.done();
+        } else if self.chunked {
+            self.at = Command::Body;
+        } else {
+            self.at = Command::Data;
+            if !self.pipelined {
+                out.extend_from_slice(b"DATA\r\n");
+            }
+        }
+        self.send(out)
+    }
+
+    /// The fate of each that has none.
+    fn decide_all(&mut self, fate: &Fate) {
+        for recipient in &mut self.recipients {
+            if !matches!(recipient, Recipient::Decided(_)) {
+                *recipient = Recipient::Decided(fate.clone());
+            }
+        }
+    }
+
+    fn anybody_willing(&self) -> bool {
+        self.recipients.iter().any(|recipient| matches!(recipient, Recipient::Willing))
+    }
+
+    fn next_offered(&self, from: usize) -> Option<usize> {
+        let mut rest = self.recipients.iter().enumerate().skip(from);
+        rest.find(|(_, recipient)| matches!(recipient, Recipient::Offered)).map(|(index, _)| index)
+    }
+
+    fn next_sent(&self, from: usize) -> Option<usize> {
+        let unsent = |fate: &Fate| matches!(fate, Fate::Untried | Fate::Refused { stage: Stage::Local, .. });
+        let mut rest = self.recipients.iter().enumerate().skip(from);
+        rest.find(|(_, recipient)| !matches!(recipient, Recipient::Decided(fate) if unsent(fate))).map(|(index, _)| index)
+    }
+
+    fn write_mail(&self, peer: &Extensions, out: &mut Vec<u8>) {
+        // Writing to a Vec cannot fail, here and below.
+        let _ = write!(out, "MAIL FROM:{}", self.transaction.reverse_path);
+        if peer.size {
+            let _ = write!(out, " SIZE={}", self.transaction.octets.len());
+        }
+        if self.transaction.eight_bit {
+            out.extend_from_slice(b" BODY=8BITMIME");
+        }
+        if self.smtputf8 {
+            out.extend_from_slice(b" SMTPUTF8");
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+
+    fn write_rcpt(&self, index: usize, out: &mut Vec<u8>) {
+        let _ = write!(out, "RCPT TO:<{}>\r\n", self.transaction.recipients[index]);
+    }
+
+    /// What follows a pipelined MAIL.
+    fn write_rest(&mut self, out: &mut Vec<u8>) {
+        let mut next = self.next_offered(0);
+        while let Some(index) = next {
+            self.write_rcpt(index, out);
+            next = self.next_offered(index + 1);
+        }
+        if self.chunked {
+            let octets = &self.transaction.octets;
+            let _ = write!(out, "BDAT {} LAST\r\n", octets.len());
+            out.extend_from_slice(octets);
+            self.ended = true;
+        } else {
+            out.extend_from_slice(b"DATA\r\n");
+        }
+    }
+}
+
+/// A message on its way by DATA: dots stuffed (RFC 5321 §4.5.2), in blocks.
+struct Body {
+    octets: Bytes,
+    line_start: bool,
+    done: bool,
+}
+
+impl Body {
+    fn new(octets: Bytes) -> Self {
+        Self { octets, line_start: true, done: false }
+    }
+
+    fn next_block(&mut self) -> Bytes {
+        let octets = self.octets.split_to(self.octets.len().min(BLOCK_BYTES));
+        let mut block = Vec::with_capacity(octets.len() + octets.len() / 64 + 8);
+        if self.line_start && octets.first() == Some(&b'.') {
+            block.push(b'.');
+        }
+        let mut copied = 0;
+        for end in memmem::find_iter(&octets, b"\n.") {
+            block.extend_from_slice(&octets[copied..=end]);
+            block.push(b'.');
+            copied = end + 1;
+        }
+        block.extend_from_slice(&octets[copied..]);
+        self.line_start = octets.last().map_or(self.line_start, |&octet| octet == b'\n');
+        if self.octets.is_empty() {
+            block.extend_from_slice(if self.line_start { b".\r\n" } else { b"\r\n.\r\n" });
+            self.done = true;
+        }
+        block.into()
+    }
+}
+
+/// Why a message cannot be sent to this peer as it is. Only the sender could change it.
+fn local_refusal(transaction: &Transaction, peer: &Extensions) -> Option<Reply> {
+    let reverse_path_ascii = !matches!(&transaction.reverse_path, ReversePath::Mailbox(mailbox) if !mailbox.is_ascii());
+    let bytes = transaction.octets.len() as u64;
+    if peer.size_max.is_some_and(|size_max| bytes > size_max) {
+        let text = format!("Message of {bytes} octets is larger than the {} that the peer takes", peer.size_max.unwrap_or(0));
+        Some(Reply::new(552, (5, 3, 4), text))
+    } else if (transaction.smtputf8 || !reverse_path_ascii) && !peer.smtputf8 {
+        Some(no_smtputf8())
+    } else if transaction.eight_bit && !peer.eight_bit_mime {
+        // Converting it would break its signatures (RFC 6152 §3 leaves the choice).
+        Some(Reply::new(554, (5, 6, 3), "Message needs 8BITMIME, which the peer does not offer"))
+    } else if has_bare_cr_or_lf(&transaction.octets) {
+        // Our own doing, and the way to smuggle mail through us; never let it out.
+        Some(Reply::new(554, (5, 6, 0), "Message has a bare CR or LF"))
+    } else {
+        None
+    }
+}
+
+fn no_smtputf8() -> Reply {
+    Reply::new(550, (5, 6, 7), "Message needs SMTPUTF8, which the peer does not offer")
+}
+
+fn has_bare_cr_or_lf(octets: &[u8]) -> bool {
+    let mut last_cr = None;
+    for at in memchr2_iter(b'\r', b'\n', octets) {
+        if octets[at] == b'\r' {
+            if last_cr.is_some() {
+                return true;
+            }
+            last_cr = Some(at);
+        } else if last_cr.take().map(|cr| cr + 1) != Some(at) {
+            return true;
+        }
+    }
+    last_cr.is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stuffed(octets: &[u8]) -> Vec<u8> {
+        let mut body = Body::new(Bytes::copy_from_slice(octets));
+        let mut out = vec![];
+        while !body.done {
+            out.extend_from_slice(&body.next_block());
+        }
+        out
+    }
+
+    #[test]
+    fn dots_are_stuffed_and_the_end_is_crlf_dot_crlf() {
+        for (octets, expected) in [
+            (&b""[..], &b".\r\n"[..]),
+            (b".", b"..\r\n.\r\n"),
+            (b".\r\n", b"..\r\n.\r\n"),
+            (b"a\r\n..b\r\n.\r\n", b"a\r\n...b\r\n..\r\n.\r\n"),
+            (b"a.b\r\n", b"a.b\r\n.\r\n"),
+        ] {
+            assert_eq!(stuffed(octets), expected);
+        }
+    }
+
+    #[test]
+    fn dots_at_the_borders_of_blocks_are_stuffed() {
+        for shift in 0..4 {
+            let octets = [&b"x".repeat(shift)[..], &b"\r\n.".repeat(BLOCK_BYTES)].concat();
+            let expected = [&b"x".repeat(shift)[..], &b"\r\n..".repeat(BLOCK_BYTES), b"\r\n.\r\n"].concat();
+            assert!(stuffed(&octets) == expected);
+        }
+    }
+
+    #[test]
+    fn bare_cr_and_lf_are_seen() {
+        for good in ["", "a", "a\r\nb\r\n\r\n"] {
+            assert!(!has_bare_cr_or_lf(good.as_bytes()), "{good:?}");
+        }
+        for bad in ["\r", "\n", "a\r", "\r\r\n", "\n\r", "a\rb\nc", "\r\n\n", "a\r\nb\rc"] {
+            assert!(has_bare_cr_or_lf(bad.as_bytes()), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! What the types cannot say about the settings: names that must exist, values that must fit together, files that must be there.
+//!
+//! Everything wrong is collected, so that one reading of the message is enough.
+
+use std::{net::IpAddr, path::Path, time::Duration};
+
+use super::{Config, Listen, Problem, Role, error::Source};
+
+/// The pool that all mail leaves by.
+pub(super) const DEFAULT_POOL: &str = "default";
+
+/// What the file says, held against itself.
+pub(super) fn meaning(config: &Config, source: &Source<'_>) -> Vec<Problem> {
+    let mut problems = Problems { source, found: Vec::new() };
+    let it = &mut problems;
+    it.host_name("hostname", &config.hostname);
+    it.between("message_bytes_max", config.message_bytes_max, 64 << 10, 1 << 30);
+    it.between("drain_secs", config.drain_secs, 1, 3600);
+    listeners(it, config);
+    sources(it, config);
+    if config.dns.nameservers.as_ref().is_some_and(Vec::is_empty) {
+        it.add("dns.nameservers", "is empty; name one, or leave the line out to use /etc/resolv.conf");
+    }
+    if let Some(domain) = &config.signing.domain {
+        it.host_name("signing.domain", domain);
+    }
+    it.host_name("signing.selector", &config.signing.selector);
+    if config.egress.port == 0 {
+        it.add("egress.port", "must not be 0; receiving hosts listen on 25");
+    }
+    if let Some(labeler) = &config.labeler {
+        it.url("labeler.url", &labeler.url);
+        it.did("labeler.did", &labeler.did);
+        for (nth, label) in labeler.require.iter().enumerate() {
+            if label.is_empty() || label.len() > 128 {
+                it.add(&format!("labeler.require.{nth}"), "a label has 1 to 128 octets, such as \"relay-member\"");
+            }
+        }
+        it.nonzero("labeler.poll_interval", labeler.poll_interval);
+        if labeler.stale_after < labeler.poll_interval {
+            it.add(
+                "labeler.stale_after",
+                "is shorter than poll_interval, so labels would be stale between two polls; make it longer",
+            );
+        }
+    }
+    it.url("identity.plc_url", &config.identity.plc_url);
+    problems.found.sort();
+    problems.found
+}
+
+/// The files that it names.
+pub(super) fn files(config: &Config, source: &Source<'_>) -> Vec<Problem> {
+    let mut it = Problems { source, found: Vec::new() };
+    if let Some(tls) = &config.tls {
+        it.file("tls.certificate", &tls.certificate);
+        it.file("tls.private_key", &tls.private_key);
+    }
+    if let Some(path) = &config.egress.trust_anchors {
+        it.file("egress.trust_anchors", path);
+    }
+    if config.data_dir.exists() && !config.data_dir.is_dir() {
+        it.add("data_dir", format!("{} is not a folder; name one, or a path where it can be made", config.data_dir.display()));
+    }
+    it.found.sort();
+    it.found
+}
+
+fn listeners(it: &mut Problems<'_>, config: &Config) {
+    if config.listen.is_empty() {
+        it.add("listen", "there is no [[listen]] table; add one with an address and a role");
+    }
+    for (nth, listen) in config.listen.iter().enumerate() {
+        let Listen { address, role, trusted_networks, member } = listen;
+        let at = |key: &str| format!("listen.{nth}.{key}");
+        let again = config.listen[..nth].iter().any(|other| other.address == *address);
+        if again && address.port() != 0 {
+            it.add(&at("address"), format!("{address} has a listener already; give this one another port"));
+        }
+        if config.admin.as_ref().is_some_and(|admin| admin.address == *address) && address.port() != 0 {
+            it.add("admin.address", format!("{address} is a [[listen]] address too; give one of them another port"));
+        }
+        match role {
+            Role::Relay => {
+                if trusted_networks.as_ref().is_none_or(Vec::is_empty) {
+                    it.add(&at("trusted_networks"), "role relay needs it: who may connect, such as [\"127.0.0.0/8\"]");
+                }
+                match member {
+                    Some(did) => it.did(&at("member"), did),
+                    None => it.add(&at("member"), "role relay needs it: the DID of the member whose mail this is"),
+                }
+            }
+            Role::Submission | Role::Submissions => {
+                if trusted_networks.is_some() {
+                    it.add(
+                        &at("trusted_networks"),
+                        format!("only role relay uses it; role {role} asks for AUTH: remove the line"),
+                    );
+                }
+                if member.is_some() {
+                    it.add(&at("member"), format!("only role relay uses it; role {role} asks for AUTH: remove the line"));
+                }
+                if config.tls.is_none() {
+                    it.add(&at("role"), format!("role {role} needs a [tls] table with certificate and private_key"));
+                }
+            }
+        }
+    }
+}
+
+fn sources(it: &mut Problems<'_>, config: &Config) {
+    if config.source.is_empty() {
+        it.add("source", "there is no [[source]] table; add one with the name, address and ehlo that mail leaves with");
+    }
+    for (nth, source) in config.source.iter().enumerate() {
+        let at = |key: &str| format!("source.{nth}.{key}");
+        let before = &config.source[..nth];
+        if source.name.is_empty() || source.name.chars().any(|it| it.is_control() || it.is_whitespace()) {
+            it.add(&at("name"), "is empty or has spaces in it; use a word, such as \"ip-a\"");
+        }
+        if before.iter().any(|other| other.name == source.name) {
+            it.add(&at("name"), format!("\"{}\" names another source already; names are unique", source.name));
+        }
+        if before.iter().any(|other| other.address == source.address) {
+            it.add(&at("address"), format!("{} is another source's address already; each has its own", source.address));
+        }
+        it.host_name(&at("ehlo"), &source.ehlo);
+        if !config.pool.is_empty() && !config.pool.iter().any(|pool| pool.sources.contains(&source.name)) {
+            it.add(&at("name"), format!("\"{}\" is in no pool; add it to one's sources, or remove it", source.name));
+        }
+    }
+    for (nth, pool) in config.pool.iter().enumerate() {
+        let at = |key: &str| format!("pool.{nth}.{key}");
+        if config.pool[..nth].iter().any(|other| other.name == pool.name) {
+            it.add(&at("name"), format!("\"{}\" names another pool already; names are unique", pool.name));
+        } else if pool.name != DEFAULT_POOL {
+            it.add(&at("name"), format!("nothing sends by a pool \"{}\" yet; the only one in use is \"default\"", pool.name));
+        }
+        if pool.sources.is_empty() {
+            it.add(&at("sources"), "is empty; name at least one source");
+        }
+        for (item, name) in pool.sources.iter().enumerate() {
+            let at = format!("pool.{nth}.sources.{item}");
+            if !config.source.iter().any(|source| source.name == *name) {
+                let known: Vec<_> = config.source.iter().map(|it| it.name.as_str()).collect();
+                it.add(&at, format!("no [[source]] is named \"{name}\"; there are: {}", known.join(", ")));
+            }
+            if pool.sources[..item].contains(name) {
+                it.add(&at, format!("\"{name}\" is listed twice"));
+            }
+        }
+    }
+}
+
+struct Problems<'a> {
+    source: &'a Source<'a>,
+    found: Vec<Problem>,
+}
+
+impl Problems<'_> {
+    fn add(&mut self, path: &str, message: impl Into<String>) {
+        self.found.push(self.source.problem(path, message));
+    }
+
+    fn nonzero(&mut self, path: &str, duration: Duration) {
+        if duration.is_zero() {
+            self.add(path, "must be longer than zero, such as \"30s\"");
+        }
+    }
+
+    fn between(&mut self, path: &str, value: u64, least: u64, most: u64) {
+        if !(least..=most).contains(&value) {
+            self.add(path, format!("{value} is out of range; choose {least} to {most}"));
+        }
+    }
+
+    /// RFC 5321 §2.3.5, RFC 1123 §2.1: labels of letters, digits and hyphens.
+    fn host_name(&mut self, path: &str, name: &str) {
+        let label = |label: &str| {
+            (1..=63).contains(&label.len())
+                && label.bytes().all(|octet| octet.is_ascii_alphanumeric() || octet == b'-')
+                && !label.starts_with('-')
+                && !label.ends_with('-')
+        };
+        if name.len() > 253 || !name.split('.').all(label) {
+            let name = name.escape_debug();
+            self.add(
+                path,
+                format!("\"{name}\" is not a host name: letters, digits and hyphens between dots, other scripts as xn--…"),
+            );
+        }
+    }
+
+    fn did(&mut self, path: &str, did: &str) {
+        let rest = did.strip_prefix("did:plc:").or_else(|| did.strip_prefix("did:web:"));
+        let known = |rest: &str| {
+            !rest.is_empty() && rest.bytes().all(|it| it.is_ascii_alphanumeric() || matches!(it, b'.' | b'-' | b'_' | b'%'))
+        };
+        if !rest.is_some_and(known) {
+            self.add(path, format!("\"{}\" is not a DID; it looks like did:plc:… or did:web:host.example", did.escape_debug()));
+        }
+    }
+
+    /// What is fetched decides whose signature is believed, so plain HTTP stays on this machine.
+    fn url(&mut self, path: &str, url: &str) {
+        let Some((scheme, host)) = scheme_and_host(url) else {
+            return self.add(path, format!("\"{}\" is not a URL, such as \"https://labeler.example\"", url.escape_debug()));
+        };
+        if url.contains(['?', '#']) {
+            self.add(path, "has a query in it; end it with the path");
+        }
+        match scheme {
+            "https" => {}
+            "http" if is_loopback(host) => {}
+            "http" => self.add(path, "http is for loopback only; use https"),
+            other => self.add(path, format!("{other} is not supported; use https")),
+        }
+    }
+
+    fn file(&mut self, path: &str, file: &Path) {
+        if let Err(error) = std::fs::File::open(file) {
+            self.add(path, format!("{}: {error}", file.display()));
+        }
+    }
+}
+
+/// `scheme://host[:port][/path]` in printable ASCII. A user and password have no business in it.
+fn scheme_and_host(url: &str) -> Option<(&str, &str)> {
+    let (scheme, rest) = url.split_once("://").filter(|_| url.bytes().all(|octet| octet.is_ascii_graphic()))?;
+    let authority = rest.split(['/', '?', '#']).next()?;
+    // The colons of an IPv6 address are inside brackets.
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+        _ => (authority, None),
+    };
+    let plain = !host.is_empty() && !host.contains('@') && port.is_none_or(|port| port.parse::<u16>().is_ok());
+    plain.then_some((scheme, host))
+}
+
+fn is_loopback(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    host == "localhost" || address.is_ok_and(|it| it.to_canonical().is_loopback())
+}

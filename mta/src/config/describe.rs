@@ -1,0 +1,130 @@
+//! The annotated example of every setting, made from the doc comments.
+
+use std::fmt::Write;
+
+use super::{Admin, Config, Dns, Egress, Identity, Labeler, Listen, Pool, Presence, Signing, Source, Table, Tls};
+
+/// All tables, in the order of the file.
+pub const TABLES: [Table; 11] = [
+    Config::TABLE,
+    Listen::TABLE,
+    Tls::TABLE,
+    Dns::TABLE,
+    Signing::TABLE,
+    Egress::TABLE,
+    Source::TABLE,
+    Pool::TABLE,
+    Labeler::TABLE,
+    Identity::TABLE,
+    Admin::TABLE,
+];
+
+/// The other roles, whose lines are explained at the first listener.
+const OTHER_LISTENERS: &str = r#"
+[[listen]]
+address = "127.0.0.1:2465"
+role = "submissions"
+
+[[listen]]
+address = "127.0.0.1:2525"
+role = "relay"
+trusted_networks = ["127.0.0.0/8"]
+member = "did:web:host.example.test"
+"#;
+
+/// The whole example as `tradewind config describe` prints it: a file that parses.
+pub fn describe() -> String {
+    let mut out = String::new();
+    for table in &TABLES {
+        write_table(&mut out, table);
+        if table.header == Listen::TABLE.header {
+            out.push_str(OTHER_LISTENERS);
+        }
+    }
+    out
+}
+
+fn write_table(out: &mut String, table: &Table) {
+    if !out.is_empty() {
+        out.push('\n');
+    }
+    for line in table.doc {
+        comment(out, line);
+    }
+    if !table.header.is_empty() {
+        let _ = writeln!(out, "{}", table.header);
+    }
+    for setting in table.settings {
+        out.push('\n');
+        for line in setting.doc {
+            comment(out, line);
+        }
+        let mark = if setting.presence == Presence::Required { "" } else { "#" };
+        let _ = writeln!(out, "{mark}{} = {}", setting.name, setting.example);
+    }
+}
+
+fn comment(out: &mut String, line: &str) {
+    let _ = writeln!(out, "# {}", line.trim());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    /// The example with the settings that `pick` chooses taken out of their comments.
+    fn example(pick: impl Fn(&Table, &super::super::Setting) -> bool) -> String {
+        let mut text = describe();
+        for table in &TABLES {
+            for setting in table.settings.iter().filter(|it| pick(table, it)) {
+                let line = format!("{} = {}\n", setting.name, setting.example);
+                let commented = format!("\n#{line}");
+                assert!(text.contains(&commented), "{line} is printed");
+                text = text.replacen(&commented, &format!("\n{line}"), 1);
+            }
+        }
+        text
+    }
+
+    fn parse(text: &str) -> Config {
+        Config::parse(Path::new("example"), text).unwrap_or_else(|error| panic!("{error}\n{text}"))
+    }
+
+    #[test]
+    fn the_example_parses_as_printed() {
+        parse(&describe());
+    }
+
+    #[test]
+    fn every_printed_default_is_the_default() {
+        let without = parse(&describe());
+        let with = parse(&example(|_, setting| setting.presence == Presence::Default));
+        assert_eq!(with, without);
+    }
+
+    #[test]
+    fn every_optional_setting_parses_as_printed() {
+        // Those of role relay are shown at a listener of that role.
+        let with =
+            parse(&example(|table, setting| setting.presence == Presence::Optional && table.header != Listen::TABLE.header));
+        assert_ne!(with, parse(&describe()));
+        let relay = with.listen.last().unwrap();
+        assert!(relay.trusted_networks.is_some() && relay.member.is_some());
+    }
+
+    #[test]
+    fn every_setting_is_explained_and_every_default_is_told() {
+        for table in &TABLES {
+            assert!(!table.doc.is_empty());
+            for setting in table.settings {
+                let doc = setting.doc.join(" ");
+                assert!(!doc.trim().is_empty(), "{} {}", table.header, setting.name);
+                if setting.presence == Presence::Default {
+                    let value = setting.example.trim_matches('"');
+                    assert!(doc.contains(&format!("Default: {value}")), "{} {} tells {value}", table.header, setting.name);
+                }
+            }
+        }
+    }
+}

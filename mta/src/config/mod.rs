@@ -1,0 +1,349 @@
+//! The settings of the MTA: `mta.toml`.
+//!
+//! A setting is its own documentation: the doc comments below are what `tradewind config describe` prints. What is
+//! not known, or does not work yet, is refused, never ignored. A wrong file is refused as a whole, with the line, the
+//! key and what would be right for everything wrong in it ([`ConfigError`]).
+//!
+//! Relative paths are relative to the file's own folder, so that the daemon and the operator's command find the same
+//! data from wherever they are started.
+
+mod check;
+mod describe;
+mod error;
+mod settings;
+mod value;
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+pub use describe::{TABLES, describe};
+pub use error::{ConfigError, Problem};
+pub use settings::{Presence, Setting, Table};
+pub use value::{Dnssec, Io, Network, Role};
+
+use settings::settings;
+
+settings! {
+    /// The tradewind MTA's settings. Lines that are commented out show a default or something optional.
+    pub struct Config as "" {
+        /// The name in the greeting and the trace field: the public host name of the machine.
+        pub hostname: String = r#""relay.example.test""#, Required;
+        /// Where the queue, the keys and the admin socket live. Made when absent, mode 0700.
+        /// This path and all others are relative to the folder of this file.
+        pub data_dir: PathBuf = r#""data""#, Required;
+        /// How sockets are driven: auto, uring or epoll. auto takes io_uring where the kernel allows it and says so when it
+        /// does not. Default: auto.
+        #[serde(default = "defaults::io")]
+        pub io: Io = r#""auto""#, Default;
+        /// Threads that serve sessions and deliveries. Default: one per core.
+        #[serde(default)]
+        pub threads: Option<NonZeroUsize> = "2", Optional;
+        /// Sessions open at the same time over all listeners. Past it a new one is answered 421. Each needs a file
+        /// descriptor and, under TLS, up to 64 KiB. Default: 10000.
+        #[serde(default = "defaults::connections_max")]
+        pub connections_max: NonZeroUsize = "10000", Default;
+        /// Octets of the largest message that is accepted, announced as SIZE (RFC 1870). Default: 36700160 (35 MiB).
+        #[serde(default = "defaults::message_bytes_max")]
+        pub message_bytes_max: u64 = "36700160", Default;
+        /// Seconds that transactions in progress may take to finish after SIGTERM. Default: 30.
+        #[serde(default = "defaults::drain_secs")]
+        pub drain_secs: u64 = "30", Default;
+        tables {
+            /// The listeners.
+            #[serde(default)]
+            pub listen: Vec<Listen>;
+            /// The certificate shown to clients.
+            #[serde(default)]
+            pub tls: Option<Tls>;
+            /// Name resolution.
+            #[serde(default)]
+            pub dns: Dns;
+            /// The co-op's own signature.
+            #[serde(default)]
+            pub signing: Signing;
+            /// Delivery to others.
+            #[serde(default)]
+            pub egress: Egress;
+            /// The addresses that mail leaves from.
+            #[serde(default)]
+            pub source: Vec<Source>;
+            /// Sets of sources.
+            #[serde(default)]
+            pub pool: Vec<Pool>;
+            /// Whose labels admit a member.
+            #[serde(default)]
+            pub labeler: Option<Labeler>;
+            /// Where DIDs are looked up.
+            #[serde(default)]
+            pub identity: Identity;
+            /// The HTTP listener.
+            #[serde(default)]
+            pub admin: Option<Admin>;
+        }
+    }
+}
+
+settings! {
+    /// A listener. Write the table once for each address.
+    pub struct Listen as "[[listen]]" {
+        /// Address and port.
+        #[serde(deserialize_with = "value::socket")]
+        pub address: SocketAddr = r#""127.0.0.1:2587""#, Required;
+        /// What it is for.
+        /// submission: STARTTLS, AUTH required; a client that starts with TLS at once is served too.
+        /// submissions: TLS from the first octet, AUTH required.
+        /// relay: no AUTH, only from trusted networks, on behalf of one member.
+        pub role: Role = r#""submission""#, Required;
+        /// Only with role relay, which needs it: who may connect.
+        #[serde(default)]
+        pub trusted_networks: Option<Vec<Network>> = r#"["127.0.0.0/8"]"#, Optional;
+        /// Only with role relay, which needs it: the DID of the member whose mail this is. It must be enrolled.
+        #[serde(default)]
+        pub member: Option<String> = r#""did:web:host.example.test""#, Optional;
+    }
+}
+
+settings! {
+    /// The certificate shown to clients. Needed by the roles submission and submissions.
+    /// Both files are read again on SIGHUP.
+    pub struct Tls as "[tls]" {
+        /// PEM file: the certificate and those that link it to a root. Clients verify it: a PDS refuses one it cannot.
+        pub certificate: PathBuf = r#""cert.pem""#, Required;
+        /// PEM file: its private key.
+        pub private_key: PathBuf = r#""key.pem""#, Required;
+    }
+}
+
+settings! {
+    /// Name resolution.
+    pub struct Dns as "[dns]" {
+        /// Resolvers, each with its port, asked in this order. Default: those of /etc/resolv.conf.
+        #[serde(default, deserialize_with = "value::sockets")]
+        pub nameservers: Option<Vec<SocketAddr>> = r#"["127.0.0.53:53"]"#, Optional;
+        /// Who checks DNSSEC signatures: validate (this daemon), trust-ad (a validating resolver on loopback) or off.
+        /// Default: off.
+        #[serde(default = "defaults::dnssec")]
+        pub dnssec: Dnssec = r#""off""#, Default;
+    }
+}
+
+settings! {
+    /// DKIM signatures. Members' keys are made when they are enrolled; this is about the co-op's own.
+    pub struct Signing as "[signing]" {
+        /// Domain of the co-op's own signature, added to every message. Default: members' signatures only.
+        #[serde(default)]
+        pub domain: Option<String> = r#""relay.example.test""#, Optional;
+        /// Selector of that signature. Default: coop.
+        #[serde(default = "defaults::selector")]
+        pub selector: String = r#""coop""#, Default;
+        /// true: mail of a member without keys is refused. false: it goes out without the member's signature; that is
+        /// logged and counted. Default: true.
+        #[serde(default = "defaults::yes")]
+        pub required: bool = "true", Default;
+    }
+}
+
+settings! {
+    /// Delivery to others.
+    pub struct Egress as "[egress]" {
+        /// The port of the receiving hosts. Default: 25.
+        #[serde(default = "defaults::port")]
+        pub port: u16 = "25", Default;
+        /// true: may deliver to loopback and private addresses, for tests. Default: false, so that nobody's MX record
+        /// makes this host talk to its own network.
+        #[serde(default)]
+        pub allow_private_addresses: bool = "false", Default;
+        /// PEM file of the authorities that a receiving host's certificate is held against. No host is refused for it yet;
+        /// the log says of each attempt whether the certificate was `tls_trusted`. Default: the system's.
+        #[serde(default)]
+        pub trust_anchors: Option<PathBuf> = r#""ca.pem""#, Optional;
+    }
+}
+
+settings! {
+    /// An address that mail leaves from. Write the table once for each; at least one is needed.
+    pub struct Source as "[[source]]" {
+        /// What the pools call it.
+        pub name: String = r#""ip-a""#, Required;
+        /// A local address.
+        #[serde(deserialize_with = "value::ip")]
+        pub address: IpAddr = r#""127.0.0.2""#, Required;
+        /// Its name in EHLO. Its reverse DNS should say the same, and forward again.
+        pub ehlo: String = r#""a.relay.example.test""#, Required;
+    }
+}
+
+settings! {
+    /// A set of sources. Only the one called default is used so far; without it, all sources are in it.
+    pub struct Pool as "[[pool]]" {
+        /// Its name.
+        pub name: String = r#""default""#, Required;
+        /// Names of sources.
+        pub sources: Vec<String> = r#"["ip-a"]"#, Required;
+    }
+}
+
+settings! {
+    /// Whose labels admit a member. The whole table absent: labels are not consulted.
+    pub struct Labeler as "[labeler]" {
+        /// Where the labeler answers. https, or http on loopback.
+        pub url: String = r#""http://127.0.0.1:3100""#, Required;
+        /// Its DID. Labels that another issued, or that its key did not sign, do not count.
+        pub did: String = r#""did:web:labeler.example.test""#, Required;
+        /// Labels that a member needs, all of them. [] admits every enrolled member.
+        /// Default: ["verified-mail-operator", "relay-member"].
+        #[serde(default = "defaults::require")]
+        pub require: Vec<String> = r#"["verified-mail-operator", "relay-member"]"#, Default;
+        /// Time between two polls. Default: 30s.
+        #[serde(default = "defaults::poll_interval", deserialize_with = "value::duration")]
+        pub poll_interval: Duration = r#""30s""#, Default;
+        /// Age of the last good poll from which on the labeler counts as away: last known labels still serve, new members
+        /// wait. Default: 6h.
+        #[serde(default = "defaults::stale_after", deserialize_with = "value::duration")]
+        pub stale_after: Duration = r#""6h""#, Default;
+    }
+}
+
+settings! {
+    /// Where DIDs are looked up.
+    pub struct Identity as "[identity]" {
+        /// The directory of did:plc. https, or http on loopback. Default: https://plc.directory.
+        #[serde(default = "defaults::plc_url")]
+        pub plc_url: String = r#""https://plc.directory""#, Default;
+    }
+}
+
+settings! {
+    /// The HTTP listener: /healthz, /readyz, /metrics and a status page. The whole table absent: none.
+    /// It needs no password, so keep it on loopback or a private network. Changes are made over the socket in data_dir.
+    pub struct Admin as "[admin]" {
+        /// Address and port.
+        #[serde(deserialize_with = "value::socket")]
+        pub address: SocketAddr = r#""127.0.0.1:8025""#, Required;
+    }
+}
+
+impl Config {
+    /// Reads and checks a file, and looks whether the files that it names are there.
+    pub fn load(path: &Path) -> Result<Config, ConfigError> {
+        Config::open(path, true)
+    }
+
+    /// The same without a look at the other files: the operator's command may not be allowed to read a private key.
+    pub fn load_alone(path: &Path) -> Result<Config, ConfigError> {
+        Config::open(path, false)
+    }
+
+    fn open(path: &Path, with_files: bool) -> Result<Config, ConfigError> {
+        let fail = |problems| ConfigError { file: path.to_owned(), problems };
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            let message = format!("cannot be read: {error}; name the file with --config");
+            fail(vec![Problem { line: None, key: String::new(), message }])
+        })?;
+        let (mut config, source) = Config::read(&text).map_err(fail)?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let paths = [Some(&mut config.data_dir), config.egress.trust_anchors.as_mut()].into_iter().flatten();
+        let tls = config.tls.iter_mut().flat_map(|tls| [&mut tls.certificate, &mut tls.private_key]);
+        for path in paths.chain(tls) {
+            *path = folder.join(&path);
+        }
+        let problems = if with_files { check::files(&config, &source) } else { Vec::new() };
+        if problems.is_empty() { Ok(config) } else { Err(fail(problems)) }
+    }
+
+    /// Reads and checks a file's text alone: paths stay as written, and nothing is looked for on disk.
+    pub fn parse(file: &Path, text: &str) -> Result<Config, ConfigError> {
+        let read = Config::read(text).map(|(config, _)| config);
+        read.map_err(|problems| ConfigError { file: file.to_owned(), problems })
+    }
+
+    fn read(text: &str) -> Result<(Config, error::Source<'_>), Vec<Problem>> {
+        let source = error::Source::parse(text).map_err(|problem| vec![problem])?;
+        let config: Config = toml::from_str(text).map_err(|error| vec![source.refusal(&error)])?;
+        let problems = check::meaning(&config, &source);
+        if problems.is_empty() { Ok((config, source)) } else { Err(problems) }
+    }
+
+    /// The socket of the operator's command.
+    pub fn admin_socket(&self) -> PathBuf {
+        self.data_dir.join("admin.sock")
+    }
+
+    /// The sources that mail may leave from: those of the pool `default`, in its order.
+    pub fn default_pool(&self) -> Vec<&Source> {
+        match self.pool.iter().find(|pool| pool.name == check::DEFAULT_POOL) {
+            Some(pool) => pool.sources.iter().filter_map(|name| self.source.iter().find(|it| it.name == *name)).collect(),
+            None => self.source.iter().collect(),
+        }
+    }
+}
+
+/// Every default, in one place; `describe`'s test holds the printed ones to these.
+mod defaults {
+    use super::*;
+
+    pub(super) fn io() -> Io {
+        Io::Auto
+    }
+    pub(super) fn connections_max() -> NonZeroUsize {
+        const { NonZeroUsize::new(10_000).unwrap() }
+    }
+    pub(super) fn message_bytes_max() -> u64 {
+        35 << 20
+    }
+    pub(super) fn drain_secs() -> u64 {
+        30
+    }
+    pub(super) fn dnssec() -> Dnssec {
+        Dnssec::Off
+    }
+    pub(super) fn selector() -> String {
+        "coop".to_owned()
+    }
+    pub(super) fn yes() -> bool {
+        true
+    }
+    pub(super) fn port() -> u16 {
+        25
+    }
+    pub(super) fn require() -> Vec<String> {
+        ["verified-mail-operator", "relay-member"].map(str::to_owned).to_vec()
+    }
+    pub(super) fn poll_interval() -> Duration {
+        Duration::from_secs(30)
+    }
+    pub(super) fn stale_after() -> Duration {
+        Duration::from_secs(6 * 3600)
+    }
+    pub(super) fn plc_url() -> String {
+        "https://plc.directory".to_owned()
+    }
+
+    impl Default for Dns {
+        fn default() -> Self {
+            Dns { nameservers: None, dnssec: dnssec() }
+        }
+    }
+    impl Default for Signing {
+        fn default() -> Self {
+            Signing { domain: None, selector: selector(), required: yes() }
+        }
+    }
+    impl Default for Egress {
+        fn default() -> Self {
+            Egress { port: port(), allow_private_addresses: false, trust_anchors: None }
+        }
+    }
+    impl Default for Identity {
+        fn default() -> Self {
+            Identity { plc_url: plc_url() }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,224 @@
+//! A table of wrong files and what is said about each.
+
+use super::*;
+
+/// Every table of the contract, and every line a whole statement: tests change one of them.
+const GOOD: &str = r#"hostname = "relay.example.test"
+data_dir = "data"
+[[listen]]
+address = "127.0.0.1:2587"
+role = "submission"
+[[listen]]
+address = "127.0.0.1:2525"
+role = "relay"
+trusted_networks = ["127.0.0.0/8"]
+member = "did:web:host.example.test"
+[tls]
+certificate = "cert.pem"
+private_key = "key.pem"
+[dns]
+nameservers = ["127.0.0.53:53"]
+dnssec = "trust-ad"
+[signing]
+domain = "relay.example.test"
+[egress]
+port = 25
+[[source]]
+name = "ip-a"
+address = "127.0.0.2"
+ehlo = "a.relay.example.test"
+[[pool]]
+name = "default"
+sources = ["ip-a"]
+[labeler]
+url = "http://127.0.0.1:3100"
+did = "did:web:labeler.example.test"
+poll_interval = "30s"
+stale_after = "6h"
+[identity]
+plc_url = "http://127.0.0.1:12582"
+[admin]
+address = "127.0.0.1:8025"
+"#;
+
+fn check_refused(from: &str, to: &str, says: &str) {
+    assert_eq!(GOOD.matches(from).count(), 1, "{from:?} occurs once");
+    let text = GOOD.replacen(from, to, 1);
+    let error = match Config::parse(Path::new("mta.toml"), &text) {
+        Ok(_) => panic!("{to:?} was accepted"),
+        Err(error) => error.to_string(),
+    };
+    assert_eq!(error, says, "for {to:?}");
+}
+
+#[test]
+fn a_good_file_is_accepted() {
+    let config = Config::parse(Path::new("mta.toml"), GOOD).unwrap();
+    assert_eq!(config.listen[1].role, Role::Relay);
+    assert_eq!(config.labeler.as_ref().unwrap().poll_interval, Duration::from_secs(30));
+    assert_eq!(config.default_pool()[0].ehlo, "a.relay.example.test");
+    assert_eq!(config.admin_socket(), Path::new("data/admin.sock"));
+    for url in ["https://labeler.example", "https://labeler.example:8443/base/", "http://[::1]:3100", "http://localhost:3100"] {
+        Config::parse(Path::new("mta.toml"), &GOOD.replace("http://127.0.0.1:3100", url)).unwrap();
+    }
+}
+
+#[test]
+fn a_wrong_value_is_named_with_its_line() {
+    let cases = [
+        ("port = 25", "port = \"x\"", "mta.toml:20: key `egress.port`: invalid type: string \"x\", expected u16"),
+        ("port = 25", "port = 70000", "mta.toml:20: key `egress.port`: invalid value: integer `70000`, expected u16"),
+        ("port = 25", "port = 0", "mta.toml:20: key `egress.port`: must not be 0; receiving hosts listen on 25"),
+        (
+            "port = 25",
+            "prot = 25",
+            "mta.toml:20: key `egress.prot`: no such setting, or it does not work yet; this table knows `port`, \
+             `allow_private_addresses`, `trust_anchors`",
+        ),
+        ("data_dir = \"data\"\n", "", "mta.toml: key `data_dir`: is missing and has no default"),
+        ("ehlo = \"a.relay.example.test\"\n", "", "mta.toml:21: key `source.ehlo`: is missing and has no default"),
+        ("[admin]", "[[admin]]", "mta.toml:35: key `admin`: invalid type: map, expected a string"),
+        (
+            "[admin]",
+            "[warmup]",
+            "mta.toml:35: key `warmup`: no such setting, or it does not work yet; this table knows `hostname`, `data_dir`, \
+          `io`, `threads`, `connections_max`, `message_bytes_max`, `drain_secs`, `listen`, `tls`, `dns`, `signing`, `egress`, `source`, `pool`, \
+          `labeler`, `identity`, `admin`",
+        ),
+        ("port = 25", "port = ", "mta.toml:20: string values must be quoted, expected literal string"),
+        (
+            "\"submission\"",
+            "\"inbound\"",
+            "mta.toml:5: key `listen.role`: \"inbound\" does not work yet; what works: submission, submissions, relay",
+        ),
+        (
+            "\"submission\"",
+            "\"smtp\"",
+            "mta.toml:5: key `listen.role`: \"smtp\" is not known; choose one of submission, submissions, relay",
+        ),
+        (
+            "\"30s\"",
+            "\"30 parsecs\"",
+            "mta.toml:31: key `labeler.poll_interval`: \"30 parsecs\" is not a duration; write it as \"30s\", \"10m\" or \"6h\"",
+        ),
+        ("\"30s\"", "\"0s\"", "mta.toml:31: key `labeler.poll_interval`: must be longer than zero, such as \"30s\""),
+        (
+            "\"6h\"",
+            "\"10s\"",
+            "mta.toml:32: key `labeler.stale_after`: is shorter than poll_interval, so labels would be stale between two polls; make it longer",
+        ),
+        (
+            "127.0.0.0/8",
+            "127.0.0.0/33",
+            "mta.toml:9: key `listen.trusted_networks`: \"127.0.0.0/33\" is not a network; write it as \"192.0.2.0/24\" or \"2001:db8::/32\"",
+        ),
+        (
+            "127.0.0.0/8",
+            "127.0.0.1/8",
+            "mta.toml:9: key `listen.trusted_networks`: \"127.0.0.1/8\" has bits set past its prefix; write \"127.0.0.0/8\" or \"127.0.0.1/32\"",
+        ),
+        (
+            "127.0.0.53:53",
+            "127.0.0.53",
+            "mta.toml:15: key `dns.nameservers`: \"127.0.0.53\" is not an address with a port; write it as \"192.0.2.1:587\" or \"[2001:db8::1]:587\"",
+        ),
+        (
+            "\"relay.example.test\"\ndata",
+            "\"relay_1\"\ndata",
+            "mta.toml:1: key `hostname`: \"relay_1\" is not a host name: letters, digits and hyphens between dots, other scripts as xn--…",
+        ),
+    ];
+    for (from, to, says) in cases {
+        check_refused(from, to, says);
+    }
+}
+
+#[test]
+fn settings_that_do_not_fit_together_are_named_with_their_line() {
+    let cases = [
+        (
+            "sources = [\"ip-a\"]",
+            "sources = [\"ip-a\", \"ip-b\"]",
+            "mta.toml:27: key `pool.sources`: no [[source]] is named \"ip-b\"; there are: ip-a",
+        ),
+        (
+            "127.0.0.1:2525",
+            "127.0.0.1:2587",
+            "mta.toml:7: key `listen.address`: 127.0.0.1:2587 has a listener already; give this one another port",
+        ),
+        (
+            "127.0.0.1:8025",
+            "127.0.0.1:2525",
+            "mta.toml:36: key `admin.address`: 127.0.0.1:2525 is a [[listen]] address too; give one of them another port",
+        ),
+        (
+            "[tls]\ncertificate = \"cert.pem\"\nprivate_key = \"key.pem\"\n",
+            "",
+            "mta.toml:5: key `listen.role`: role submission needs a [tls] table with certificate and private_key",
+        ),
+        (
+            "trusted_networks = [\"127.0.0.0/8\"]\n",
+            "",
+            "mta.toml:6: key `listen.trusted_networks`: role relay needs it: who may connect, such as [\"127.0.0.0/8\"]",
+        ),
+        (
+            "did:web:host.example.test",
+            "host.example.test",
+            "mta.toml:10: key `listen.member`: \"host.example.test\" is not a DID; it looks like did:plc:… or did:web:host.example",
+        ),
+        (
+            "\"relay\"",
+            "\"submissions\"",
+            "mta.toml:9: key `listen.trusted_networks`: only role relay uses it; role submissions asks for AUTH: remove the line\n\
+          mta.toml:10: key `listen.member`: only role relay uses it; role submissions asks for AUTH: remove the line",
+        ),
+        (
+            "http://127.0.0.1:3100",
+            "http://labeler.example",
+            "mta.toml:29: key `labeler.url`: http is for loopback only; use https",
+        ),
+        (
+            "http://127.0.0.1:3100",
+            "https://user:secret@labeler.example",
+            "mta.toml:29: key `labeler.url`: \"https://user:secret@labeler.example\" is not a URL, such as \"https://labeler.example\"",
+        ),
+        ("http://127.0.0.1:12582", "ftp://[::1]:12582/x", "mta.toml:34: key `identity.plc_url`: ftp is not supported; use https"),
+        (
+            "http://127.0.0.1:12582",
+            "127.0.0.1:12582",
+            "mta.toml:34: key `identity.plc_url`: \"127.0.0.1:12582\" is not a URL, such as \"https://labeler.example\"",
+        ),
+        (
+            "name = \"default\"",
+            "name = \"bulk\"",
+            "mta.toml:26: key `pool.name`: nothing sends by a pool \"bulk\" yet; the only one in use is \"default\"",
+        ),
+        (
+            "[[source]]\nname = \"ip-a\"\naddress = \"127.0.0.2\"\nehlo = \"a.relay.example.test\"\n[[pool]]\nname = \"default\"\nsources = [\"ip-a\"]\n",
+            "",
+            "mta.toml: key `source`: there is no [[source]] table; add one with the name, address and ehlo that mail leaves with",
+        ),
+    ];
+    for (from, to, says) in cases {
+        check_refused(from, to, says);
+    }
+}
+
+#[test]
+fn paths_are_relative_to_the_file_and_must_be_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("mta.toml");
+    let missing = Config::load(&file).unwrap_err().to_string();
+    assert!(missing.starts_with(&format!("{}: cannot be read", file.display())), "{missing}");
+
+    std::fs::write(&file, GOOD).unwrap();
+    std::fs::write(folder.path().join("cert.pem"), "").unwrap();
+    let missing = Config::load(&file).unwrap_err().to_string();
+    let key = folder.path().join("key.pem");
+    assert!(missing.starts_with(&format!("{}:13: key `tls.private_key`: {}", file.display(), key.display())), "{missing}");
+
+    std::fs::write(&key, "").unwrap();
+    let config = Config::load(&file).unwrap();
+    assert_eq!(config.data_dir, folder.path().join("data"));
+    assert_eq!(config.tls.unwrap().private_key, key);
+}

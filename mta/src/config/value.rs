@@ -1,0 +1,202 @@
+//! Values of settings that are more than a TOML type: durations, addresses, networks, roles.
+//!
+//! Each refuses with a sentence that shows what would be right.
+
+use std::{fmt, net::IpAddr, str::FromStr, time::Duration};
+
+use serde::{Deserialize, Deserializer, de::Error};
+
+/// A range of addresses in CIDR form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Network {
+    address: IpAddr,
+    prefix: u8,
+}
+
+impl Network {
+    /// Whether `address` lies in this network. An IPv4 address that came in over an IPv6 socket counts as IPv4.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        match (self.address, address.to_canonical()) {
+            (IpAddr::V4(net), IpAddr::V4(it)) => {
+                (net.to_bits() ^ it.to_bits()).checked_shr(32 - u32::from(self.prefix)).unwrap_or(0) == 0
+            }
+            (IpAddr::V6(net), IpAddr::V6(it)) => {
+                (net.to_bits() ^ it.to_bits()).checked_shr(128 - u32::from(self.prefix)).unwrap_or(0) == 0
+            }
+            _ => false,
+        }
+    }
+}
+
+impl FromStr for Network {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("\"{text}\" is not a network; write it as \"192.0.2.0/24\" or \"2001:db8::/32\"");
+        let (address, prefix) = match text.split_once('/') {
+            Some((address, prefix)) => (address, Some(prefix)),
+            None => (text, None),
+        };
+        let address: IpAddr = address.parse().map_err(|_| wrong())?;
+        let bits = if address.is_ipv4() { 32 } else { 128 };
+        let prefix = match prefix {
+            Some(prefix) => prefix.parse().ok().filter(|prefix| *prefix <= bits).ok_or_else(wrong)?,
+            None => bits,
+        };
+        let network = Network { address, prefix };
+        let first = network.first();
+        // 10.1.2.3/8 is more often a slip of the prefix than of the address: ask.
+        if first != address {
+            return Err(format!("\"{text}\" has bits set past its prefix; write \"{first}/{prefix}\" or \"{address}/{bits}\""));
+        }
+        Ok(network)
+    }
+}
+
+impl Network {
+    fn first(&self) -> IpAddr {
+        let host = |bits: u32| bits - u32::from(self.prefix);
+        match self.address {
+            IpAddr::V4(it) => (it.to_bits() & u32::MAX.checked_shl(host(32)).unwrap_or(0)).to_be_bytes().into(),
+            IpAddr::V6(it) => (it.to_bits() & u128::MAX.checked_shl(host(128)).unwrap_or(0)).to_be_bytes().into(),
+        }
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.prefix)
+    }
+}
+
+impl<'de> Deserialize<'de> for Network {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        String::deserialize(from)?.parse().map_err(D::Error::custom)
+    }
+}
+
+/// A set of words, each with its variant; anything else is refused by naming them all.
+macro_rules! words {
+    ($(#[$doc:meta])* pub enum $name:ident { $($(#[$vdoc:meta])* $variant:ident = $word:literal,)* } $(not yet: $($later:literal)*)?) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum $name { $($(#[$vdoc])* $variant,)* }
+
+        impl $name {
+            /// The word in the file.
+            pub fn as_str(self) -> &'static str {
+                match self { $($name::$variant => $word,)* }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+                let words: &[&str] = &[$($word),*];
+                match String::deserialize(from)?.as_str() {
+                    $($word => Ok($name::$variant),)*
+                    $($($later => Err(D::Error::custom(format!(
+                        "\"{}\" does not work yet; what works: {}", $later, words.join(", ")))),)*)?
+                    other => Err(D::Error::custom(format!("\"{}\" is not known; choose one of {}", other.escape_debug(), words.join(", ")))),
+                }
+            }
+        }
+    };
+}
+
+words! {
+    /// How sockets are driven.
+    pub enum Io {
+        /// io_uring where the kernel allows it, epoll elsewhere.
+        Auto = "auto",
+        /// io_uring, or refuse to start.
+        Uring = "uring",
+        /// epoll.
+        Epoll = "epoll",
+    }
+}
+
+words! {
+    /// What a listener is for.
+    pub enum Role {
+        /// STARTTLS, AUTH required (RFC 6409).
+        Submission = "submission",
+        /// Implicit TLS, AUTH required (RFC 8314).
+        Submissions = "submissions",
+        /// No AUTH, only from trusted networks, on behalf of one member.
+        Relay = "relay",
+    }
+    not yet: "inbound"
+}
+
+words! {
+    /// Who checks DNSSEC signatures.
+    pub enum Dnssec {
+        /// This daemon does.
+        Validate = "validate",
+        /// A validating resolver on loopback does, and says so in the AD bit.
+        TrustAd = "trust-ad",
+        /// Nobody.
+        Off = "off",
+    }
+}
+
+/// Reads "30s", "10m", "6h", "1h30m". Calendar units (days and longer) are refused: write hours.
+pub(super) fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(from)?;
+    let parsed = text.parse::<jiff::SignedDuration>().ok().and_then(|it| Duration::try_from(it).ok());
+    parsed.ok_or_else(|| {
+        D::Error::custom(format!("\"{}\" is not a duration; write it as \"30s\", \"10m\" or \"6h\"", text.escape_debug()))
+    })
+}
+
+/// Anything with an address in it; `shape` shows how to write one.
+fn address<'de, T: FromStr, D: Deserializer<'de>>(from: D, shape: &str) -> Result<T, D::Error> {
+    let text = String::deserialize(from)?;
+    text.parse().map_err(|_| D::Error::custom(format!("\"{}\" is not {shape}", text.escape_debug())))
+}
+
+/// An address with its port.
+pub(super) fn socket<'de, D: Deserializer<'de>>(from: D) -> Result<std::net::SocketAddr, D::Error> {
+    address(from, "an address with a port; write it as \"192.0.2.1:587\" or \"[2001:db8::1]:587\"")
+}
+
+/// A list of addresses with ports.
+pub(super) fn sockets<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<std::net::SocketAddr>>, D::Error> {
+    struct One(std::net::SocketAddr);
+    impl<'de> Deserialize<'de> for One {
+        fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+            socket(from).map(One)
+        }
+    }
+    Ok(Some(Vec::<One>::deserialize(from)?.into_iter().map(|it| it.0).collect()))
+}
+
+/// An address alone.
+pub(super) fn ip<'de, D: Deserializer<'de>>(from: D) -> Result<IpAddr, D::Error> {
+    address(from, "an address; write it as \"192.0.2.1\" or \"2001:db8::1\"")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_holds_its_own_addresses_and_no_others() {
+        let holds = |network: &str, address: &str| network.parse::<Network>().unwrap().contains(address.parse().unwrap());
+        assert!(holds("127.0.0.0/8", "127.9.9.9"));
+        assert!(holds("127.0.0.0/8", "::ffff:127.0.0.1"));
+        assert!(!holds("127.0.0.0/8", "128.0.0.1"));
+        assert!(holds("0.0.0.0/0", "203.0.113.7"));
+        assert!(!holds("0.0.0.0/0", "2001:db8::1"));
+        assert!(holds("192.0.2.1", "192.0.2.1"));
+        assert!(!holds("192.0.2.1", "192.0.2.2"));
+        assert!(holds("2001:db8::/32", "2001:db8:ffff::1"));
+        assert!(holds("::/0", "2001:db8::1"));
+    }
+}

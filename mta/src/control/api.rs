@@ -1,0 +1,300 @@
+//! What the operator's command and the daemon say to each other: JSON over HTTP on `data_dir/admin.sock`.
+//!
+//! | request | body or query | answer |
+//! |---|---|---|
+//! | `GET /v1/status` | | [`Status`] |
+//! | `POST /v1/members` | [`AddMember`] | [`Enrolled`] |
+//! | `GET /v1/members` | | [`Member`]s |
+//! | `GET /v1/members/{member}` | | [`Member`] |
+//! | `POST /v1/members/{member}/suspend`, `…/resume` | | [`Member`] |
+//! | `DELETE /v1/members/{member}` | | [`Member`], as it was |
+//! | `POST /v1/keys` | [`ImportKey`] | [`Key`] |
+//! | `GET /v1/keys` | | [`Key`]s |
+//! | `POST /v1/keys/rotate` | [`RotateKeys`] | [`Key`]s, the new ones |
+//! | `DELETE /v1/keys` | [`RemoveKeys`] as query | [`Key`]s, those removed |
+//! | `GET /v1/queue` | [`QueueFilter`] as query | [`QueuePage`] |
+//! | `GET /v1/queue/{id}` | | [`QueuedMessage`] |
+//!
+//! `{member}` is a DID or a sending domain. What goes wrong is a [`Trouble`] with a status that fits.
+//! Times are RFC 3339 in UTC.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// The version that the paths begin with.
+pub const VERSION: &str = "/v1";
+
+/// Rows in one page of a list, at most and by default.
+pub const PAGE_MAX: usize = 1000;
+
+/// Enrol a member, or give an enrolled one another domain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AddMember {
+    /// The member's DID.
+    pub did: String,
+    /// A domain that it sends from.
+    pub domain: String,
+    /// What mail of this credential is unless it says otherwise: the first counts. Empty: transactional.
+    #[serde(default)]
+    pub class: Vec<String>,
+}
+
+/// A new credential. The password is told here and never again.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Enrolled {
+    /// The member's DID.
+    pub did: String,
+    /// The domain that the credential may send from.
+    pub domain: String,
+    /// For AUTH.
+    pub username: String,
+    /// For AUTH.
+    pub password: String,
+    /// Ready to paste as PDS_EMAIL_SMTP_URL.
+    pub smtp_url: String,
+    /// What to publish.
+    pub dns_records: Vec<DnsRecord>,
+}
+
+impl fmt::Debug for Enrolled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Enrolled").field("did", &self.did).field("domain", &self.domain).finish_non_exhaustive()
+    }
+}
+
+/// A DNS record to publish.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DnsRecord {
+    /// Its full name.
+    pub name: String,
+    /// TXT, CNAME, …
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Its text.
+    pub value: String,
+}
+
+/// An enrolled member.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// Its DID.
+    pub did: String,
+    /// The domains it sends from.
+    pub domains: Vec<String>,
+    /// Whether the operator has suspended it.
+    pub suspended: bool,
+    /// The labels that are in force.
+    pub labels: Vec<String>,
+    /// Whether its mail is accepted now.
+    pub admitted: bool,
+    /// If not: why.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reason: Option<String>,
+}
+
+/// Bring an own key.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImportKey {
+    /// The signing domain.
+    pub domain: String,
+    /// The selector.
+    pub selector: String,
+    /// PKCS #8 (RSA or Ed25519) or PKCS #1, as PEM.
+    pub pem: String,
+}
+
+impl fmt::Debug for ImportKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ImportKey").field("domain", &self.domain).field("selector", &self.selector).finish_non_exhaustive()
+    }
+}
+
+/// Make new keys for a domain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RotateKeys {
+    /// The signing domain.
+    pub domain: String,
+}
+
+/// Which keys of a domain to remove; exactly one way of naming them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RemoveKeys {
+    /// The signing domain.
+    pub domain: String,
+    /// The one with this selector.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub selector: Option<String>,
+    /// Those of this algorithm: rsa or ed25519.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub algorithm: Option<String>,
+    /// All of them.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub all: bool,
+}
+
+/// A DKIM key, without its private part.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Key {
+    /// The signing domain.
+    pub domain: String,
+    /// The selector.
+    pub selector: String,
+    /// rsa or ed25519.
+    pub algorithm: String,
+    /// Of the public key.
+    pub bits: usize,
+    /// What to publish for it.
+    pub dns_record: DnsRecord,
+}
+
+/// Which deliveries to list.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QueueFilter {
+    /// Those to this recipient domain.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub site: Option<String>,
+    /// Those of this member: DID or sending domain.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub member: Option<String>,
+    /// Rows wanted, at most [`PAGE_MAX`].
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub limit: Option<usize>,
+}
+
+/// Part of the queue.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueuePage {
+    /// The rows, by id.
+    pub deliveries: Vec<QueuedDelivery>,
+    /// Whether there are more than were listed.
+    pub more: bool,
+}
+
+/// One message to one recipient domain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueuedDelivery {
+    /// The queue id.
+    pub id: String,
+    /// The recipient domain.
+    pub domain: String,
+    /// The member's DID; none when it is no longer one, and for our own notices.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub member: Option<String>,
+    /// otp, transactional or notice.
+    pub class: String,
+    /// Recipients still open.
+    pub recipients: u32,
+    /// Attempts made.
+    pub attempts: u32,
+    /// When it is due next.
+    pub due_at: String,
+    /// The last reply or trouble.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub last: Option<String>,
+}
+
+/// One message with what became of each recipient. Neither subject nor body: a one-time code often stands there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueuedMessage {
+    /// The queue id.
+    pub id: String,
+    /// The reverse-path; empty for a DSN.
+    pub reverse_path: String,
+    /// Octets of the message as it will be sent.
+    pub bytes: u64,
+    /// The member's DID; none when it is no longer one, and for our own notices.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub member: Option<String>,
+    /// otp, transactional or notice.
+    pub class: String,
+    /// When it was accepted.
+    pub accepted_at: String,
+    /// When what is still open is given up.
+    pub expires_at: String,
+    /// Why it was set aside, if it was: it is damaged, and not tried any more.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub set_aside: Option<String>,
+    /// Its deliveries that are not settled.
+    pub deliveries: Vec<QueuedDelivery>,
+    /// Its recipients.
+    pub recipients: Vec<QueuedRecipient>,
+}
+
+/// What became of one recipient.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueuedRecipient {
+    /// The forward-path.
+    pub address: String,
+    /// open, delivered, failed or expired.
+    pub fate: String,
+    /// The last reply or trouble.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub last: Option<String>,
+}
+
+/// How the daemon is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Of the program.
+    pub version: String,
+    /// The name in the greeting.
+    pub hostname: String,
+    /// The back end in use: uring or epoll.
+    pub io: String,
+    /// Members enrolled.
+    pub members: u64,
+    /// Members whose mail is accepted now.
+    pub members_admitted: u64,
+    /// Messages in the queue.
+    pub messages: u64,
+    /// Deliveries in the queue.
+    pub deliveries: u64,
+    /// The labeler; none when labels are not consulted.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub labeler: Option<LabelerStatus>,
+}
+
+/// How the labeler is, seen from here.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LabelerStatus {
+    /// Its DID.
+    pub did: String,
+    /// The last poll that went well.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub polled_at: Option<String>,
+    /// Whether that is longer ago than `stale_after`.
+    pub stale: bool,
+    /// What went wrong since.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub trouble: Option<String>,
+}
+
+/// Why a request was not done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trouble {
+    /// What to do about it is in the words.
+    pub error: String,
+}
+
+/// The same inside the daemon; its variant chooses the HTTP status.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// 400: the request makes no sense.
+    #[error("{0}")]
+    Wrong(String),
+    /// 404: there is no such thing.
+    #[error("{0}")]
+    Unknown(String),
+    /// 409: it is there already, or in the way.
+    #[error("{0}")]
+    Conflict(String),
+    /// 503: our side cannot do it now.
+    #[error("{0}")]
+    Unable(String),
+}

@@ -1,0 +1,86 @@
+//! HTTP on this side of the wire: an accept loop with limits, for the admin socket and the admin port.
+//!
+//! Limits: [`CONNECTIONS_MAX`] connections (later ones wait to be accepted), [`HEAD_WAIT`] for a request's head,
+//! [`ANSWER_WAIT`] for its answer, [`BODY_BYTES_MAX`] for its body.
+
+use std::{convert::Infallible, future::Future, io, sync::Arc, time::Duration};
+
+use axum::{Router, body::Body, http::StatusCode, response::IntoResponse};
+use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, UnixListener},
+    sync::Semaphore,
+    time::timeout,
+};
+
+/// Connections served at the same time by one listener.
+pub(super) const CONNECTIONS_MAX: usize = 64;
+/// How long a request's head may take, and a kept connection be idle.
+pub(super) const HEAD_WAIT: Duration = Duration::from_secs(30);
+/// How long a request may take to be answered, its body included.
+pub(super) const ANSWER_WAIT: Duration = Duration::from_secs(30);
+/// The largest request body: a private key as PEM is 2 KiB.
+pub(super) const BODY_BYTES_MAX: usize = 64 << 10;
+
+/// What can be accepted from.
+pub(super) trait Listen {
+    /// An accepted connection.
+    type Connection: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+    fn next(&mut self) -> impl Future<Output = io::Result<Self::Connection>> + Send;
+}
+
+impl Listen for TcpListener {
+    type Connection = tokio::net::TcpStream;
+    async fn next(&mut self) -> io::Result<Self::Connection> {
+        self.accept().await.map(|(connection, _)| connection)
+    }
+}
+
+impl Listen for UnixListener {
+    type Connection = tokio::net::UnixStream;
+    async fn next(&mut self) -> io::Result<Self::Connection> {
+        self.accept().await.map(|(connection, _)| connection)
+    }
+}
+
+/// Serves until dropped. Requests in progress then go on to their own limits.
+pub(super) async fn serve(mut listener: impl Listen, router: Router) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let router = TowerToHyperService::new(router.layer(axum::extract::DefaultBodyLimit::max(BODY_BYTES_MAX)));
+    loop {
+        let Ok(place) = places.clone().acquire_owned().await else { return };
+        let connection = match listener.next().await {
+            Ok(connection) => connection,
+            Err(error) => {
+                // Mostly EMFILE: descriptors come back when sessions end.
+                tracing::warn!(%error, "the admin listener cannot accept");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                continue;
+            }
+        };
+        let router = router.clone();
+        tokio::spawn(async move {
+            let _place = place;
+            let service = service_fn(move |request| answer(router.clone(), request));
+            let mut server = http1::Builder::new();
+            server.timer(TokioTimer::new()).header_read_timeout(HEAD_WAIT).max_buf_size(BODY_BYTES_MAX);
+            if let Err(error) = server.serve_connection(TokioIo::new(connection), service).await {
+                tracing::debug!(%error, "an admin connection ended early");
+            }
+        });
+    }
+}
+
+async fn answer(router: TowerToHyperService<Router>, request: Request<Incoming>) -> Result<axum::response::Response, Infallible> {
+    use hyper::service::Service as _;
+    match timeout(ANSWER_WAIT, router.call(request)).await {
+        Ok(Ok(response)) => Ok(response.map(Body::new)),
+        Ok(Err(never)) => match never {},
+        Err(_) => Ok((StatusCode::GATEWAY_TIMEOUT, "took too long\n").into_response()),
+    }
+}

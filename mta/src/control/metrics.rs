@@ -1,0 +1,69 @@
+//! The metrics: their names, what they mean, and how they are shown.
+//!
+//! Count on the control thread directly; a ring thread keeps plain counters and adds them up here in batches.
+
+use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+
+/// Messages that got their 250.
+pub const ACCEPTED: &str = "mta_accepted_total";
+/// Transactions and sessions that were refused, by the enhanced status of the reply: `status`.
+pub const REFUSED: &str = "mta_refused_total";
+/// Recipients delivered.
+pub const DELIVERED: &str = "mta_delivered_total";
+/// Attempts deferred, by `scope`: recipient, message, host, site, source.
+pub const DEFERRED: &str = "mta_deferred_total";
+/// Recipients given up.
+pub const FAILED: &str = "mta_failed_total";
+/// Deliveries whose time ran out.
+pub const EXPIRED: &str = "mta_expired_total";
+/// Sessions open with clients.
+pub const SESSIONS: &str = "mta_sessions";
+/// Messages in the queue.
+pub const QUEUED: &str = "mta_queue_messages";
+/// Time of a commit of the queue.
+pub const COMMIT_SECONDS: &str = "mta_commit_seconds";
+/// Requests in a commit of the queue: messages, settlements, rows of others.
+pub const COMMIT_REQUESTS: &str = "mta_commit_requests";
+/// Time from the end of data to the 250.
+pub const ACCEPT_SECONDS: &str = "mta_accept_seconds";
+/// Messages that went out without the member's signature, because `signing.required` is false.
+pub const UNSIGNED: &str = "mta_unsigned_total";
+/// Polls of the labeler that failed.
+pub const LABEL_POLLS_FAILED: &str = "mta_label_polls_failed_total";
+/// Labels that were not believed, by `reason`.
+pub const LABELS_REFUSED: &str = "mta_labels_refused_total";
+/// When the labeler was last polled with success, in Unix time.
+pub const LABELS_POLLED_AT: &str = "mta_labels_polled_timestamp_seconds";
+
+/// From a fast disk's sync to a disk in trouble.
+const SECONDS: [f64; 12] = [0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 2.0, 10.0];
+const BATCH: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 256.0, 1024.0];
+
+/// Makes this process's recorder and describes every metric. Once per process; a second call is an error.
+pub fn install() -> Result<PrometheusHandle, BuildError> {
+    let builder = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &SECONDS)?
+        .set_buckets_for_metric(Matcher::Full(COMMIT_REQUESTS.into()), &BATCH)?;
+    let handle = builder.install_recorder()?;
+    describe();
+    Ok(handle)
+}
+
+fn describe() {
+    describe_counter!(ACCEPTED, "Messages that got their 250.");
+    describe_counter!(REFUSED, "Transactions and sessions refused, by enhanced status.");
+    describe_counter!(DELIVERED, "Recipients delivered.");
+    describe_counter!(DEFERRED, "Attempts deferred, by the widest thing the reply speaks of.");
+    describe_counter!(FAILED, "Recipients given up.");
+    describe_counter!(EXPIRED, "Deliveries whose time ran out.");
+    describe_gauge!(SESSIONS, "Sessions open with clients.");
+    describe_gauge!(QUEUED, "Messages in the queue.");
+    describe_histogram!(COMMIT_SECONDS, Unit::Seconds, "Time of a commit of the queue.");
+    describe_histogram!(COMMIT_REQUESTS, "Requests in a commit of the queue: messages, settlements, rows of others.");
+    describe_histogram!(ACCEPT_SECONDS, Unit::Seconds, "Time from the end of data to the 250.");
+    describe_counter!(UNSIGNED, "Messages sent without the member's signature.");
+    describe_counter!(LABEL_POLLS_FAILED, "Polls of the labeler that failed.");
+    describe_counter!(LABELS_REFUSED, "Labels not believed, by reason.");
+    describe_gauge!(LABELS_POLLED_AT, Unit::Seconds, "When the labeler was last polled with success, in Unix time.");
+}

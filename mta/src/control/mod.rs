@@ -1,0 +1,25 @@
+//! The control thread: everything that speaks HTTP.
+//!
+//! Ordinary tokio. Mail never waits for it: what it provides is read from snapshots that it publishes.
+//!
+//! - [`admin`]: the operator's socket and the admin port.
+//! - [`api`]: what is said there.
+//! - [`daemon`]: members and keys, and the snapshots that other threads read of them.
+//! - [`fetch`]: what is asked of others.
+//! - [`labels`]: who vouches for our members.
+//! - [`metrics`]: what is counted.
+//! - [`run`]: the thread itself.
+
+pub mod admin;
+pub mod api;
+pub mod daemon;
+pub mod fetch;
+mod http;
+pub mod labels;
+pub mod metrics;
+mod operations;
+mod page;
+pub mod run;
+mod views;
+
+pub use run::{Control, start};

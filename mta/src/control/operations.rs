@@ -1,0 +1,415 @@
+//! The operator's wishes, done: members, credentials, keys, and a look at the queue.
+//!
+//! Rows are written by the queue's writer and the call returns after the commit. Then the snapshots that other threads
+//! read are replaced ([`Daemon`]).
+//!
+//! A key's file is written before the row that needs it: a crash between the two leaves a key that the next
+//! enrolment of that domain finds and uses.
+
+use scheduler::QueueId;
+use smtp::address::canonical_domain;
+
+use super::{
+    admin::Operations,
+    api::{
+        AddMember, Enrolled, ImportKey, Key, LabelerStatus, Member, PAGE_MAX, QueueFilter, QueuePage, QueuedMessage, Refusal,
+        RemoveKeys, Status,
+    },
+    daemon::Daemon,
+    views::{time, view_delivery, view_key, view_message},
+};
+use crate::{
+    config::Role,
+    policy::{
+        self, Class, Credential, Directory, admit,
+        members::{self, is_did},
+    },
+    queue::{Filter, Page, QueueError, Table},
+    sign::{
+        SigningKey,
+        key::{check_domain, check_selector},
+        store::StoreError,
+    },
+};
+
+/// Credentials of one domain. Each one more is compared with a password that fits none.
+const CREDENTIALS_MAX: usize = 16;
+/// What a suspended member is told.
+const SUSPENDED: &str = "suspended by the operator";
+/// The row of `members` and of `credentials` that holds the next number: no number is given twice.
+pub(super) const NEXT_ID: &[u8] = b"next_id";
+/// Pages of the queue that one question may look through.
+const PAGES_MAX: usize = 100;
+
+impl Operations for Daemon {
+    async fn add_member(&self, new: AddMember) -> Result<Enrolled, Refusal> {
+        if !is_did(&new.did) {
+            return Err(Refusal::Wrong(format!("{:?} is not a DID; it looks like did:plc:… or did:web:host.example", new.did)));
+        }
+        let domain = domain(&new.domain)?;
+        let classes = new.class.iter().map(|class| class.parse()).collect::<Result<Vec<Class>, _>>().map_err(Refusal::Wrong)?;
+        let class = classes.first().copied().unwrap_or(Class::Transactional);
+
+        let _change = self.changing.lock().await;
+        let known = self.directory.load().member_by_did(&new.did).map(|member| policy::Member::clone(member));
+        {
+            let rows = self.rows();
+            let mut others = rows.members.values().filter(|other| known.as_ref().is_none_or(|known| known.id != other.id));
+            if let Some(owner) = others.find(|other| other.domains.contains(&domain)) {
+                return Err(Refusal::Conflict(format!("{domain} belongs to {}; remove that member first", owner.did)));
+            }
+            if rows.credentials.values().filter(|held| held.domain == domain).count() >= CREDENTIALS_MAX {
+                return Err(Refusal::Conflict(format!(
+                    "{domain} has {CREDENTIALS_MAX} credentials already; remove the member and enrol it anew"
+                )));
+            }
+        }
+
+        let keys = blocking(self, {
+            let domain = domain.clone();
+            move |daemon| {
+                if daemon.store.selectors(&domain)?.iter().all(|selector| daemon.is_coop_key(&domain, selector)) {
+                    daemon.store.rotate(&domain, daemon.now())?;
+                }
+                daemon.load_keys()?;
+                Ok(daemon.keys.load().member(&domain).to_vec())
+            }
+        })
+        .await?
+        .map_err(refuse_store)?;
+
+        let secret = members::new_secret(&self.parts.dice);
+        let mut member =
+            known.unwrap_or(policy::Member { id: 0, did: new.did, handle: None, suspended: None, domains: Vec::new() });
+        if !member.domains.contains(&domain) {
+            member.domains.push(domain.clone());
+        }
+        let credential = Credential { id: 0, member: 0, domain: domain.clone(), class, hash: self.secrets.hash(secret.expose()) };
+        let (member, credential) = self.write_enrolment(member, credential).await?;
+
+        let did = member.did.clone();
+        {
+            let mut rows = self.rows();
+            rows.members.insert(member.id, member);
+            rows.credentials.insert(credential.id, credential);
+            self.rebuild(&rows);
+        }
+        self.wake.notify_one();
+        let sources: Vec<_> = self.config.load().default_pool().iter().map(|source| source.address).collect();
+        let records = policy::dns_records(&domain, &did, &keys, &sources).map_err(|error| Refusal::Unable(error.to_string()))?;
+        Ok(Enrolled {
+            username: domain.clone(),
+            smtp_url: self.smtp_url(&domain, secret.expose()),
+            password: secret.expose().to_owned(),
+            dns_records: records.into_iter().map(Into::into).collect(),
+            did,
+            domain,
+        })
+    }
+
+    async fn members(&self) -> Result<Vec<Member>, Refusal> {
+        let directory = self.directory.load_full();
+        let rows: Vec<_> = self.rows().members.values().cloned().collect();
+        Ok(rows.iter().map(|member| self.view(&directory, member)).collect())
+    }
+
+    async fn member(&self, member: &str) -> Result<Member, Refusal> {
+        let member = self.find(member)?;
+        Ok(self.view(&self.directory.load_full(), &member))
+    }
+
+    async fn suspend(&self, member: &str, suspended: bool) -> Result<Member, Refusal> {
+        let _change = self.changing.lock().await;
+        let mut member = self.find(member)?;
+        member.suspended = suspended.then(|| SUSPENDED.to_owned());
+        let row = member.encode().map_err(unable)?;
+        let id = member.id;
+        self.parts
+            .queue
+            .transact(move |txn, tables| Ok(tables.members.put(txn, &id.to_be_bytes(), &row)?))
+            .await
+            .map_err(unable)?;
+        let mut rows = self.rows();
+        rows.members.insert(id, member.clone());
+        self.rebuild(&rows);
+        drop(rows);
+        Ok(self.view(&self.directory.load_full(), &member))
+    }
+
+    async fn remove_member(&self, member: &str) -> Result<Member, Refusal> {
+        let _change = self.changing.lock().await;
+        let member = self.find(member)?;
+        let view = self.view(&self.directory.load_full(), &member);
+        let held: Vec<u32> = self.rows().credentials.values().filter(|it| it.member == member.id).map(|it| it.id).collect();
+        let (id, did, gone) = (member.id, member.did.clone(), held.clone());
+        let work = self.parts.queue.transact(move |txn, tables| {
+            tables.members.delete(txn, &id.to_be_bytes())?;
+            tables.labels.delete(txn, did.as_bytes())?;
+            for credential in gone {
+                tables.credentials.delete(txn, &credential.to_be_bytes())?;
+            }
+            Ok(())
+        });
+        work.await.map_err(unable)?;
+        {
+            let mut rows = self.rows();
+            rows.members.remove(&id);
+            held.iter().for_each(|credential| drop(rows.credentials.remove(credential)));
+            self.rebuild(&rows);
+        }
+        // Keys last: a message on its way to the signers still finds them, and files left by a crash do no harm.
+        blocking(self, move |daemon| {
+            for domain in &member.domains {
+                for selector in daemon.store.selectors(domain)? {
+                    if !daemon.is_coop_key(domain, &selector) {
+                        daemon.store.remove(domain, &selector)?;
+                    }
+                }
+            }
+            Ok(())
+        })
+        .await?
+        .map_err(refuse_store)?;
+        self.handle_keys_changed().await?;
+        Ok(view)
+    }
+
+    async fn import_key(&self, new: ImportKey) -> Result<Key, Refusal> {
+        let domain = self.signing_domain(&new.domain)?;
+        check_selector(&new.selector).map_err(|error| Refusal::Wrong(error.to_string()))?;
+        let _change = self.changing.lock().await;
+        let added = blocking(self, move |daemon| {
+            let key = SigningKey::from_pem(&domain, &new.selector, new.pem.as_bytes())?;
+            daemon.store.add(&key)?;
+            Ok(key)
+        });
+        let key = added.await?.map_err(refuse_store)?;
+        self.handle_keys_changed().await?;
+        view_key(&key)
+    }
+
+    async fn keys(&self) -> Result<Vec<Key>, Refusal> {
+        let (keys, troubles) = blocking(self, |daemon| daemon.store.load_all()).await?.map_err(refuse_store)?;
+        for trouble in troubles {
+            tracing::error!(%trouble, "a key is left out");
+        }
+        keys.iter().map(view_key).collect()
+    }
+
+    async fn rotate_keys(&self, domain: &str) -> Result<Vec<Key>, Refusal> {
+        let domain = self.signing_domain(domain)?;
+        let _change = self.changing.lock().await;
+        let pair = blocking(self, move |daemon| daemon.store.rotate(&domain, daemon.now())).await?.map_err(refuse_store)?;
+        self.handle_keys_changed().await?;
+        pair.iter().map(view_key).collect()
+    }
+
+    async fn remove_keys(&self, which: RemoveKeys) -> Result<Vec<Key>, Refusal> {
+        let domain = domain(&which.domain)?;
+        let _change = self.changing.lock().await;
+        let removed = blocking(self, move |daemon| {
+            let mut removed = Vec::new();
+            for selector in daemon.store.selectors(&domain)? {
+                if which.selector.as_ref().is_some_and(|wanted| *wanted != selector) {
+                    continue;
+                }
+                let key = daemon.store.load(&domain, &selector)?;
+                if which.algorithm.as_ref().is_some_and(|wanted| *wanted != key.algorithm().to_string()) {
+                    continue;
+                }
+                daemon.store.remove(&domain, &selector)?;
+                removed.push(key);
+            }
+            Ok(removed)
+        });
+        let removed = removed.await?.map_err(refuse_store)?;
+        if removed.is_empty() {
+            return Err(Refusal::Unknown("there is no such key; `tradewind key list` shows them all".to_owned()));
+        }
+        self.handle_keys_changed().await?;
+        removed.iter().map(view_key).collect()
+    }
+
+    async fn queue(&self, filter: QueueFilter) -> Result<QueuePage, Refusal> {
+        let member = filter.member.as_deref().map(|member| self.find(member)).transpose()?.map(|member| member.id);
+        let domain = filter.site.as_deref().map(canonical_domain).transpose();
+        let domain = domain.map_err(|error| Refusal::Wrong(format!("--site: {error}")))?.map(|domain| domain.into_owned());
+        let limit = filter.limit.unwrap_or(PAGE_MAX);
+        let read = blocking(self, move |daemon| daemon.pages(&Filter { domain, member }, limit)).await?;
+        let page = read.map_err(unable)?;
+        let directory = self.directory.load();
+        let deliveries = page.entries.iter().map(|summary| view_delivery(&directory, summary)).collect();
+        Ok(QueuePage { deliveries, more: page.next.is_some() })
+    }
+
+    async fn queued(&self, id: &str) -> Result<QueuedMessage, Refusal> {
+        let parsed: QueueId =
+            id.parse().map_err(|_| Refusal::Wrong(format!("{id:?} is not a queue id; `tradewind queue list` shows them")))?;
+        let shown = blocking(self, move |daemon| daemon.parts.reader.show(parsed)).await?.map_err(unable)?;
+        let shown = shown.ok_or_else(|| Refusal::Unknown(format!("{id} is not in the queue (any more)")))?;
+        Ok(view_message(&self.directory.load(), &shown))
+    }
+
+    async fn status(&self) -> Result<Status, Refusal> {
+        let counts = blocking(self, |daemon| daemon.parts.reader.counts()).await?.map_err(unable)?;
+        let members = Operations::members(self).await?;
+        let config = self.config.load();
+        let poll = self.poll.load().load_full();
+        let labeler = config.labeler.as_ref().map(|labeler| LabelerStatus {
+            did: labeler.did.clone(),
+            polled_at: poll.polled_at.map(time),
+            stale: poll.polled_at.is_none_or(|at| self.now().duration_since(at).is_ok_and(|age| age > labeler.stale_after)),
+            trouble: poll.trouble.clone(),
+        });
+        Ok(Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            hostname: config.hostname.clone(),
+            io: self.parts.io.clone(),
+            members: members.len() as u64,
+            members_admitted: members.iter().filter(|member| member.admitted).count() as u64,
+            messages: counts.messages,
+            deliveries: counts.deliveries,
+            labeler,
+        })
+    }
+}
+
+impl Daemon {
+    fn view(&self, directory: &Directory, member: &policy::Member) -> Member {
+        let now = self.now();
+        let verdict = admit::on_behalf_of(directory, &member.did).and_then(|sender| admit::may_send(directory, &sender, now));
+        Member {
+            did: member.did.clone(),
+            domains: member.domains.clone(),
+            suspended: member.suspended.is_some(),
+            labels: directory.standing().labels(&member.did, now).map(str::to_owned).collect(),
+            admitted: verdict.is_ok(),
+            reason: verdict.err().map(|reply| reply.to_string()),
+        }
+    }
+
+    /// The member with this DID, or that sends from this domain.
+    fn find(&self, name: &str) -> Result<policy::Member, Refusal> {
+        if let Some(member) = self.directory.load().member_by_did(name) {
+            return Ok(policy::Member::clone(member));
+        }
+        let unknown = || Refusal::Unknown(format!("{name} is no member; `tradewind member list` shows them all"));
+        if is_did(name) {
+            return Err(unknown());
+        }
+        let domain = canonical_domain(name).map_err(|_| Refusal::Wrong(format!("{name:?} is neither a DID nor a domain")))?;
+        let rows = self.rows();
+        let found = rows.members.values().find(|member| member.domains.iter().any(|own| *own == *domain));
+        found.cloned().ok_or_else(unknown)
+    }
+
+    /// Where a member's software connects.
+    fn smtp_url(&self, domain: &str, secret: &str) -> String {
+        let config = self.config.load();
+        let port = |role: Role| config.listen.iter().find(|listen| listen.role == role).map(|listen| listen.address.port());
+        let (scheme, port) = match (port(Role::Submission), port(Role::Submissions)) {
+            (Some(port), _) => ("smtp", port),
+            (None, Some(port)) => ("smtps", port),
+            (None, None) => ("smtp", 587),
+        };
+        format!("{scheme}://{domain}:{secret}@{host}:{port}", host = config.hostname)
+    }
+
+    /// A domain that keys may be made for: a member's, or the co-op's own.
+    fn signing_domain(&self, name: &str) -> Result<String, Refusal> {
+        let domain = domain(name)?;
+        let coop = self.config.load().signing.domain.as_deref() == Some(&domain);
+        if coop || self.rows().members.values().any(|member| member.domains.contains(&domain)) {
+            return Ok(domain);
+        }
+        Err(Refusal::Unknown(format!("no member sends from {domain}; enrol it first with `tradewind member add`")))
+    }
+
+    /// After a change of key files: signers and admission see it.
+    async fn handle_keys_changed(&self) -> Result<(), Refusal> {
+        blocking(self, |daemon| daemon.load_keys()).await?.map_err(refuse_store)?;
+        self.rebuild(&self.rows());
+        Ok(())
+    }
+
+    fn is_coop_key(&self, domain: &str, selector: &str) -> bool {
+        let signing = &self.config.load().signing;
+        signing.domain.as_deref() == Some(domain) && signing.selector == selector
+    }
+
+    /// Both rows in one transaction, with the numbers that it gives them.
+    async fn write_enrolment(
+        &self,
+        mut member: policy::Member,
+        mut credential: Credential,
+    ) -> Result<(policy::Member, Credential), Refusal> {
+        let work = self.parts.queue.transact(move |txn, tables| {
+            if member.id == 0 {
+                member.id = next_id(tables.members, txn)?;
+            }
+            credential.member = member.id;
+            credential.id = next_id(tables.credentials, txn)?;
+            let row = |row: Result<Vec<u8>, members::RowError>| row.map_err(|_| QueueError::Invalid("a row cannot be written"));
+            tables.members.put(txn, &member.id.to_be_bytes(), &row(member.encode())?)?;
+            tables.credentials.put(txn, &credential.id.to_be_bytes(), &row(credential.encode())?)?;
+            Ok((member, credential))
+        });
+        work.await.map_err(unable)
+    }
+
+    /// As many pages as it takes to fill one: a filter may match little in each.
+    fn pages(&self, filter: &Filter, limit: usize) -> Result<Page, QueueError> {
+        let mut found = Page::default();
+        for _ in 0..PAGES_MAX {
+            let page = self.parts.reader.list(filter, found.next.as_deref(), limit - found.entries.len())?;
+            found.entries.extend(page.entries);
+            found.next = page.next;
+            if found.next.is_none() || found.entries.len() >= limit {
+                break;
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Key files and pages of the queue are read beside the control thread's own work, which serves others meanwhile.
+async fn blocking<R: Send + 'static>(daemon: &Daemon, work: impl FnOnce(&Daemon) -> R + Send + 'static) -> Result<R, Refusal> {
+    let daemon = daemon.clone();
+    tokio::task::spawn_blocking(move || work(&daemon)).await.map_err(unable)
+}
+
+fn next_id(table: Table, txn: &mut heed::RwTxn<'_>) -> Result<u32, QueueError> {
+    let row = table.get(txn, NEXT_ID)?.map(<[u8; 4]>::try_from);
+    let id = match row {
+        None => 1,
+        Some(Ok(row)) => u32::from_be_bytes(row),
+        Some(Err(_)) => return Err(QueueError::Invalid("the row next_id is damaged")),
+    };
+    let next = id.checked_add(1).ok_or(QueueError::Invalid("all numbers are given"))?;
+    table.put(txn, NEXT_ID, &next.to_be_bytes())?;
+    Ok(id)
+}
+
+fn domain(name: &str) -> Result<String, Refusal> {
+    let wrong = |why: String| Refusal::Wrong(format!("{name:?} is not a domain that mail is sent from: {why}"));
+    let domain = canonical_domain(name).map_err(|error| wrong(error.to_string()))?.into_owned();
+    check_domain(&domain).map_err(|error| wrong(error.to_string()))?;
+    Ok(domain)
+}
+
+fn unable(error: impl std::fmt::Display) -> Refusal {
+    Refusal::Unable(error.to_string())
+}
+
+fn refuse_store(error: StoreError) -> Refusal {
+    match &error {
+        StoreError::Given(_) => Refusal::Wrong(error.to_string()),
+        StoreError::Exists(_) | StoreError::TooMany(_) => Refusal::Conflict(error.to_string()),
+        StoreError::Missing(_) => Refusal::Unknown(error.to_string()),
+        StoreError::Io(..) | StoreError::Key(..) => Refusal::Unable(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+#[path = "operations_tests.rs"]
+mod tests;

@@ -1,0 +1,282 @@
+//! The operator's wishes against a real queue and real key files in a folder of their own.
+
+use std::{collections::HashSet, path::Path, sync::Arc, thread::JoinHandle, time::Duration};
+
+use host::{Clock, Dice};
+use scheduler::Lane;
+use smtp::address::{Mailbox, ReversePath};
+
+use super::*;
+use crate::{
+    config::Config,
+    control::{daemon::Parts, labels::Desk},
+    policy::{Label, Standing},
+    queue::{NewMessage, NewRecipient, Options, Queue, Writer},
+    sign::Algorithm,
+};
+
+const DID: &str = "did:plc:ewvi7nxzyoun6zhxrhs64oiz";
+const DOMAIN: &str = "host.example.test";
+
+struct World {
+    daemon: Daemon,
+    queue: Queue,
+    writer: JoinHandle<()>,
+}
+
+impl World {
+    fn start(folder: &Path) -> World {
+        World::with(folder, "")
+    }
+
+    /// `more` is added to a minimal configuration.
+    fn with(folder: &Path, more: &str) -> World {
+        let text = format!(
+            "hostname = \"relay.example.test\"\ndata_dir = \"{}\"\n\
+             [[listen]]\naddress = \"127.0.0.1:2587\"\nrole = \"submission\"\n[tls]\ncertificate = \"c\"\nprivate_key = \"k\"\n\
+             [[source]]\nname = \"a\"\naddress = \"192.0.2.7\"\nehlo = \"a.example.test\"\n\
+             [signing]\ndomain = \"relay.example.test\"\n{more}",
+            folder.display()
+        );
+        let config = Arc::new(Config::parse(Path::new("test"), &text).unwrap());
+        let (notes, _) = tokio::sync::mpsc::channel(64);
+        let options = Options { map_bytes: 64 << 20, segment_bytes: 1 << 20, free_bytes_floor: 0, ..Options::default() };
+        let (writer, queue, reader, _) = Writer::open(folder, Clock::system(), options, notes).unwrap();
+        let writer = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(writer.run()).unwrap();
+        });
+        let parts =
+            Parts { config, queue: queue.clone(), reader, clock: Clock::system(), dice: Dice::seeded(7), io: "epoll".into() };
+        World { daemon: Daemon::open(parts).unwrap(), queue, writer }
+    }
+
+    async fn stop(self) {
+        self.queue.stop().await;
+        drop((self.daemon, self.queue));
+        self.writer.join().unwrap();
+    }
+
+    async fn add(&self, did: &str, domain: &str) -> Result<Enrolled, Refusal> {
+        self.daemon.add_member(AddMember { did: did.into(), domain: domain.into(), class: Vec::new() }).await
+    }
+
+    /// Whether a member's software gets in, asked of admission itself.
+    fn may_log_in(&self, username: &str, password: &str) -> bool {
+        let directory = self.daemon.directory().load_full();
+        admit::authenticate(&directory, &self.daemon.credential_key(), username, password).is_ok()
+    }
+
+    async fn enqueue(&self, recipient: &str) -> QueueId {
+        let now = Clock::system().now();
+        let message = NewMessage {
+            id: None,
+            member: 1,
+            credential: 1,
+            reverse_path: ReversePath::Mailbox(Mailbox::parse("pds@host.example.test", false).unwrap()),
+            parameters: Default::default(),
+            lane: Lane::Otp,
+            received_at: now,
+            deadline: now + Duration::from_secs(600),
+            recipients: vec![NewRecipient { mailbox: Mailbox::parse(recipient, false).unwrap(), notify: None, orcpt: None }],
+            octets: vec!["Subject: 123456\r\n\r\n".into()],
+        };
+        self.queue.enqueue(message).await.unwrap()
+    }
+}
+
+#[tokio::test]
+async fn an_added_member_may_log_in_sign_and_publish() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = World::start(folder.path());
+    let added = world.add(DID, "Host.Example.TEST").await.unwrap();
+    assert_eq!((added.did.as_str(), added.domain.as_str(), added.username.as_str()), (DID, DOMAIN, DOMAIN));
+    assert_eq!(added.smtp_url, format!("smtp://{DOMAIN}:{}@relay.example.test:2587", added.password));
+    assert!(!format!("{added:?}").contains(&added.password));
+
+    for username in [DOMAIN, DID] {
+        assert!(world.may_log_in(username, &added.password), "{username}");
+        assert!(!world.may_log_in(username, "tw_wrong"), "{username}");
+    }
+    let keys = world.daemon.keys().load_full();
+    let algorithms: Vec<_> = keys.member(DOMAIN).iter().map(|key| key.algorithm()).collect();
+    assert_eq!(algorithms, [Algorithm::Rsa, Algorithm::Ed25519]);
+    assert!(keys.coop().is_some());
+
+    let names: Vec<_> = added.dns_records.iter().map(|record| record.name.as_str()).collect();
+    assert_eq!(names.iter().filter(|name| name.ends_with("._domainkey.host.example.test")).count(), 2);
+    assert_eq!(names[2..], [DOMAIN, "_dmarc.host.example.test", "_atproto.host.example.test"]);
+    assert_eq!(added.dns_records[2].value, "v=spf1 ip4:192.0.2.7 -all");
+    assert_eq!(added.dns_records[4].value, format!("did={DID}"));
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn members_survive_a_restart_and_numbers_are_never_given_twice() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = World::start(folder.path());
+    let first = world.add(DID, DOMAIN).await.unwrap();
+    world.add("did:plc:second", "second.example.test").await.unwrap();
+    world.daemon.remove_member("did:plc:second").await.unwrap();
+    world.stop().await;
+
+    let world = World::start(folder.path());
+    assert!(world.may_log_in(DOMAIN, &first.password));
+    assert_eq!(world.daemon.keys().load().member(DOMAIN).len(), 2);
+    world.add("did:plc:third", "third.example.test").await.unwrap();
+    let ids: HashSet<u32> = world.daemon.directory().load().members().map(|member| member.id).collect();
+    assert_eq!(ids, HashSet::from([1, 3]));
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_member_has_several_domains_and_a_domain_one_member() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = World::start(folder.path());
+    let first = world.add(DID, DOMAIN).await.unwrap();
+    let other = world.add(DID, "other.example.test").await.unwrap();
+    let again = world.add(DID, DOMAIN).await.unwrap();
+    assert_eq!(world.daemon.member(DID).await.unwrap().domains, [DOMAIN, "other.example.test"]);
+    assert_eq!(again.dns_records, first.dns_records, "a second credential needs no new keys");
+    for (username, password) in [(DOMAIN, &first.password), (DOMAIN, &again.password), ("other.example.test", &other.password)] {
+        assert!(world.may_log_in(username, password));
+    }
+    let taken = world.add("did:plc:other", DOMAIN).await.unwrap_err();
+    assert!(matches!(&taken, Refusal::Conflict(says) if says.contains(DID)), "{taken}");
+    for _ in 2..CREDENTIALS_MAX {
+        world.add(DID, DOMAIN).await.unwrap();
+    }
+    assert!(matches!(world.add(DID, DOMAIN).await, Err(Refusal::Conflict(_))));
+    for (did, domain) in [("did:key:z", DOMAIN), ("alice", DOMAIN), (DID, "[192.0.2.1]"), (DID, "a b"), (DID, "../../etc")] {
+        assert!(matches!(world.add(did, domain).await, Err(Refusal::Wrong(_))), "{did} {domain}");
+    }
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_suspended_member_does_not_send_and_a_removed_one_is_forgotten() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = World::start(folder.path());
+    let added = world.add(DID, DOMAIN).await.unwrap();
+    assert!(world.daemon.member(DOMAIN).await.unwrap().admitted);
+    let member = world.daemon.suspend(DID, true).await.unwrap();
+    assert!(member.suspended && !member.admitted);
+    assert!(member.reason.unwrap().contains(SUSPENDED));
+    world.stop().await;
+
+    let world = World::start(folder.path());
+    assert!(!world.daemon.member(DID).await.unwrap().admitted);
+    assert!(world.daemon.suspend(DID, false).await.unwrap().admitted);
+    world.daemon.remove_member(DOMAIN).await.unwrap();
+    assert!(matches!(world.daemon.member(DID).await, Err(Refusal::Unknown(_))));
+    assert!(!world.may_log_in(DOMAIN, &added.password));
+    assert!(world.daemon.keys().load().member(DOMAIN).is_empty());
+    assert!(world.daemon.keys().load().coop().is_some());
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn keys_are_imported_rotated_and_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = World::start(folder.path());
+    let daemon = &world.daemon;
+    let pem = SigningKey::generate("x.example", "x", Algorithm::Ed25519).unwrap().to_pem().unwrap().to_string();
+    let import =
+        |domain: &str, selector: &str, pem: &str| ImportKey { domain: domain.into(), selector: selector.into(), pem: pem.into() };
+    assert!(matches!(daemon.import_key(import(DOMAIN, "own", &pem)).await, Err(Refusal::Unknown(_))), "enrol first");
+    world.add(DID, DOMAIN).await.unwrap();
+
+    let key = daemon.import_key(import(DOMAIN, "own", &pem)).await.unwrap();
+    assert_eq!((key.algorithm.as_str(), key.dns_record.name.as_str()), ("ed25519", "own._domainkey.host.example.test"));
+    assert_eq!(daemon.keys().load().member(DOMAIN).len(), 3);
+    assert!(matches!(daemon.import_key(import(DOMAIN, "own", &pem)).await, Err(Refusal::Conflict(_))));
+    assert!(matches!(daemon.import_key(import(DOMAIN, "bad", "not pem")).await, Err(Refusal::Wrong(_))));
+    assert!(matches!(daemon.import_key(import(DOMAIN, "../x", &pem)).await, Err(Refusal::Wrong(_))));
+    assert!(!serde_json::to_string(&Operations::keys(daemon).await.unwrap()).unwrap().contains("PRIVATE"));
+
+    let by = |selector: Option<&str>, algorithm: Option<&str>| RemoveKeys {
+        domain: DOMAIN.into(),
+        selector: selector.map(Into::into),
+        algorithm: algorithm.map(Into::into),
+        all: selector.is_none() && algorithm.is_none(),
+    };
+    assert_eq!(daemon.remove_keys(by(Some("own"), None)).await.unwrap().len(), 1);
+    assert_eq!(daemon.rotate_keys(DOMAIN).await.unwrap().len(), 2);
+    assert!(matches!(daemon.rotate_keys(DOMAIN).await, Err(Refusal::Conflict(_))), "four keys are the most");
+    assert_eq!(daemon.remove_keys(by(None, Some("rsa"))).await.unwrap().len(), 2);
+    assert!(daemon.keys().load().member(DOMAIN).iter().all(|key| key.algorithm() == Algorithm::Ed25519));
+    assert!(daemon.member(DID).await.unwrap().admitted);
+    assert_eq!(daemon.remove_keys(by(None, None)).await.unwrap().len(), 2);
+    assert!(matches!(daemon.remove_keys(by(None, None)).await, Err(Refusal::Unknown(_))));
+    // `signing.required` is the default: without keys nothing may be sent.
+    assert!(!daemon.member(DID).await.unwrap().admitted);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn labels_decide_and_are_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let labeler =
+        "[labeler]\nurl = \"http://127.0.0.1:1\"\ndid = \"did:web:labeler.example.test\"\nrequire = [\"relay-member\"]\n";
+    let world = World::with(folder.path(), labeler);
+    world.add(DID, DOMAIN).await.unwrap();
+    assert_eq!(Desk::members(&world.daemon).await, [DID]);
+    assert!(!world.daemon.member(DID).await.unwrap().admitted, "nobody has vouched yet");
+
+    let mut standing = Standing::default();
+    let label = Label { did: DID.into(), val: "relay-member".into(), exp: None };
+    standing.handle_answer(Clock::system().now(), [DID.to_owned()], [label]);
+    world.daemon.publish(Arc::new(standing));
+    let member = world.daemon.member(DID).await.unwrap();
+    assert!(member.admitted);
+    assert_eq!(member.labels, ["relay-member"]);
+    let status = world.daemon.status().await.unwrap();
+    assert_eq!((status.members, status.members_admitted), (1, 1));
+    assert!(status.labeler.unwrap().stale, "no poll has succeeded");
+
+    world.daemon.save(vec![(b"a".to_vec(), Some(b"1".to_vec())), (b"b".to_vec(), Some(b"2".to_vec()))]).await.unwrap();
+    world.daemon.save(vec![(b"a".to_vec(), None)]).await.unwrap();
+    assert_eq!(Desk::load(&world.daemon).await.unwrap(), [(b"b".to_vec(), b"2".to_vec())]);
+
+    // As the poll writes it. After a restart it serves from the first session on, before any poll.
+    let row = br#"{"asked":{"secs_since_epoch":1790000000,"nanos_since_epoch":0},"labels":{"relay-member":null}}"#;
+    world.daemon.save(vec![(DID.as_bytes().to_vec(), Some(row.to_vec()))]).await.unwrap();
+    world.stop().await;
+    let world = World::with(folder.path(), labeler);
+    assert!(world.daemon.member(DID).await.unwrap().admitted);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn the_queue_is_listed_and_shown_without_subject_or_body() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = World::start(folder.path());
+    world.add(DID, DOMAIN).await.unwrap();
+    let id = world.enqueue("a@big.example").await;
+    world.enqueue("b@small.example").await;
+
+    let all = world.daemon.queue(QueueFilter::default()).await.unwrap();
+    assert_eq!((all.deliveries.len(), all.more), (2, false));
+    let big = QueueFilter { site: Some("BIG.example".into()), ..Default::default() };
+    let big = world.daemon.queue(big).await.unwrap().deliveries;
+    assert_eq!(big.len(), 1);
+    assert_eq!(
+        (big[0].id.as_str(), big[0].member.as_deref(), big[0].class.as_str()),
+        (id.to_string().as_str(), Some(DID), "otp")
+    );
+    let one = QueueFilter { limit: Some(1), member: Some(DOMAIN.into()), ..Default::default() };
+    let one = world.daemon.queue(one).await.unwrap();
+    assert_eq!((one.deliveries.len(), one.more), (1, true));
+    let stranger = QueueFilter { member: Some("stranger.example".into()), ..Default::default() };
+    assert!(matches!(world.daemon.queue(stranger).await, Err(Refusal::Unknown(_))));
+
+    let shown = world.daemon.queued(&id.to_string()).await.unwrap();
+    assert_eq!(shown.reverse_path, "pds@host.example.test");
+    assert_eq!((shown.recipients[0].address.as_str(), shown.recipients[0].fate.as_str()), ("a@big.example", "open"));
+    assert!(!serde_json::to_string(&shown).unwrap().contains("123456"));
+    assert!(matches!(world.daemon.queued("0").await, Err(Refusal::Wrong(_))));
+    assert!(matches!(world.daemon.queued(&QueueId(7).to_string()).await, Err(Refusal::Unknown(_))));
+    let status = world.daemon.status().await.unwrap();
+    assert_eq!((status.messages, status.deliveries), (2, 2));
+    world.stop().await;
+}

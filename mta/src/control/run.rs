@@ -1,0 +1,119 @@
+//! The control thread: binds the operator's socket and the admin port, polls the labeler, and serves all three
+//! until the process ends.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::metrics::gauge;
+use host::Clock;
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::sync::{oneshot, watch};
+
+use super::admin::{Admin, AdminPort, AdminSocket, Stage};
+use super::daemon::Daemon;
+use super::fetch::Fetch;
+use super::labels::LabelPoll;
+use super::metrics;
+use crate::config::Config;
+
+/// Scrapes come every few seconds at the most.
+const GAUGES: Duration = Duration::from_secs(5);
+
+/// The control thread, running.
+pub struct Control {
+    stage: watch::Sender<Stage>,
+    address: Option<SocketAddr>,
+}
+
+impl Control {
+    /// What `/readyz` says from now on.
+    pub fn set_stage(&self, stage: Stage) {
+        self.stage.send_replace(stage);
+    }
+
+    /// Where the admin port listens, if there is one.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.address
+    }
+}
+
+/// Starts the thread; its sockets are bound when this returns. `sessions` tells how many are open.
+pub async fn start(
+    daemon: Daemon,
+    config: Arc<Config>,
+    clock: Clock,
+    metrics: Option<PrometheusHandle>,
+    sessions: impl Fn() -> usize + Send + 'static,
+) -> io::Result<Control> {
+    let (stage, stage_rx) = watch::channel(Stage::Starting);
+    let (bound_tx, bound) = oneshot::channel();
+    let admin = Admin { operations: Arc::new(daemon.clone()), metrics, stage: stage_rx };
+    host::thread("control", move || run(daemon, config, clock, admin, bound_tx, sessions)).map(drop)?;
+    let address = bound.await.map_err(|_| io::Error::other("the control thread ended before it listened"))??;
+    Ok(Control { stage, address })
+}
+
+async fn run(
+    daemon: Daemon,
+    config: Arc<Config>,
+    clock: Clock,
+    admin: Admin<Daemon>,
+    bound: oneshot::Sender<io::Result<Option<SocketAddr>>>,
+    sessions: impl Fn() -> usize,
+) {
+    let (socket, port, address, fetch) = match bind(&config).await {
+        Ok(ready) => ready,
+        Err(error) => {
+            // Whoever started us waits for this.
+            let _ = bound.send(Err(error));
+            return;
+        }
+    };
+    let poll = LabelPoll::new(&config, fetch, clock, Arc::new(daemon.clone()), daemon.wake());
+    let labels = async {
+        if let Some(mut poll) = poll {
+            daemon.watch_poll(poll.state());
+            // Before the first mail is accepted: what was known before the restart serves.
+            poll.restore().await;
+            let _ = bound.send(Ok(address));
+            poll.run().await;
+        } else {
+            let _ = bound.send(Ok(address));
+        }
+    };
+    let public = async {
+        if let Some(port) = port {
+            port.serve(admin.clone()).await;
+        }
+    };
+    tokio::join!(socket.serve(admin.clone()), public, labels, gauges(&daemon, sessions));
+}
+
+/// What is counted by looking: now and then, so that mail does not pay for it.
+async fn gauges(daemon: &Daemon, sessions: impl Fn() -> usize) {
+    let (queued, open) = (gauge!(metrics::QUEUED), gauge!(metrics::SESSIONS));
+    loop {
+        open.set(sessions() as f64);
+        // A database that cannot be read is told by those who need it.
+        if let Some(messages) = daemon.messages() {
+            queued.set(messages as f64);
+        }
+        tokio::time::sleep(GAUGES).await;
+    }
+}
+
+async fn bind(config: &Config) -> io::Result<(AdminSocket, Option<AdminPort>, Option<SocketAddr>, Fetch)> {
+    let fetch = Fetch::new().map_err(io::Error::other)?;
+    let path = config.admin_socket();
+    let socket = AdminSocket::bind(&path)
+        .await
+        .map_err(|error| io::Error::new(error.kind(), format!("the operator's socket {}: {error}", path.display())))?;
+    let Some(admin) = &config.admin else { return Ok((socket, None, None, fetch)) };
+    let port = AdminPort::bind(admin.address)
+        .await
+        .map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {}: {error}; see [admin]", admin.address)))?;
+    let address = port.local_addr()?;
+    Ok((socket, Some(port), Some(address), fetch))
+}

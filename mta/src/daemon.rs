@@ -1,0 +1,369 @@
+//! The daemon: makes the actors, gives each its thread, and ends them in order.
+//!
+//! The simulation starts the same actors as tasks of one runtime with paused time, on a network in
+//! memory: what the seeded world runs is this code, not a copy of it.
+//!
+//! Stopping: listeners first, then transactions in progress, then deliveries in flight, then the queue's
+//! last commit. Nothing that got 250 depends on any of it: a kill at any point loses nothing.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use host::dns::Resolver;
+use host::{Clock, Dice, Io, Net, Stopper, tls};
+use metrics::{counter, histogram};
+use metrics_exporter_prometheus::PrometheusHandle;
+use scheduler::Scheduler;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::config::{self, Config};
+use crate::control::Control;
+use crate::control::daemon::{Daemon as Desk, OpenError, Parts};
+use crate::control::metrics as names;
+use crate::egress::Source;
+use crate::egress::clerk::Clerk;
+use crate::egress::dispatch::{Dispatcher, Lines};
+use crate::egress::resolver::RouteFinder;
+use crate::egress::route::{Families, Router};
+use crate::ingress::{Counters, Gate, Service, Shared, settings};
+use crate::queue::{Options, Queue, QueueError, Writer};
+use crate::ring::{Bound, Ring};
+use crate::sign::Signers;
+
+/// Commits whose notes the dispatcher has not taken yet. Past it the queue waits, and with it those who submit.
+const NOTES_MAX: usize = 64;
+
+/// The world that the daemon runs in: the machine's, or a simulated one.
+pub struct Environment {
+    /// Back end of sockets.
+    pub io: Io,
+    /// What time it is.
+    pub clock: Clock,
+    /// Chance.
+    pub dice: Dice,
+    /// Where names are looked up.
+    pub resolver: Resolver,
+    /// How the queue is kept.
+    pub queue: Options,
+}
+
+impl Environment {
+    /// The machine's, as `config` wants it. The text, if any, says why io_uring is not used.
+    pub fn of_machine(config: &Config) -> Result<(Self, Option<String>), StartError> {
+        let choice = match config.io {
+            config::Io::Auto => host::IoChoice::Auto,
+            config::Io::Uring => host::IoChoice::Uring,
+            config::Io::Epoll => host::IoChoice::Epoll,
+        };
+        let (io, fallback) = host::choose_io(choice).map_err(StartError::Io)?;
+        let dnssec = match config.dns.dnssec {
+            config::Dnssec::Validate => host::dns::Dnssec::Validate,
+            config::Dnssec::TrustAd => host::dns::Dnssec::TrustAd,
+            config::Dnssec::Off => host::dns::Dnssec::Off,
+        };
+        let resolver = match &config.dns.nameservers {
+            Some(nameservers) => Resolver::with_nameservers(nameservers, dnssec),
+            None => Resolver::system(dnssec),
+        };
+        let resolver = resolver.map_err(|error| StartError::Resolver(format!("{error:?}")))?;
+        let environment = Environment { io, clock: Clock::system(), dice: Dice::system(), resolver, queue: Options::default() };
+        Ok((environment, fallback))
+    }
+}
+
+/// Why the daemon did not start. Each says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A socket, a thread or a file.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// Name resolution.
+    #[error("name resolution cannot be set up: {0}; set [dns] nameservers")]
+    Resolver(String),
+    /// The certificate.
+    #[error("{0}; see [tls] and [egress] trust_anchors")]
+    Tls(#[from] tls::Error),
+    /// The queue's directory.
+    #[error("the queue in {} cannot be opened: {error}", path.display())]
+    Queue {
+        /// Where it is.
+        path: PathBuf,
+        /// What is wrong.
+        error: QueueError,
+    },
+    /// Members or keys on disk.
+    #[error("{0}")]
+    Desk(#[from] OpenError),
+}
+
+/// A daemon that runs.
+pub struct Running {
+    /// Where it listens, in the order of the configuration; a port 0 has become a number.
+    pub addresses: Vec<SocketAddr>,
+    /// Members, keys and labels, and the snapshots of them; for the control thread.
+    pub desk: Desk,
+    /// The settings.
+    pub config: Arc<Config>,
+    clock: Clock,
+    queue: Queue,
+    shared: Arc<Shared>,
+    draining: watch::Sender<bool>,
+    stoppers: Vec<Stopper>,
+    dispatcher: oneshot::Receiver<()>,
+    drain: Duration,
+}
+
+/// Where actors run.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Floor {
+    /// Each on a thread of its own.
+    Threads,
+    /// All as tasks of the caller's runtime.
+    Here,
+}
+
+impl Floor {
+    fn start<F>(self, io: &Io, name: &str, make: impl FnOnce() -> F + Send + 'static) -> io::Result<()>
+    where
+        F: Future<Output = ()> + 'static,
+    {
+        match self {
+            Floor::Threads => host::thread_on(io, name, make).map(drop),
+            Floor::Here => {
+                host::spawn_local(make());
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Starts the daemon. It listens when this returns; members and labels are the control thread's business.
+pub async fn start(config: Arc<Config>, environment: Environment) -> Result<Running, StartError> {
+    let Environment { io, clock, dice, resolver, queue: options } = environment;
+    let floor = if matches!(io, Io::Sim(_)) { Floor::Here } else { Floor::Threads };
+    private_folder(&config.data_dir)?;
+
+    let path = config.data_dir.join("queue");
+    let (notes_tx, notes) = mpsc::channel(NOTES_MAX);
+    let (writer, queue, reader, backlog) =
+        Writer::open(&path, clock.clone(), options, notes_tx).map_err(|error| StartError::Queue { path, error })?;
+    floor.start(&Io::Epoll, "queue", move || async move {
+        if let Err(error) = writer.run().await {
+            tracing::error!(%error, "the queue has stopped; restart the daemon");
+        }
+    })?;
+
+    let parts = Parts {
+        config: config.clone(),
+        queue: queue.clone(),
+        reader: reader.clone(),
+        clock: clock.clone(),
+        dice: dice.clone(),
+        io: io.to_string(),
+    };
+    let desk = Desk::open(parts)?;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let (signers, pool) = Signers::new(cores, desk.keys(), config.signing.required);
+    for signer in pool {
+        floor.start(&Io::Epoll, "signer", move || signer.run())?;
+    }
+
+    let (draining, draining_rx) = watch::channel(false);
+    let tls = match &config.tls {
+        Some(files) => Some(ArcSwap::from_pointee(tls::Server::from_pem_files(&files.certificate, &files.private_key)?)),
+        None => None,
+    };
+    let shared = Arc::new(Shared {
+        hostname: config.hostname.as_str().into(),
+        clock: clock.clone(),
+        directory: desk.directory(),
+        credential_key: desk.credential_key(),
+        throttle: Gate::default(),
+        tls,
+        signers: signers.clone(),
+        queue: queue.clone(),
+        sessions: Default::default(),
+        sessions_max: config.connections_max.get(),
+        transactions: Default::default(),
+        body_bytes: Default::default(),
+        draining: draining_rx.clone(),
+        count: Counters {
+            accepted: counter!(names::ACCEPTED),
+            unsigned: counter!(names::UNSIGNED),
+            accept_seconds: histogram!(names::ACCEPT_SECONDS),
+        },
+    });
+
+    let sources = sources(&config);
+    let scheduling = scheduling(&config);
+    let in_flight = scheduling.in_flight_max;
+    let threads = if floor == Floor::Here { 1 } else { config.threads.map_or(cores, usize::from) };
+    let (finished_tx, finished) = mpsc::channel(in_flight);
+    let trust = trust(&config)?;
+    let mut rings = Vec::new();
+    let mut stoppers = Vec::new();
+    let mut addresses: Vec<SocketAddr> = config.listen.iter().map(|listen| listen.address).collect();
+    for nth in 0..threads {
+        let (jobs_tx, jobs) = mpsc::channel(in_flight);
+        let (bound_tx, bound) = oneshot::channel();
+        let services = addresses.iter().copied().zip(config.listen.iter().map(|listen| service(&config, listen))).collect();
+        let (ring_io, shared, finished) = (io.clone(), shared.clone(), finished_tx.clone());
+        let tls = match &trust {
+            Some(trust) => tls::Client::opportunistic_noting(trust)?,
+            None => tls::Client::opportunistic()?,
+        };
+        let port = config.egress.port;
+        floor.start(&io, &format!("ring-{nth}"), move || {
+            Ring { net: Net::new(ring_io), services, shared, tls, port, jobs, finished }.run(bound_tx)
+        })?;
+        let Bound { addresses: bound, stoppers: more } =
+            bound.await.map_err(|_| io::Error::other("a ring thread ended before it listened"))??;
+        addresses = bound;
+        stoppers.extend(more);
+        rings.push(jobs_tx);
+    }
+    drop(finished_tx);
+
+    let (lookups_tx, lookups) = mpsc::channel(scheduling.resolves_max);
+    let (routes_tx, routes) = mpsc::channel(scheduling.resolves_max);
+    let router = Router {
+        resolver,
+        dice: dice.clone(),
+        own_names: own_names(&config),
+        allow_private_addresses: config.egress.allow_private_addresses,
+        families: Families {
+            v4: sources.iter().any(|source| source.address.is_ipv4()),
+            v6: sources.iter().any(|source| source.address.is_ipv6()),
+        },
+    };
+    let finder = RouteFinder { router, clock: clock.clone(), lookups, routes: routes_tx };
+    floor.start(&Io::Epoll, "resolver", move || finder.run())?;
+
+    let errands_max = 2 * in_flight + scheduling.loads_max;
+    let (errands_tx, errands) = mpsc::channel(errands_max);
+    let (errands_done_tx, errands_done) = mpsc::channel(errands_max);
+    let clerk = Clerk {
+        queue: queue.clone(),
+        reader: reader.clone(),
+        signers,
+        clock: clock.clone(),
+        hostname: config.hostname.as_str().into(),
+        errands,
+        done: errands_done_tx,
+    };
+    floor.start(&Io::Epoll, "clerk", move || clerk.run())?;
+
+    let lines =
+        Lines { notes, finished, errands_done, routes, rings, errands: errands_tx, lookups: lookups_tx, draining: draining_rx };
+    let scheduler = Scheduler::new(scheduling, dice.below(u64::MAX));
+    let (ended, dispatcher) = oneshot::channel();
+    let (dispatch_clock, dispatch_queue) = (clock.clone(), queue.clone());
+    let backlog = backlog.domains;
+    floor.start(&Io::Epoll, "scheduler", move || async move {
+        Dispatcher::new(scheduler, dispatch_clock, dispatch_queue, sources, backlog, lines).run().await;
+        let _ = ended.send(());
+    })?;
+
+    let drain = Duration::from_secs(config.drain_secs);
+    Ok(Running { addresses, desk, config, clock, queue, shared, draining, stoppers, dispatcher, drain })
+}
+
+impl Running {
+    /// Starts the control thread: the operator's socket, the admin port, the poll of labels.
+    pub async fn control(&self, metrics: Option<PrometheusHandle>) -> io::Result<Control> {
+        let shared = self.shared.clone();
+        let sessions = move || shared.sessions.load(Ordering::Relaxed);
+        crate::control::start(self.desk.clone(), self.config.clone(), self.clock.clone(), metrics, sessions).await
+    }
+
+    /// Takes from new settings what can change while we run: the certificate and the labels that members need.
+    /// The old certificate stays when the new one is no good.
+    pub fn reload(&self, config: Arc<Config>) -> Result<(), tls::Error> {
+        if let (Some(files), Some(tls)) = (&config.tls, &self.shared.tls) {
+            tls.store(Arc::new(tls::Server::from_pem_files(&files.certificate, &files.private_key)?));
+        }
+        self.desk.handle_config(config);
+        Ok(())
+    }
+
+    /// Stops accepting, finishes what is in progress within `drain_secs`, commits.
+    pub async fn stop(self) {
+        for stopper in &self.stoppers {
+            stopper.stop();
+        }
+        self.draining.send_replace(true);
+        let finish = async {
+            while self.shared.transactions.load(Ordering::Relaxed) > 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            // An error means that it has ended already.
+            let _ = self.dispatcher.await;
+        };
+        if tokio::time::timeout(self.drain, finish).await.is_err() {
+            tracing::warn!("not everything in progress was finished; what is in the queue is tried again at the next start");
+        }
+        self.queue.stop().await;
+    }
+}
+
+/// What receiving hosts' certificates are held against. Now it only shows in the log, so a system without trust
+/// anchors is no reason not to start; a file that was named and cannot be used is one.
+fn trust(config: &Config) -> Result<Option<tls::Trust>, tls::Error> {
+    match (tls::Trust::load(config.egress.trust_anchors.as_deref()), &config.egress.trust_anchors) {
+        (Ok(trust), _) => Ok(Some(trust)),
+        (Err(error), Some(_)) => Err(error),
+        (Err(error), None) => {
+            tracing::warn!(%error, "certificates of receiving hosts are not examined");
+            Ok(None)
+        }
+    }
+}
+
+/// A folder that only we may enter.
+fn private_folder(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|error| io::Error::new(error.kind(), format!("cannot make {}: {error}; see data_dir", path.display())))
+}
+
+fn service(config: &Config, listen: &config::Listen) -> Service {
+    let bytes_max = usize::try_from(config.message_bytes_max).unwrap_or(usize::MAX);
+    Service {
+        role: listen.role,
+        settings: Arc::new(settings(listen.role, &config.hostname, bytes_max)),
+        trusted_networks: listen.trusted_networks.clone().unwrap_or_default(),
+        member: listen.member.clone(),
+    }
+}
+
+fn sources(config: &Config) -> Vec<Arc<Source>> {
+    let pool = config.default_pool().into_iter().enumerate();
+    pool.map(|(index, source)| {
+        Arc::new(Source { index, name: source.name.as_str().into(), address: source.address, ehlo: source.ehlo.as_str().into() })
+    })
+    .collect()
+}
+
+fn scheduling(config: &Config) -> scheduler::Config {
+    let sources = config.default_pool().into_iter();
+    scheduler::Config {
+        sources: sources
+            .map(|source| scheduler::Source { name: source.name.as_str().into(), address: source.address, weight: 1 })
+            .collect(),
+        ..scheduler::Config::default()
+    }
+}
+
+fn own_names(config: &Config) -> Arc<[String]> {
+    let names = config.source.iter().map(|source| source.ehlo.to_ascii_lowercase());
+    names.chain([config.hostname.to_ascii_lowercase()]).collect()
+}

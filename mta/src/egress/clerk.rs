@@ -1,0 +1,226 @@
+//! The clerk: reads the queue's disk for the dispatcher, and writes the notices that need a body read.
+//!
+//! A thread of its own, because a page that is not in memory takes a millisecond, and neither the
+//! scheduler's decisions nor the sessions of a ring thread may wait for it.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use host::Clock;
+use scheduler::{Cause, Delivery, Next, QueueId};
+use tokio::sync::mpsc;
+
+use super::deliver::Attempt;
+use super::settle::{self, Closing};
+use crate::queue::{Queue, QueueError, Reader, Settlement, StoredDelivery};
+use crate::sign::{Job as SignJob, Prepared, Signers};
+
+/// What the dispatcher wants read.
+pub enum Errand {
+    /// The next deliveries of a domain.
+    Load {
+        /// Recipient domain.
+        domain: Arc<str>,
+        /// At most so many.
+        max: usize,
+    },
+    /// The message of a delivery that may go now.
+    Fetch {
+        /// The message.
+        id: QueueId,
+        /// Recipient domain.
+        domain: Arc<str>,
+    },
+    /// A settlement, with its notice if one is due.
+    Close(Box<Close>),
+}
+
+/// What is known about a delivery that is to be settled.
+pub struct Close {
+    /// The message.
+    pub id: QueueId,
+    /// Recipient domain.
+    pub domain: Arc<str>,
+    /// At hand, or to be read.
+    pub stored: Option<Arc<StoredDelivery>>,
+    /// Why.
+    pub cause: Cause,
+    /// What follows.
+    pub next: Next,
+    /// What was tried.
+    pub attempt: Option<Attempt>,
+    /// Name of the source that was used.
+    pub source: Arc<str>,
+}
+
+/// What the clerk brings back.
+pub enum Errands {
+    /// For `Scheduler::handle_window`.
+    Window {
+        /// Recipient domain.
+        domain: Arc<str>,
+        /// The deliveries that are due.
+        window: Vec<Delivery>,
+        /// The earliest due time among those that are not in `window`.
+        next_due: Option<SystemTime>,
+    },
+    /// What was found of a delivery that may go now.
+    Fetched {
+        /// The message.
+        id: QueueId,
+        /// Recipient domain.
+        domain: Arc<str>,
+        /// The message.
+        found: Found,
+    },
+    /// To be committed.
+    Settlement(Box<Settlement>),
+}
+
+/// A look into the queue.
+pub enum Found {
+    /// Here it is.
+    Stored(Arc<StoredDelivery>),
+    /// Cancelled meanwhile, or damaged and set aside: there is nothing to settle.
+    Gone,
+    /// The disk did not answer; it may the next time.
+    Unreadable,
+}
+
+/// When a delivery that has to be settled is looked at again if it cannot be read.
+const READ_AGAIN: Duration = Duration::from_secs(600);
+
+/// The actor.
+pub struct Clerk {
+    /// For setting damaged entries aside, and for the ids of notices.
+    pub queue: Queue,
+    /// The queue's reading side.
+    pub reader: Reader,
+    /// For notices.
+    pub signers: Signers,
+    /// What time it is.
+    pub clock: Clock,
+    /// Our name in notices.
+    pub hostname: Arc<str>,
+    /// What is to be done.
+    pub errands: mpsc::Receiver<Errand>,
+    /// Back to the dispatcher. As large as everything that can be asked for, so that it never fills.
+    pub done: mpsc::Sender<Errands>,
+}
+
+impl Clerk {
+    /// Runs errands until the dispatcher is gone.
+    pub async fn run(mut self) {
+        while let Some(errand) = self.errands.recv().await {
+            let answer = match errand {
+                Errand::Load { domain, max } => self.load(domain, max),
+                Errand::Fetch { id, domain } => self.fetch(id, domain),
+                Errand::Close(close) => self.close(*close).await,
+            };
+            if self.done.send(answer).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn load(&self, domain: Arc<str>, max: usize) -> Errands {
+        match self.reader.load(&domain, self.clock.now(), max) {
+            Ok((window, next_due)) => Errands::Window { domain, window, next_due },
+            Err(error) => {
+                tracing::error!(domain = %domain, %error, "the queue cannot be read; trying again in a minute");
+                let again = self.clock.now() + Duration::from_secs(60);
+                Errands::Window { domain, window: Vec::new(), next_due: Some(again) }
+            }
+        }
+    }
+
+    fn fetch(&self, id: QueueId, domain: Arc<str>) -> Errands {
+        let found = self.read(id, &domain);
+        Errands::Fetched { id, domain, found }
+    }
+
+    fn read(&self, id: QueueId, domain: &Arc<str>) -> Found {
+        match self.reader.fetch(id, domain) {
+            Ok(stored) => Found::Stored(Arc::new(stored)),
+            Err(QueueError::Unknown(_)) => Found::Gone,
+            Err(error @ QueueError::Corrupt(_)) => {
+                tracing::error!(%id, "the queue entry is damaged; it is set aside and the rest goes on");
+                let queue = self.queue.clone();
+                host::spawn_local(async move {
+                    if let Err(trouble) = queue.set_aside(id, &error.to_string()).await {
+                        tracing::error!(%id, error = %trouble, "the damaged entry cannot be set aside");
+                    }
+                });
+                Found::Gone
+            }
+            Err(error) => {
+                tracing::error!(%id, %error, "a queue entry cannot be read; trying again later");
+                Found::Unreadable
+            }
+        }
+    }
+
+    async fn close(&self, close: Close) -> Errands {
+        let found = match close.stored {
+            Some(stored) => Found::Stored(stored),
+            None => self.read(close.id, &close.domain),
+        };
+        let stored = match found {
+            Found::Stored(stored) => stored,
+            Found::Gone => return Errands::Settlement(Box::new(nothing(close.id, close.domain, Next::Done))),
+            // Nobody may lose mail, or a notice, because a disk was slow to answer.
+            Found::Unreadable => {
+                let again = Next::RetryAt(self.clock.now() + READ_AGAIN);
+                return Errands::Settlement(Box::new(nothing(close.id, close.domain, again)));
+            }
+        };
+        let closing = Closing {
+            stored: &stored,
+            cause: &close.cause,
+            next: close.next,
+            attempt: close.attempt.as_ref(),
+            source: &close.source,
+        };
+        let (mut settlement, unreached) = settle::settlement(&closing);
+        if !unreached.is_empty() {
+            settlement.dsn = self.notice(&stored, &unreached).await;
+        }
+        Errands::Settlement(Box::new(settlement))
+    }
+
+    async fn notice(&self, stored: &StoredDelivery, unreached: &[super::dsn::Unreached]) -> Option<crate::queue::NewMessage> {
+        let now = self.clock.now();
+        let octets = Bytes::from(settle::notice(stored, unreached, &self.hostname, now)?);
+        let body_at = memchr::memmem::find(&octets, b"\r\n\r\n").map_or(octets.len(), |at| at + 4);
+        let message = Prepared { head: Bytes::new(), rest: octets.clone(), body_at };
+        let parts = match self.signers.sign(SignJob { urgent: false, message, domain: None, now }).await {
+            Ok(signed) => vec![signed.head, signed.rest],
+            Err(error) => {
+                // A sender who hears nothing is worse off than one who gets an unsigned notice.
+                tracing::warn!(id = %stored.message.id, %error, "the notice goes out unsigned");
+                vec![octets]
+            }
+        };
+        settle::notice_message(stored, parts, now)
+    }
+}
+
+/// A settlement that decides about no recipient: for an entry that is gone, or to be looked at again.
+pub(super) fn nothing(id: QueueId, domain: Arc<str>, next: Next) -> Settlement {
+    let next = match next {
+        Next::RetryAt(at) => crate::queue::Next::RetryAt(at),
+        Next::Done | Next::Expired => crate::queue::Next::Done,
+    };
+    Settlement {
+        id,
+        domain,
+        fates: Vec::new(),
+        next,
+        last_reply: "the queue entry could not be read".to_owned(),
+        source: String::new(),
+        host: String::new(),
+        dsn: None,
+        ledger: Vec::new(),
+    }
+}

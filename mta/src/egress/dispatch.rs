@@ -1,0 +1,432 @@
+//! The dispatcher: the scheduler's thread. It carries inputs in, actions out, and decides nothing.
+//!
+//! Inputs: what the queue committed, finished attempts, routes, what the clerk read. Actions go to the
+//! ring thread that the slot names, to the resolver, to the clerk, and to the queue.
+//!
+//! It never waits for anyone it also hears from: what cannot be handed over at once stays in an outbox
+//! here, and each outbox is bounded by what the scheduler lets be unanswered. So no circle of full
+//! channels can form, and the queue may wait for this thread.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use host::Clock;
+use metrics::Counter;
+use scheduler::{Action, Cause, Next, Outcome, QueueId, Routed, Scheduler, Scope, Verdict};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+use super::clerk::{self, Close, Errand, Errands, Found};
+use super::deliver::Attempt;
+use super::{Finished, Job, Source};
+use crate::control::metrics as names;
+use crate::queue::{Note, Queue, QueueError, Settlement, StoredDelivery};
+
+/// Octets of fresh messages that are kept at hand so that they are sent without a read; what comes
+/// beyond is read from disk when its turn comes.
+const PAYLOAD_BYTES_MAX: usize = 64 << 20;
+/// Inputs of one kind that are taken before the scheduler is asked again.
+const INPUTS_AT_ONCE: usize = 256;
+/// The wall clock may be stepped; timers are set by it and so are looked at again after this.
+const NAP_MAX: Duration = Duration::from_secs(60);
+/// A settlement that cannot be written is tried again at this pace; the peer has the message, so
+/// forgetting it would send it twice.
+const SETTLE_RETRY: Duration = Duration::from_secs(1);
+
+/// One message to one domain.
+type Key = (QueueId, Arc<str>);
+
+/// The channels that end here or begin here.
+pub struct Lines {
+    /// From the queue's writer, a batch a commit.
+    pub notes: mpsc::Receiver<Vec<Note>>,
+    /// From the ring threads; as large as the deliveries that may be in flight.
+    pub finished: mpsc::Receiver<Finished>,
+    /// From the clerk.
+    pub errands_done: mpsc::Receiver<Errands>,
+    /// From the resolver.
+    pub routes: mpsc::Receiver<(Arc<str>, Routed)>,
+    /// To the ring threads.
+    pub rings: Vec<mpsc::Sender<Job>>,
+    /// To the clerk.
+    pub errands: mpsc::Sender<Errand>,
+    /// To the resolver.
+    pub lookups: mpsc::Sender<Arc<str>>,
+    /// Becomes true when the daemon stops: nothing new is begun, and what is in flight is finished.
+    pub draining: watch::Receiver<bool>,
+}
+
+/// The actor.
+pub struct Dispatcher {
+    scheduler: Scheduler,
+    clock: Clock,
+    queue: Queue,
+    lines: Lines,
+    sources: Vec<Arc<Source>>,
+    hasher: RandomState,
+    /// Messages at hand, by delivery.
+    payloads: HashMap<Key, Arc<StoredDelivery>>,
+    payload_bytes: usize,
+    /// Deliveries whose message is being read, with what they wait to be sent by.
+    fetching: HashMap<Key, (Arc<scheduler::Route>, Arc<Source>, u16)>,
+    /// What was tried and is not settled yet.
+    attempted: HashMap<Key, (Job, Attempt)>,
+    /// What was found to be gone when its turn came, until it is settled.
+    gone: HashSet<Key>,
+    /// Settlements that the clerk is writing.
+    closing: usize,
+    errands: VecDeque<Errand>,
+    lookups: VecDeque<Arc<str>>,
+    settlements: Vec<Settlement>,
+    settling: Option<JoinHandle<()>>,
+    in_flight: usize,
+    count: Counters,
+}
+
+struct Counters {
+    delivered: Counter,
+    failed: Counter,
+    expired: Counter,
+    deferred: [Counter; 5],
+}
+
+impl Dispatcher {
+    /// `sources` in the order of the scheduler's configuration; `backlog` is each domain that has mail
+    /// on disk, with its earliest due time.
+    pub fn new(
+        scheduler: Scheduler,
+        clock: Clock,
+        queue: Queue,
+        sources: Vec<Arc<Source>>,
+        backlog: Vec<(Arc<str>, SystemTime)>,
+        lines: Lines,
+    ) -> Self {
+        let deferred =
+            ["recipient", "message", "host", "site", "source"].map(|scope| metrics::counter!(names::DEFERRED, "scope" => scope));
+        let count = Counters {
+            delivered: metrics::counter!(names::DELIVERED),
+            failed: metrics::counter!(names::FAILED),
+            expired: metrics::counter!(names::EXPIRED),
+            deferred,
+        };
+        let mut dispatcher = Dispatcher {
+            scheduler,
+            clock,
+            queue,
+            lines,
+            sources,
+            hasher: RandomState::new(),
+            payloads: HashMap::new(),
+            payload_bytes: 0,
+            fetching: HashMap::new(),
+            attempted: HashMap::new(),
+            gone: HashSet::new(),
+            closing: 0,
+            errands: VecDeque::new(),
+            lookups: VecDeque::new(),
+            settlements: Vec::new(),
+            settling: None,
+            in_flight: 0,
+            count,
+        };
+        let now = dispatcher.clock.now();
+        for (domain, next_due) in backlog {
+            dispatcher.scheduler.handle_backlog(now, &domain, next_due);
+        }
+        dispatcher
+    }
+
+    /// Runs until the daemon drains and nothing is in flight, or until the queue is gone.
+    pub async fn run(mut self) {
+        let mut notes = Vec::new();
+        let mut finished = Vec::new();
+        let mut errands_done = Vec::new();
+        let mut routes = Vec::new();
+        loop {
+            let draining = *self.lines.draining.borrow();
+            if !draining {
+                self.act();
+            } else if self.is_idle() {
+                return;
+            } else {
+                self.act_draining();
+            }
+            self.flush();
+            let nap = self.nap();
+            tokio::select! {
+                biased;
+                n = self.lines.finished.recv_many(&mut finished, INPUTS_AT_ONCE) => {
+                    if n == 0 {
+                        return;
+                    }
+                    for done in finished.drain(..) {
+                        self.handle_finished(done);
+                    }
+                }
+                n = self.lines.notes.recv_many(&mut notes, 16) => {
+                    if n == 0 {
+                        return;
+                    }
+                    for note in notes.drain(..).flatten() {
+                        self.handle_note(note);
+                    }
+                }
+                n = self.lines.errands_done.recv_many(&mut errands_done, INPUTS_AT_ONCE) => {
+                    if n == 0 {
+                        return;
+                    }
+                    for done in errands_done.drain(..) {
+                        self.handle_errand(done);
+                    }
+                }
+                n = self.lines.routes.recv_many(&mut routes, INPUTS_AT_ONCE) => {
+                    if n == 0 {
+                        return;
+                    }
+                    let now = self.clock.now();
+                    for (domain, routed) in routes.drain(..) {
+                        self.scheduler.handle_route(now, &domain, routed);
+                    }
+                }
+                _ = settled(&mut self.settling) => self.settling = None,
+                changed = self.lines.draining.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                }
+                _ = tokio::time::sleep(nap) => {}
+            }
+        }
+    }
+
+    /// Nothing is in flight and everything that was tried is written down.
+    fn is_idle(&self) -> bool {
+        let settled = self.settling.is_none() && self.settlements.is_empty() && self.attempted.is_empty();
+        settled && self.in_flight == 0 && self.closing == 0
+    }
+
+    fn nap(&self) -> Duration {
+        let now = self.clock.now();
+        let wait = self.scheduler.next_timeout().map_or(NAP_MAX, |at| at.duration_since(now).unwrap_or_default());
+        wait.min(NAP_MAX)
+    }
+
+    fn act(&mut self) {
+        let now = self.clock.now();
+        while let Some(action) = self.scheduler.poll(now) {
+            match action {
+                Action::Resolve { domain } => self.lookups.push_back(domain),
+                Action::Load { domain, max } => self.errands.push_back(Errand::Load { domain, max }),
+                Action::Deliver { id, domain, route, source, slot } => self.deliver((id, domain), route, source.0, slot),
+                Action::Settle { id, domain, cause, next } => self.settle((id, domain), cause, next),
+            }
+        }
+    }
+
+    /// While draining, only what ends something is done; deliveries that were about to begin stay in the queue.
+    fn act_draining(&mut self) {
+        let now = self.clock.now();
+        while let Some(action) = self.scheduler.poll(now) {
+            if let Action::Settle { id, domain, cause, next } = action {
+                self.settle((id, domain), cause, next);
+            }
+        }
+    }
+
+    fn deliver(&mut self, key: Key, route: Arc<scheduler::Route>, source: u16, slot: u16) {
+        let Some(source) = self.sources.get(usize::from(source)).cloned() else {
+            // Removed by a reload: the attempt never took place.
+            let outcome = Outcome { scope: Scope::Message, verdict: Verdict::Deferred, retry_after: None, open: true };
+            self.scheduler.handle_outcome(self.clock.now(), key.0, &key.1, outcome);
+            return;
+        };
+        self.in_flight += 1;
+        match self.take_payload(&key) {
+            Some(stored) => self.send(Job { stored, route, source }, slot),
+            None => {
+                self.errands.push_back(Errand::Fetch { id: key.0, domain: key.1.clone() });
+                self.fetching.insert(key, (route, source, slot));
+            }
+        }
+    }
+
+    /// The ring thread follows from site and slot: slots are handed out lowest first, so a site's mail
+    /// comes back to the thread that holds its idle connections, and a busy site uses every thread.
+    fn send(&mut self, job: Job, slot: u16) {
+        let nth =
+            (self.hasher.hash_one(&job.route.site) as usize).wrapping_add(usize::from(slot)) % self.lines.rings.len().max(1);
+        // The channel holds as many as may be in flight, so it is full only when the thread is gone.
+        let handed = self.lines.rings.get(nth).map(|ring| ring.try_send(job));
+        if !matches!(handed, Some(Ok(()))) {
+            tracing::error!("a ring thread does not take deliveries any more");
+        }
+    }
+
+    fn settle(&mut self, key: Key, cause: Cause, next: Next) {
+        if cause == Cause::Expired || next == Next::Expired {
+            self.count.expired.increment(1);
+        }
+        if self.gone.remove(&key) {
+            self.settlements.push(clerk::nothing(key.0, key.1, Next::Done));
+            return;
+        }
+        let attempted = self.attempted.remove(&key);
+        if let Some((job, attempt)) = &attempted
+            && attempt.outcomes.iter().all(|outcome| outcome.verdict == Verdict::Delivered)
+        {
+            // The common end needs no notice and no read.
+            let closing = super::settle::Closing {
+                stored: &job.stored,
+                cause: &cause,
+                next,
+                attempt: Some(attempt),
+                source: &job.source.name,
+            };
+            let (settlement, _) = super::settle::settlement(&closing);
+            self.settlements.push(settlement);
+            return;
+        }
+        let stored = attempted.as_ref().map(|(job, _)| job.stored.clone()).or_else(|| self.take_payload(&key));
+        let source = attempted.as_ref().map_or_else(|| "".into(), |(job, _)| job.source.name.clone());
+        let attempt = attempted.map(|(_, attempt)| attempt);
+        self.closing += 1;
+        self.errands.push_back(Errand::Close(Box::new(Close { id: key.0, domain: key.1, stored, cause, next, attempt, source })));
+    }
+
+    /// Hands over what the channels have room for.
+    fn flush(&mut self) {
+        while let Some(errand) = self.errands.pop_front() {
+            if let Err(mpsc::error::TrySendError::Full(errand)) = self.lines.errands.try_send(errand) {
+                self.errands.push_front(errand);
+                break;
+            }
+        }
+        while let Some(domain) = self.lookups.pop_front() {
+            if let Err(mpsc::error::TrySendError::Full(domain)) = self.lines.lookups.try_send(domain) {
+                self.lookups.push_front(domain);
+                break;
+            }
+        }
+        if self.settling.is_none() && !self.settlements.is_empty() {
+            let batch = std::mem::take(&mut self.settlements);
+            self.settling = Some(host::spawn_local(write(self.queue.clone(), batch)));
+        }
+    }
+
+    fn handle_note(&mut self, note: Note) {
+        let now = self.clock.now();
+        match note {
+            Note::Enqueued { delivery, stored } => {
+                let key = (delivery.id, delivery.domain.clone());
+                let bytes = stored.message.octets.len();
+                if self.scheduler.handle_enqueued(now, delivery) && self.payload_bytes + bytes <= PAYLOAD_BYTES_MAX {
+                    self.payload_bytes += bytes;
+                    self.payloads.insert(key, stored);
+                }
+            }
+            Note::Settled { id, domain, next_due } => {
+                self.take_payload(&(id, domain.clone()));
+                self.scheduler.handle_settled(now, id, &domain, next_due);
+            }
+        }
+    }
+
+    fn handle_finished(&mut self, done: Finished) {
+        let Finished { job, attempt } = done;
+        self.in_flight -= 1;
+        let key = (job.stored.message.id, job.stored.domain.clone());
+        let open = attempt.outcomes.iter().any(|outcome| outcome.verdict == Verdict::Deferred);
+        self.record(&job, &attempt);
+        let outcome = Outcome { scope: attempt.scope, verdict: attempt.verdict, retry_after: None, open };
+        self.attempted.insert(key.clone(), (job, attempt));
+        self.scheduler.handle_outcome(self.clock.now(), key.0, &key.1, outcome);
+    }
+
+    fn handle_errand(&mut self, done: Errands) {
+        let now = self.clock.now();
+        match done {
+            Errands::Window { domain, window, next_due } => self.scheduler.handle_window(now, &domain, window, next_due),
+            Errands::Settlement(settlement) => {
+                self.closing -= 1;
+                self.settlements.push(*settlement);
+            }
+            Errands::Fetched { id, domain, found } => {
+                let key = (id, domain);
+                let Some((route, source, slot)) = self.fetching.remove(&key) else { return };
+                let (verdict, open) = match found {
+                    Found::Stored(stored) => return self.send(Job { stored, route, source }, slot),
+                    Found::Gone => {
+                        self.gone.insert(key.clone());
+                        (Verdict::Failed, false)
+                    }
+                    Found::Unreadable => (Verdict::Deferred, true),
+                };
+                self.in_flight -= 1;
+                let outcome = Outcome { scope: Scope::Message, verdict, retry_after: None, open };
+                self.scheduler.handle_outcome(now, key.0, &key.1, outcome);
+            }
+        }
+    }
+
+    /// One log line and the counters of an attempt. Neither subject nor body, ever.
+    fn record(&self, job: &Job, attempt: &Attempt) {
+        for outcome in &attempt.outcomes {
+            match outcome.verdict {
+                Verdict::Delivered => self.count.delivered.increment(1),
+                Verdict::Failed => self.count.failed.increment(1),
+                Verdict::Deferred => self.count.deferred[attempt.scope as usize].increment(1),
+            }
+        }
+        let reply = attempt.outcomes.last().map(|outcome| outcome.reply.to_string()).unwrap_or_default();
+        tracing::info!(
+            id = %job.stored.message.id,
+            domain = %job.stored.domain,
+            site = %job.route.site,
+            source = %job.source.name,
+            host = attempt.host.as_deref().unwrap_or("-"),
+            tls = attempt.tls.as_ref().map_or("-", |tls| tls.version),
+            tls_trusted = attempt.tls.as_ref().and_then(|tls| tls.trusted),
+            recipients = attempt.outcomes.len(),
+            verdict = ?attempt.verdict,
+            scope = ?attempt.scope,
+            reply,
+            "attempt"
+        );
+    }
+
+    fn take_payload(&mut self, key: &Key) -> Option<Arc<StoredDelivery>> {
+        let stored = self.payloads.remove(key)?;
+        self.payload_bytes -= stored.message.octets.len();
+        Some(stored)
+    }
+}
+
+/// Waits for the settlement that is being written; for ever if there is none.
+async fn settled(settling: &mut Option<JoinHandle<()>>) {
+    match settling {
+        Some(handle) => {
+            let _ = handle.await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// Writes a batch, and tries again until it is written.
+async fn write(queue: Queue, batch: Vec<Settlement>) {
+    let mut said = false;
+    loop {
+        match queue.settle(batch.clone()).await {
+            Ok(()) => return,
+            Err(QueueError::Stopped) => return,
+            Err(error) => {
+                if !said {
+                    tracing::error!(%error, "settlements cannot be written; trying again every second");
+                    said = true;
+                }
+                tokio::time::sleep(SETTLE_RETRY).await;
+            }
+        }
+    }
+}

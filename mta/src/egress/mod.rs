@@ -1,0 +1,57 @@
+//! Egress: from a durable delivery to its settlement.
+//!
+//! `dispatch` drives the scheduler and hands each delivery that may go to the ring thread of its slot;
+//! `deliver` makes the attempt over a connection of the `cache`; `trouble` says what the outcome means;
+//! `settle` writes it down, with a `dsn` where somebody has to be told. `route` finds the hosts of a
+//! domain, `clerk` reads the disk, both on threads that mail in motion does not wait for.
+
+pub mod cache;
+pub mod clerk;
+pub mod deliver;
+pub mod dispatch;
+pub mod dsn;
+pub mod provider;
+pub mod resolver;
+pub mod route;
+pub mod settle;
+pub mod tls_policy;
+pub mod trouble;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use scheduler::Route;
+
+use crate::queue::StoredDelivery;
+
+/// An address that mail leaves from.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// Its place in the pool: the scheduler's `SourceId`.
+    pub index: usize,
+    /// What the configuration calls it.
+    pub name: Arc<str>,
+    /// The local address.
+    pub address: IpAddr,
+    /// Its name in EHLO.
+    pub ehlo: Arc<str>,
+}
+
+/// One delivery that is to be tried now.
+#[derive(Clone)]
+pub struct Job {
+    /// The message and its open recipients.
+    pub stored: Arc<StoredDelivery>,
+    /// Where to.
+    pub route: Arc<Route>,
+    /// Where from.
+    pub source: Arc<Source>,
+}
+
+/// A tried delivery, on its way back to the scheduler.
+pub struct Finished {
+    /// What was tried.
+    pub job: Job,
+    /// What came of it.
+    pub attempt: deliver::Attempt,
+}

@@ -1,0 +1,149 @@
+//! Trouble: turns what happened to an attempt into scope × verdict.
+//!
+//! The scope is the widest thing that a reply or a failure speaks of: a refused connection is not a
+//! refused recipient. The scheduler narrows, suspends or retries by scope; the sender is told by
+//! recipient. A verdict follows the first digit of the reply (RFC 5321 §4.2.1); what has no reply
+//! is always worth another try.
+
+use scheduler::{Scope, Verdict};
+use smtp::client::{Fate, Stage};
+use smtp::reply::Reply;
+
+/// What became of one recipient in one attempt.
+#[derive(Clone, Debug)]
+pub struct RecipientOutcome {
+    /// Index of the recipient in the message's list.
+    pub index: u16,
+    /// Its fate.
+    pub verdict: Verdict,
+    /// The peer's last word, or ours where `from_peer` is false.
+    pub reply: Reply,
+    /// Whether `reply` is the peer's.
+    pub from_peer: bool,
+}
+
+/// Why a connection could not be used at all; no recipient was named yet.
+#[derive(Clone, Debug)]
+pub struct Trouble {
+    /// `Host` while other hosts may be tried, `Site` when there are none left, `Source` when our address is refused.
+    pub scope: Scope,
+    /// Deferred nearly always: a host that is wrong today may be mended tomorrow.
+    pub verdict: Verdict,
+    /// The peer's reply or our words.
+    pub reply: Reply,
+    /// Whether `reply` is the peer's.
+    pub from_peer: bool,
+}
+
+impl Trouble {
+    /// A failure without a reply: refused, reset, timed out, no route.
+    pub fn unreachable(text: String) -> Self {
+        Trouble { scope: Scope::Host, verdict: Verdict::Deferred, reply: Reply::new(451, (4, 4, 1), text), from_peer: false }
+    }
+
+    /// A refusal in the greeting or in answer to EHLO: it speaks of us, not of a message.
+    pub fn refused_session(reply: Reply) -> Self {
+        // 554 5.7.x at the door means this address, from whatever host it knocks (RFC 5321 §3.1 allows
+        // 554 for "no SMTP service here", and then another host may serve).
+        let policy = reply.enhanced().is_some_and(|code| code.1 == 7);
+        let scope = if policy { Scope::Source } else { Scope::Host };
+        Trouble { scope, verdict: Verdict::Deferred, reply, from_peer: true }
+    }
+}
+
+/// The verdict on one recipient, with the scope of what was said.
+pub fn judge(index: u16, fate: &Fate) -> (RecipientOutcome, Scope) {
+    match fate {
+        Fate::Accepted(reply) => {
+            (RecipientOutcome { index, verdict: Verdict::Delivered, reply: reply.clone(), from_peer: true }, Scope::Recipient)
+        }
+        Fate::Refused { reply, stage } => {
+            let verdict = if reply.is_permanent() { Verdict::Failed } else { Verdict::Deferred };
+            // At `Local` nothing was sent: the host lacks what the message needs, in our words.
+            let from_peer = *stage != Stage::Local;
+            (RecipientOutcome { index, verdict, reply: reply.clone(), from_peer }, scope_of(reply, *stage))
+        }
+        Fate::Untried => {
+            let reply = Reply::new(451, (4, 4, 2), "the host took no more recipients on this connection");
+            (RecipientOutcome { index, verdict: Verdict::Deferred, reply, from_peer: false }, Scope::Message)
+        }
+        Fate::Broken { stage, reason } => {
+            // RFC 1047: after the end of data the peer may have the message; trying again can make a
+            // duplicate, not trying could lose it. Losing is worse.
+            let code = if *stage == Stage::Body { (4, 4, 2) } else { (4, 4, 1) };
+            let reply = Reply::new(451, code, format!("connection lost: {reason}"));
+            (RecipientOutcome { index, verdict: Verdict::Deferred, reply, from_peer: false }, Scope::Host)
+        }
+    }
+}
+
+/// How wide a refusal reaches, by where it came and what it says.
+fn scope_of(reply: &Reply, stage: Stage) -> Scope {
+    // 421: the peer closes the channel, whatever the command was (RFC 5321 §3.8).
+    if reply.code() == 421 {
+        return Scope::Site;
+    }
+    match stage {
+        Stage::Rcpt => Scope::Recipient,
+        // A transient refusal of MAIL by policy is about who we are or how fast we are.
+        Stage::Mail if reply.is_transient() && reply.enhanced().is_some_and(|code| code.1 == 7) => Scope::Site,
+        Stage::Local | Stage::Mail | Stage::Data | Stage::Body => Scope::Message,
+        Stage::Greeting | Stage::Ehlo | Stage::StartTls | Stage::Auth => Scope::Host,
+    }
+}
+
+/// What an attempt means as a whole: the best fate of a recipient, and the widest scope of a trouble.
+pub fn summarize(judged: &[(RecipientOutcome, Scope)]) -> (Scope, Verdict) {
+    let width = |scope: Scope| match scope {
+        Scope::Recipient => 0,
+        Scope::Message => 1,
+        Scope::Host => 2,
+        Scope::Site => 3,
+        Scope::Source => 4,
+    };
+    let scope = judged.iter().map(|(_, scope)| *scope).max_by_key(|scope| width(*scope)).unwrap_or(Scope::Message);
+    let any = |verdict: Verdict| judged.iter().any(|(outcome, _)| outcome.verdict == verdict);
+    let verdict = if any(Verdict::Delivered) {
+        Verdict::Delivered
+    } else if any(Verdict::Deferred) {
+        Verdict::Deferred
+    } else {
+        Verdict::Failed
+    };
+    (scope, verdict)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(code: u16, enhanced: (u8, u16, u16), stage: Stage) -> (Scope, Verdict) {
+        let (outcome, scope) = judge(0, &Fate::Refused { reply: Reply::new(code, enhanced, "text"), stage });
+        (scope, outcome.verdict)
+    }
+
+    #[test]
+    fn a_refusal_is_as_wide_as_what_it_speaks_of() {
+        assert_eq!(refused(550, (5, 1, 1), Stage::Rcpt), (Scope::Recipient, Verdict::Failed));
+        assert_eq!(refused(450, (4, 2, 0), Stage::Rcpt), (Scope::Recipient, Verdict::Deferred));
+        assert_eq!(refused(552, (5, 3, 4), Stage::Mail), (Scope::Message, Verdict::Failed));
+        assert_eq!(refused(451, (4, 7, 1), Stage::Mail), (Scope::Site, Verdict::Deferred));
+        assert_eq!(refused(421, (4, 7, 0), Stage::Rcpt), (Scope::Site, Verdict::Deferred));
+        assert_eq!(refused(554, (5, 7, 1), Stage::Body), (Scope::Message, Verdict::Failed));
+    }
+
+    #[test]
+    fn one_delivered_recipient_makes_the_attempt_a_delivery() {
+        let judged = [
+            judge(0, &Fate::Accepted(Reply::new(250, (2, 0, 0), "ok"))),
+            judge(1, &Fate::Refused { reply: Reply::new(550, (5, 1, 1), "no"), stage: Stage::Rcpt }),
+        ];
+        assert_eq!(summarize(&judged), (Scope::Recipient, Verdict::Delivered));
+    }
+
+    #[test]
+    fn a_link_that_dies_after_the_data_is_tried_again() {
+        let (outcome, scope) = judge(0, &Fate::Broken { stage: Stage::Body, reason: "reset".into() });
+        assert_eq!((scope, outcome.verdict), (Scope::Host, Verdict::Deferred));
+    }
+}

@@ -1,0 +1,246 @@
+//! The answers to a session's questions: policy for who and from where, then signatures, then the queue.
+//!
+//! A `250` to the end of data is given when the commit is done and never before.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use scheduler::Lane;
+use smtp::Secret;
+use smtp::address::ReversePath;
+use smtp::reply::Reply;
+use smtp::server::{Answer, Body, Envelope, MailParameters};
+
+use super::{BODY_BYTES_MAX, Shared};
+use crate::config::Role;
+use crate::control::metrics as names;
+use crate::policy::throttle::Penalty;
+use crate::policy::{Class, Sender, admit};
+use crate::queue::{NewMessage, NewRecipient, Parameters, QueueError};
+use crate::sign::prepare::PrepareError;
+use crate::sign::{self, SignError, Trace, header::Header};
+
+/// What a message without a declared size is counted as until it is here.
+const UNDECLARED_BYTES: usize = 64 << 10;
+
+/// How long a message is tried, by what it is for. A one-time code that comes after its minutes is worse
+/// than none: it teaches people to expect old ones. RFC 5321 §4.5.4.1 asks for four to five days for mail
+/// of no known urgency.
+pub fn lifetime(class: Class) -> Duration {
+    match class {
+        Class::Otp => Duration::from_secs(15 * 60),
+        Class::Transactional => Duration::from_secs(2 * 24 * 3600),
+        Class::Notice => Duration::from_secs(5 * 24 * 3600),
+    }
+}
+
+fn lane(class: Class) -> Lane {
+    match class {
+        Class::Otp => Lane::Otp,
+        Class::Transactional => Lane::Transactional,
+        Class::Notice => Lane::Notice,
+    }
+}
+
+/// What one session has told us so far.
+pub struct Submission {
+    shared: Arc<Shared>,
+    role: Role,
+    on_behalf_of: Option<String>,
+    peer: IpAddr,
+    sender: Option<Sender>,
+    reserved: usize,
+}
+
+impl Submission {
+    /// A session from `peer`; `on_behalf_of` is the member of a relay listener.
+    pub fn new(shared: Arc<Shared>, role: Role, on_behalf_of: Option<String>, peer: IpAddr) -> Self {
+        Submission { shared, role, on_behalf_of, peer, sender: None, reserved: 0 }
+    }
+
+    /// AUTH. A failure is answered late, and at last with 421.
+    pub async fn authenticate(&mut self, username: &str, password: &Secret) -> Answer {
+        let now = self.shared.clock.now();
+        if let Some(reply) = self.shared.throttle.if_any(|throttle| throttle.refuses(now, self.peer)) {
+            return Answer::RefuseAndClose(reply);
+        }
+        let directory = self.shared.directory.load_full();
+        match admit::authenticate(&directory, &self.shared.credential_key, username, password.expose()) {
+            Ok(sender) => {
+                self.shared.throttle.if_any(|throttle| {
+                    throttle.handle_success(username);
+                    Some(())
+                });
+                self.sender = Some(sender);
+                Answer::Accept
+            }
+            Err(reply) => {
+                tracing::info!(peer = %self.peer, "authentication failed");
+                match self.shared.throttle.note(|throttle| throttle.handle_failure(now, self.peer, username)) {
+                    Penalty::Delay(delay) => {
+                        tokio::time::sleep(delay).await;
+                        Answer::Refuse(reply)
+                    }
+                    Penalty::Close(delay, reply) => {
+                        tokio::time::sleep(delay).await;
+                        Answer::RefuseAndClose(reply)
+                    }
+                }
+            }
+        }
+    }
+
+    /// MAIL: may this member send, from this reverse-path, and is there room?
+    pub fn mail(&mut self, path: &ReversePath, parameters: &MailParameters) -> Answer {
+        self.release_body();
+        let now = self.shared.clock.now();
+        let directory = self.shared.directory.load();
+        if let (Role::Relay, Some(did)) = (self.role, &self.on_behalf_of) {
+            match admit::on_behalf_of(&directory, did) {
+                Ok(sender) => self.sender = Some(sender),
+                Err(reply) => return self.refuse(reply),
+            }
+        }
+        let Some(sender) = &self.sender else {
+            return Answer::Refuse(Reply::new(530, (5, 7, 0), "authentication required"));
+        };
+        if let Err(reply) = admit::may_send(&directory, sender, now).and_then(|()| admit::reverse_path(sender, path)) {
+            return self.refuse(reply);
+        }
+        let bytes = parameters.size.map_or(UNDECLARED_BYTES, |size| usize::try_from(size).unwrap_or(usize::MAX));
+        if !self.reserve(bytes) {
+            return self.refuse(Reply::new(452, (4, 3, 1), "too much mail is being received at once; try again in a moment"));
+        }
+        Answer::Accept
+    }
+
+    /// The end of data: checks From, adds what an MSA adds, signs, commits.
+    pub async fn message(&mut self, envelope: Envelope, octets: Bytes) -> Answer {
+        let answer = match self.accept(envelope, octets).await {
+            Ok(id) => Answer::AcceptWith(Reply::new(250, (2, 0, 0), format!("queued as {id}"))),
+            Err(reply) => self.refuse(reply),
+        };
+        self.release_body();
+        answer
+    }
+
+    async fn accept(&mut self, envelope: Envelope, octets: Bytes) -> Result<scheduler::QueueId, Reply> {
+        let now = self.shared.clock.now();
+        let sender = self.sender.clone().ok_or_else(|| Reply::new(530, (5, 7, 0), "authentication required"))?;
+        let header = Header::parse(&octets).map_err(|error| Reply::new(550, (5, 6, 0), error.to_string()))?;
+        let domain = admit::header_from(&sender, &header)?;
+        let class = sender.class();
+        let id = self.shared.queue.next_id(now);
+        let only_recipient = match envelope.recipients.as_slice() {
+            [(mailbox, _)] => Some(mailbox.to_string()),
+            _ => None,
+        };
+        let trace = Trace {
+            hostname: &self.shared.hostname,
+            ehlo: &envelope.greeted.name,
+            with: envelope.with_protocol(),
+            id: &id.to_string(),
+            only_recipient: only_recipient.as_deref(),
+            domain: &domain,
+            did: Some(&sender.member.did),
+            class: class.as_str(),
+            now,
+        };
+        let prepared = sign::prepare::prepare(&header, &trace).map_err(|error| match error {
+            PrepareError::Malformed(_) => Reply::new(550, (5, 6, 0), error.to_string()),
+            PrepareError::Loop(_) => Reply::new(554, (5, 4, 6), error.to_string()),
+        })?;
+        // Some clients send octets above 127 without saying so; the next host must hear of it.
+        let eight_bit = envelope.parameters.body == Body::EightBitMime || !octets.is_ascii();
+        let job = sign::Job { urgent: class == Class::Otp, message: prepared, domain: Some(domain), now };
+        let signed = self.shared.signers.sign(job).await.map_err(|error| sign_trouble(&error))?;
+        if signed.member_unsigned {
+            self.shared.count.unsigned.increment(1);
+        }
+        let message = NewMessage {
+            id: Some(id),
+            member: sender.member.id,
+            credential: sender.credential.as_ref().map_or(0, |credential| credential.id),
+            reverse_path: envelope.reverse_path,
+            parameters: Parameters { smtputf8: envelope.parameters.smtputf8, eight_bit, ..Parameters::default() },
+            lane: lane(class),
+            received_at: now,
+            deadline: now + lifetime(class),
+            recipients: envelope
+                .recipients
+                .into_iter()
+                .map(|(mailbox, _)| NewRecipient { mailbox, notify: None, orcpt: None })
+                .collect(),
+            octets: vec![signed.head, signed.rest],
+        };
+        let id = self.shared.queue.enqueue(message).await.map_err(|error| queue_trouble(&error))?;
+        self.shared.count.accepted.increment(1);
+        self.shared.count.accept_seconds.record(elapsed(now, self.shared.clock.now()));
+        Ok(id)
+    }
+
+    fn refuse(&self, reply: Reply) -> Answer {
+        let member = self.sender.as_ref().map_or("-", |sender| sender.member.did.as_str());
+        tracing::info!(peer = %self.peer, member, reply = %reply, "refused");
+        let status =
+            reply.enhanced().map_or_else(|| reply.code().to_string(), |code| format!("{}.{}.{}", code.0, code.1, code.2));
+        metrics::counter!(names::REFUSED, "status" => status).increment(1);
+        Answer::Refuse(reply)
+    }
+
+    fn reserve(&mut self, bytes: usize) -> bool {
+        let before = self.shared.body_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.reserved += bytes;
+        // A single message always fits, or one larger than the bound could never be sent.
+        if before > 0 && before.saturating_add(bytes) > BODY_BYTES_MAX {
+            self.release_body();
+            return false;
+        }
+        true
+    }
+
+    fn release_body(&mut self) {
+        self.shared.body_bytes.fetch_sub(std::mem::take(&mut self.reserved), Ordering::Relaxed);
+    }
+}
+
+impl Drop for Submission {
+    fn drop(&mut self) {
+        self.release_body();
+    }
+}
+
+fn elapsed(from: SystemTime, to: SystemTime) -> f64 {
+    to.duration_since(from).unwrap_or_default().as_secs_f64()
+}
+
+fn sign_trouble(error: &SignError) -> Reply {
+    tracing::error!(%error, "a message could not be signed");
+    match error {
+        SignError::NoKey(domain) => {
+            Reply::new(451, (4, 3, 5), format!("{domain} has no DKIM key here yet; the operator has been told"))
+        }
+        SignError::Stopped => Reply::new(421, (4, 3, 2), "shutting down; try again later"),
+        SignError::Key(_) | SignError::Malformed(_) => {
+            Reply::new(451, (4, 3, 5), "the message could not be signed; the operator has been told")
+        }
+    }
+}
+
+fn queue_trouble(error: &QueueError) -> Reply {
+    match error {
+        QueueError::Full(_) => {
+            tracing::warn!(%error, "refused a message");
+            Reply::new(452, (4, 3, 1), "the queue is full; try again later")
+        }
+        QueueError::Stopped => Reply::new(421, (4, 3, 2), "shutting down; try again later"),
+        QueueError::Invalid(reason) => Reply::new(554, (5, 6, 0), (*reason).to_owned()),
+        _ => {
+            tracing::error!(%error, "a message could not be queued");
+            Reply::new(451, (4, 3, 0), "the message could not be written to disk; try again later")
+        }
+    }
+}

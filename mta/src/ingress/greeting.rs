@@ -1,0 +1,70 @@
+//! Who speaks first: telling a TLS client on port 587 from one that waits for our greeting.
+//!
+//! Published instructions tell PDS operators to write `smtps://…:587`. Such a client sends a ClientHello at
+//! once and fails if it reads a greeting first; every other client sends nothing until it is greeted. So an
+//! unknown address is given a moment to speak before we do, and what it did is remembered: a client that
+//! waits is greeted at once from then on, and does not pay for the others' instructions.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// How long an address that we know nothing of may take to send a ClientHello. It follows the handshake of
+/// TCP by what the client needs to write it, not by another round trip.
+const UNKNOWN_WAIT: Duration = Duration::from_millis(50);
+/// How long one may take that has spoken first before.
+const TLS_WAIT: Duration = Duration::from_secs(2);
+/// How long it is remembered. Whoever changes from waiting to speaking first fails once, and that is remembered too.
+const MEMORY: Duration = Duration::from_secs(24 * 3600);
+/// Addresses remembered; past it everything is forgotten and learned again.
+const ADDRESSES_MAX: usize = 16 * 1024;
+
+/// What addresses have done before, as one thread has seen it.
+#[derive(Default)]
+pub struct Manners {
+    known: HashMap<IpAddr, (bool, Instant)>,
+}
+
+impl Manners {
+    /// How long `peer` may take to speak before it is greeted.
+    pub fn wait(&self, peer: IpAddr, now: Instant) -> Duration {
+        match self.known.get(&peer) {
+            Some((speaks_first, since)) if now.duration_since(*since) < MEMORY => {
+                if *speaks_first {
+                    TLS_WAIT
+                } else {
+                    Duration::ZERO
+                }
+            }
+            _ => UNKNOWN_WAIT,
+        }
+    }
+
+    /// Remembers whether `peer` spoke first.
+    pub fn note(&mut self, peer: IpAddr, speaks_first: bool, now: Instant) {
+        if self.known.len() >= ADDRESSES_MAX && !self.known.contains_key(&peer) {
+            self.known.clear();
+        }
+        self.known.insert(peer, (speaks_first, now));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_waits_is_greeted_at_once_the_next_time() {
+        let mut manners = Manners::default();
+        let peer: IpAddr = "192.0.2.1".parse().unwrap();
+        assert_eq!(manners.wait(peer, Instant::now()), UNKNOWN_WAIT);
+        manners.note(peer, false, Instant::now());
+        assert_eq!(manners.wait(peer, Instant::now()), Duration::ZERO);
+        manners.note(peer, true, Instant::now());
+        assert_eq!(manners.wait(peer, Instant::now()), TLS_WAIT);
+        tokio::time::sleep(MEMORY).await;
+        assert_eq!(manners.wait(peer, Instant::now()), UNKNOWN_WAIT);
+    }
+}

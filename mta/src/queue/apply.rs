@@ -1,0 +1,367 @@
+//! What each request does to the tables, inside the batch's one transaction.
+//!
+//! A damaged row never fails the batch: the entry is set aside and the rest goes on. An error here
+//! is one of the database, and undoes the whole batch.
+
+use std::ops::Bound;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use heed::{PutFlags, RwTxn};
+use scheduler::QueueId;
+
+use super::codec::{Decoder, Encoder, cut, millis, time};
+use super::handle::{Prepared, PreparedSettlement};
+use super::rows::{
+    DeliveryRow, MessageRow, PendingRow, delivery_from_key, delivery_key, ledger_key, ledger_prefix, message_key,
+    pending_from_key, pending_key, pending_key_of,
+};
+use super::segments::Changes;
+use super::tables::{Environment, Table, Tables};
+use super::types::{Fate, LedgerCount, Next, QueueError, REPLY_BYTES_MAX};
+use crate::events::{Event, What};
+
+/// Ledger rows older than this leave when their source and provider get a new one. No plan of warmup
+/// looks back so far.
+const LEDGER_DAYS: u32 = 400;
+
+/// Old events that a transaction removes at most, beside twice those that it adds: a lowered bound is
+/// reached step by step.
+const TRIM_MORE: u64 = 64;
+
+/// First octet of rows in `ledger` and `aside`.
+const VERSION: u8 = 1;
+
+/// The events there are: `first..next`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct EventRange {
+    pub(crate) first: u64,
+    pub(crate) next: u64,
+}
+
+/// A batch's transaction.
+pub(crate) struct Transaction<'e> {
+    pub(crate) txn: RwTxn<'e>,
+    tables: Tables,
+    now: SystemTime,
+    pub(crate) events: EventRange,
+    /// Where the events began that this transaction adds.
+    began: u64,
+    pub(crate) changes: Changes,
+}
+
+/// What a settlement led to.
+pub(crate) struct Settled {
+    /// None: the delivery is gone.
+    pub(crate) next_due: Option<SystemTime>,
+    /// Whether its DSN was queued.
+    pub(crate) dsn: bool,
+    /// Domains whose deliveries were set aside, because the entry turned out to be damaged.
+    pub(crate) aside: Vec<Arc<str>>,
+}
+
+impl Settled {
+    fn gone(aside: Vec<Arc<str>>) -> Self {
+        Self { next_due: None, dsn: false, aside }
+    }
+}
+
+impl<'e> Transaction<'e> {
+    pub(crate) fn begin(env: &'e Environment, tables: Tables, events: EventRange, now: SystemTime) -> Result<Self, QueueError> {
+        Ok(Self { txn: env.write_txn()?, tables, now, events, began: events.next, changes: Changes::default() })
+    }
+
+    /// Puts a message with its deliveries into the queue. Ids rise, so rows are appended.
+    pub(crate) fn insert(&mut self, new: &Prepared) -> Result<(), QueueError> {
+        let message = &new.message;
+        let row = MessageRow {
+            member: message.member,
+            credential: message.credential,
+            reverse_path: message.reverse_path.as_str().to_owned(),
+            parameters: message.parameters.clone(),
+            lane: message.lane,
+            received_at: message.received_at,
+            deadline: message.deadline,
+            recipients: new.recipients,
+            // A delivery has a recipient, and those fit.
+            open: new.deliveries.len() as u16,
+            place: new.place,
+        };
+        let key = message_key(message.id);
+        append(self.tables.messages, &mut self.txn, &key, &row.encode())?;
+        for delivery in &new.deliveries {
+            let key = delivery_key(message.id, &delivery.domain);
+            append(self.tables.deliveries, &mut self.txn, &key, &delivery.row)?;
+            let key = pending_key(&delivery.domain, message.lane, millis(message.received_at), message.id);
+            let row = PendingRow {
+                member: message.member,
+                deadline: message.deadline,
+                attempts: 0,
+                recipients: delivery.recipients.len() as u16,
+                bytes: u32::try_from(message.octets.len()).unwrap_or(u32::MAX),
+            };
+            self.tables.pending.put(&mut self.txn, &key, &row.encode())?;
+        }
+        self.changes.born(new.place);
+        self.event(Event { recipients: new.recipients, ..self.blank(What::Accepted, message.id, message.member) })
+    }
+
+    /// Writes one settlement down.
+    pub(crate) fn settle(&mut self, prepared: &PreparedSettlement) -> Result<Settled, QueueError> {
+        let settlement = &prepared.settlement;
+        let (id, domain) = (settlement.id, &*settlement.domain);
+        for count in &settlement.ledger {
+            self.count(count)?;
+        }
+        let key = delivery_key(id, domain);
+        let Some(row) = self.tables.deliveries.get(&self.txn, &key)? else { return Ok(Settled::gone(Vec::new())) };
+        let Some(message) = self.tables.messages.get(&self.txn, &message_key(id))? else {
+            return self.damaged(id, "the message's row is missing");
+        };
+        let (Ok(mut row), Ok(message)) = (DeliveryRow::decode(row), MessageRow::decode(message)) else {
+            return self.damaged(id, "a row cannot be read");
+        };
+        row.attempts = row.attempts.saturating_add(1);
+        row.last_reply = cut(&settlement.last_reply, REPLY_BYTES_MAX).to_owned();
+        for found in &settlement.fates {
+            self.decide(id, domain, &mut row, prepared, found.index, found.fate, &found.reply)?;
+        }
+        if settlement.next == Next::Done && row.open() > 0 {
+            tracing::error!(%id, domain, "settled as done with open recipients: they fail");
+            let open = row.recipients.iter().filter(|recipient| recipient.fate.is_none());
+            for index in open.map(|recipient| recipient.index).collect::<Vec<_>>() {
+                self.decide(id, domain, &mut row, prepared, index, Fate::Failed, &settlement.last_reply)?;
+            }
+        }
+        let pending = pending_key_of(&row, domain, id);
+        // Absent when the entry was set aside meanwhile: then it does not come back by itself.
+        let waiting = self.tables.pending.get(&self.txn, &pending)?.map(PendingRow::decode);
+        self.tables.pending.delete(&mut self.txn, &pending)?;
+        let next_due = match settlement.next {
+            Next::RetryAt(at) if row.open() > 0 => {
+                let next_due = self.defer(id, domain, &mut row, waiting.and_then(Result::ok), at)?;
+                self.event(Event {
+                    recipients: row.open() as u16,
+                    reply: settlement.last_reply.clone(),
+                    ..self.about(What::Deferred, id, domain, &row, prepared)
+                })?;
+                next_due
+            }
+            _ => {
+                self.remove(id, &key, &message)?;
+                None
+            }
+        };
+        let mut dsn = false;
+        if let Some(notice) = &prepared.dsn {
+            if message.reverse_path.is_empty() {
+                tracing::error!(%id, domain, "a DSN to a null reverse-path was asked for and is dropped");
+            } else {
+                self.insert(notice)?;
+                dsn = true;
+            }
+        }
+        Ok(Settled { next_due, dsn, aside: Vec::new() })
+    }
+
+    /// Gives a recipient its final fate, once, with its event.
+    #[expect(clippy::too_many_arguments, reason = "one call site each; a struct would only rename them")]
+    fn decide(
+        &mut self,
+        id: QueueId,
+        domain: &str,
+        row: &mut DeliveryRow,
+        prepared: &PreparedSettlement,
+        index: u16,
+        fate: Fate,
+        reply: &str,
+    ) -> Result<(), QueueError> {
+        let Ok(nth) = row.recipients.binary_search_by_key(&index, |recipient| recipient.index) else {
+            tracing::error!(%id, domain, index, "a fate for a recipient that is not of this delivery");
+            return Ok(());
+        };
+        if row.recipients[nth].fate.is_some() {
+            return Ok(());
+        }
+        row.recipients[nth].fate = Some(fate);
+        let what = match fate {
+            Fate::Delivered => What::Delivered,
+            Fate::Failed => What::Failed,
+            Fate::Expired => What::Expired,
+        };
+        self.event(Event {
+            recipients: 1,
+            recipient: row.recipients[nth].mailbox.as_str().to_owned(),
+            reply: reply.to_owned(),
+            ..self.about(what, id, domain, row, prepared)
+        })
+    }
+
+    /// Keeps what is open for a later attempt.
+    fn defer(
+        &mut self,
+        id: QueueId,
+        domain: &str,
+        row: &mut DeliveryRow,
+        waiting: Option<PendingRow>,
+        at: SystemTime,
+    ) -> Result<Option<SystemTime>, QueueError> {
+        row.due = time(millis(at));
+        self.tables.deliveries.put(&mut self.txn, &delivery_key(id, domain), &row.encode())?;
+        let Some(waiting) = waiting else { return Ok(None) };
+        let waiting = PendingRow { attempts: row.attempts, recipients: row.open() as u16, ..waiting };
+        self.tables.pending.put(&mut self.txn, &pending_key_of(row, domain, id), &waiting.encode())?;
+        Ok(Some(row.due))
+    }
+
+    /// Removes a delivery, and with the last one the message.
+    fn remove(&mut self, id: QueueId, delivery: &[u8], message: &MessageRow) -> Result<(), QueueError> {
+        self.tables.deliveries.delete(&mut self.txn, delivery)?;
+        let open = message.open.saturating_sub(1);
+        if open > 0 {
+            let row = MessageRow { open, ..message.clone() };
+            self.tables.messages.put(&mut self.txn, &message_key(id), &row.encode())?;
+            return Ok(());
+        }
+        self.tables.messages.delete(&mut self.txn, &message_key(id))?;
+        self.tables.aside.delete(&mut self.txn, &message_key(id))?;
+        self.changes.died(message.place);
+        Ok(())
+    }
+
+    fn damaged(&mut self, id: QueueId, reason: &str) -> Result<Settled, QueueError> {
+        Ok(Settled::gone(self.set_aside(id, reason)?.unwrap_or_default()))
+    }
+
+    /// Takes all deliveries of a message out of `pending` and remembers why. Answers their domains, or
+    /// None when there is nothing by that id.
+    pub(crate) fn set_aside(&mut self, id: QueueId, reason: &str) -> Result<Option<Vec<Arc<str>>>, QueueError> {
+        let mut found: Vec<(Arc<str>, Option<DeliveryRow>)> = Vec::new();
+        for entry in self.tables.deliveries.prefix_iter(&self.txn, &message_key(id))? {
+            let (key, row) = entry?;
+            if let Some((_, domain)) = delivery_from_key(key) {
+                found.push((domain.into(), DeliveryRow::decode(row).ok()));
+            }
+        }
+        if found.is_empty() && self.tables.messages.get(&self.txn, &message_key(id))?.is_none() {
+            return Ok(None);
+        }
+        tracing::error!(%id, reason, "a damaged queue entry is set aside; see `tradewind queue show`");
+        let member = found.iter().find_map(|(_, row)| row.as_ref()).map_or(0, |row| row.member);
+        for (domain, row) in &found {
+            let key = match row {
+                Some(row) => Some(pending_key_of(row, domain, id)),
+                None => self.find_pending(domain, id)?,
+            };
+            if let Some(key) = key {
+                self.tables.pending.delete(&mut self.txn, &key)?;
+            }
+        }
+        let mut row = Encoder::new(VERSION);
+        row.time(self.now).text(cut(reason, REPLY_BYTES_MAX));
+        self.tables.aside.put(&mut self.txn, &message_key(id), &row.done())?;
+        self.event(Event { reply: reason.to_owned(), ..self.blank(What::SetAside, id, member) })?;
+        Ok(Some(found.into_iter().map(|(domain, _)| domain).collect()))
+    }
+
+    /// Finds a row of `pending` without knowing when it is due: by looking at all of its domain's.
+    fn find_pending(&self, domain: &str, id: QueueId) -> Result<Option<Vec<u8>>, QueueError> {
+        let prefix = [domain.as_bytes(), &[0]].concat();
+        for entry in self.tables.pending.prefix_iter(&self.txn, &prefix)? {
+            let (key, _) = entry?;
+            if pending_from_key(key).is_some_and(|(_, _, _, found)| found == id) {
+                return Ok(Some(key.to_vec()));
+            }
+        }
+        Ok(None)
+    }
+
+    fn count(&mut self, spent: &LedgerCount) -> Result<(), QueueError> {
+        let LedgerCount { source, provider, day, hour, count } = spent;
+        let key = ledger_key(source, provider, *day, *hour);
+        let before = match self.tables.ledger.get(&self.txn, &key)? {
+            Some(row) => ledger_count(row),
+            None => {
+                let oldest = ledger_key(source, provider, day.saturating_sub(LEDGER_DAYS), 0);
+                let old = ledger_prefix(source, provider);
+                let range = (Bound::Included(&old[..]), Bound::Excluded(&oldest[..]));
+                self.tables.ledger.delete_range(&mut self.txn, &range)?;
+                0
+            }
+        };
+        let mut row = Encoder::new(VERSION);
+        row.u64(before.saturating_add(*count));
+        Ok(self.tables.ledger.put(&mut self.txn, &key, &row.done())?)
+    }
+
+    fn event(&mut self, event: Event) -> Result<(), QueueError> {
+        let key = self.events.next.to_be_bytes();
+        self.tables.events.put_with_flags(&mut self.txn, PutFlags::APPEND, &key, &event.encode())?;
+        self.events.next += 1;
+        Ok(())
+    }
+
+    fn blank(&self, what: What, id: QueueId, member: u32) -> Event {
+        Event {
+            at: self.now,
+            what,
+            id,
+            member,
+            recipients: 0,
+            attempts: 0,
+            domain: String::new(),
+            recipient: String::new(),
+            source: String::new(),
+            host: String::new(),
+            reply: String::new(),
+        }
+    }
+
+    fn about(&self, what: What, id: QueueId, domain: &str, row: &DeliveryRow, prepared: &PreparedSettlement) -> Event {
+        Event {
+            attempts: row.attempts,
+            domain: domain.to_owned(),
+            source: prepared.settlement.source.clone(),
+            host: prepared.settlement.host.clone(),
+            ..self.blank(what, id, row.member)
+        }
+    }
+
+    /// Removes events beyond `max`, the oldest first, some at a time.
+    pub(crate) fn trim_events(&mut self, max: u64) -> Result<(), QueueError> {
+        let EventRange { first, next } = self.events;
+        let most = TRIM_MORE + 2 * (next - self.began);
+        let keep_from = next.saturating_sub(max.max(1)).min(first + most);
+        if keep_from > first {
+            let (from, to) = (first.to_be_bytes(), keep_from.to_be_bytes());
+            let range = (Bound::Included(&from[..]), Bound::Excluded(&to[..]));
+            self.tables.events.delete_range(&mut self.txn, &range)?;
+            self.events.first = keep_from;
+        }
+        Ok(())
+    }
+}
+
+/// Puts a row behind all others, where it nearly always belongs: a full page is then left full instead of
+/// being split. Ids are handed out before the commit, so a message may also come after a later one.
+fn append(table: Table, txn: &mut RwTxn<'_>, key: &[u8], row: &[u8]) -> Result<(), heed::Error> {
+    match table.put_with_flags(txn, PutFlags::APPEND, key, row) {
+        Err(heed::Error::Mdb(heed::MdbError::KeyExist)) => table.put(txn, key, row),
+        done => done,
+    }
+}
+
+/// A count of the ledger; a damaged one counts as nothing spent.
+pub(crate) fn ledger_count(row: &[u8]) -> u64 {
+    Decoder::new(row, VERSION).and_then(|mut fields| fields.u64()).unwrap_or(0)
+}
+
+/// Why an entry was set aside.
+pub(crate) fn aside_reason(row: &[u8]) -> String {
+    let read = || {
+        let mut fields = Decoder::new(row, VERSION)?;
+        fields.time()?;
+        fields.text()
+    };
+    read().unwrap_or("the reason cannot be read").to_owned()
+}

@@ -1,0 +1,66 @@
+//! The durable queue: what was answered with 250 is here until its last recipient has a fate.
+//!
+//! ```text
+//!  ingress ──enqueue──▶ ┌────────┐  bodies ─▶ segments/000001.seg …   1. written, synced
+//!  egress  ──settle───▶ │ Writer │  state  ─▶ lmdb/                   2. one transaction, synced
+//!  control ──transact─▶ └────────┘  answers, then notes to the scheduler's driver
+//!                        Reader: short read transactions, anywhere
+//! ```
+//!
+//! **One writer.** It takes what has arrived since the last commit, at once, and commits it
+//! together: under load batches grow by themselves, and nobody waits for more to come. Everything
+//! of one settlement (fates, ledger, event, DSN) is in one transaction.
+//!
+//! **Durable before 250.** Bodies are synced before LMDB commits, and [`Queue::enqueue`] resolves
+//! after that. LMDB alone is the truth: a start reads tables, replays nothing and scans no message.
+//!
+//! **Full is not dead.** Without room for more, `enqueue` answers [`QueueError::Full`] while
+//! settlements go on and make room: for them half of the map, a floor of free disk and a reserve
+//! file are kept back.
+//!
+//! **Damage stays small.** A body or row that fails its check is [`QueueError::Corrupt`]: the driver
+//! sets the entry aside, where the operator finds it, and goes on with the rest.
+//!
+//! Who looks where: `types` for what goes in and out, `writer` for the batch and its commit, `apply`
+//! for what a request does to the tables, `reader` for questions, `rows` and `tables` for LMDB,
+//! `segments` for bodies, `room` for what is left, `faults` for tests.
+//!
+//! ```no_run
+//! # async fn example(message: mta::queue::NewMessage) -> Result<(), mta::queue::QueueError> {
+//! use mta::queue::{Options, Writer};
+//! let (notes, _to_the_scheduler) = tokio::sync::mpsc::channel(64);
+//! let opened = Writer::open("data".as_ref(), host::Clock::system(), Options::default(), notes)?;
+//! let (writer, queue, _reader, _backlog) = opened;
+//! # let writer_thread = async move {
+//! writer.run().await
+//! # };
+//! # drop(writer_thread);
+//! # async move {
+//! let id = queue.enqueue(message).await?; // Durable: now say 250.
+//! # drop(id); Ok(()) }.await
+//! # }
+//! ```
+
+mod apply;
+pub(crate) mod codec;
+mod faults;
+mod handle;
+mod reader;
+mod room;
+mod rows;
+mod segments;
+mod tables;
+#[cfg(test)]
+mod tests;
+mod types;
+mod writer;
+
+pub use faults::{Fault, Faults};
+pub use handle::{Queue, Stats};
+pub use reader::{Backlog, Counts, Filter, Page, Reader, Shown, ShownDelivery, Summary};
+pub use tables::{Environment, Table, Tables};
+pub use types::{
+    Fate, LedgerCount, NewMessage, NewRecipient, Next, Note, Notify, Parameters, QueueError, RECIPIENTS_MAX, REPLY_BYTES_MAX,
+    Recipient, RecipientFate, Ret, Settlement, StoredDelivery, StoredMessage,
+};
+pub use writer::{Options, Writer};

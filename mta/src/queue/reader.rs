@@ -1,0 +1,428 @@
+//! Questions to the queue, from any thread: each is a short read transaction, none waits for the writer.
+//!
+//! All of them block on the disk at worst. An answer is true as of the last commit. Lists are read
+//! in pages, and what a page may look at is bounded, so that a question about a million entries
+//! costs what a page costs.
+
+use std::ops::Bound;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use heed::{RoTxn, WithoutTls};
+use scheduler::{Delivery, Lane, QueueId};
+
+use super::apply::{aside_reason, ledger_count};
+use super::rows::{
+    DeliveryRow, MessageRow, PendingRow, SegmentRow, after_domain, delivery_from_key, delivery_key, ledger_key, message_key,
+    pending_from_key, pending_key,
+};
+use super::segments::{self, Files};
+use super::tables::{Environment, Tables};
+use super::types::{Parameters, QueueError, Recipient, StoredDelivery, StoredMessage};
+use crate::events::Event;
+
+/// Rows that one page of a list looks at; a filter that matches little answers a short page that
+/// says where to go on.
+const LOOKED_AT_MAX: usize = 20_000;
+
+/// The queue, for those who look. Cheap to clone.
+#[derive(Clone)]
+pub struct Reader {
+    env: Environment,
+    tables: Tables,
+    files: Files,
+}
+
+/// What waited when it was asked.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Backlog {
+    /// Domains with mail, and when the first of it is due.
+    pub domains: Vec<(Arc<str>, SystemTime)>,
+    /// Messages in the queue.
+    pub messages: u64,
+    /// Deliveries in the queue.
+    pub deliveries: u64,
+    /// Index entries that were looked at: some for each domain, whatever the messages.
+    pub looked_at: u64,
+}
+
+/// Sizes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Messages in the queue.
+    pub messages: u64,
+    /// Deliveries in the queue, those set aside included.
+    pub deliveries: u64,
+    /// Deliveries that the scheduler can see.
+    pub pending: u64,
+    /// Messages set aside.
+    pub aside: u64,
+    /// Events kept.
+    pub events: u64,
+    /// Segment files.
+    pub segments: u64,
+    /// Octets of bodies that wait, headers included.
+    pub live_bytes: u64,
+    /// Octets of all segment files.
+    pub segment_bytes: u64,
+    /// Octets of the database in use.
+    pub database_bytes: u64,
+}
+
+/// Which deliveries to list.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    /// Only to this domain, in the order of their turn (lane, due). None: by id.
+    pub domain: Option<String>,
+    /// Only of this member.
+    pub member: Option<u32>,
+}
+
+/// A delivery in a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Summary {
+    /// The message.
+    pub id: QueueId,
+    /// The recipients' domain.
+    pub domain: String,
+    /// Whose mail it is.
+    pub member: u32,
+    /// Its lane.
+    pub lane: Lane,
+    /// When it is tried next.
+    pub due: SystemTime,
+    /// Attempts so far.
+    pub attempts: u16,
+    /// Recipients that are open.
+    pub open: usize,
+    /// What it waits for, in the peer's words.
+    pub last_reply: String,
+}
+
+/// Part of a list.
+#[derive(Debug, Clone, Default)]
+pub struct Page {
+    /// What was found.
+    pub entries: Vec<Summary>,
+    /// Give this as `after` to go on. None: that was all.
+    pub next: Option<Vec<u8>>,
+}
+
+/// All about a message but its octets.
+#[derive(Debug, Clone)]
+pub struct Shown {
+    /// Its name.
+    pub id: QueueId,
+    /// Whose mail it is.
+    pub member: u32,
+    /// The credential it was submitted with.
+    pub credential: u32,
+    /// The reverse-path; empty when it is null.
+    pub reverse_path: String,
+    /// The rest of the envelope.
+    pub parameters: Parameters,
+    /// Its lane.
+    pub lane: Lane,
+    /// When it came in.
+    pub received_at: SystemTime,
+    /// When it expires.
+    pub deadline: SystemTime,
+    /// Octets of its body.
+    pub bytes: u64,
+    /// Recipients when it came in.
+    pub recipients: u16,
+    /// Why it was set aside, if it was.
+    pub aside: Option<String>,
+    /// Deliveries that are not done.
+    pub deliveries: Vec<ShownDelivery>,
+}
+
+/// All about a delivery.
+#[derive(Clone)]
+pub struct ShownDelivery {
+    /// As in lists.
+    pub summary: Summary,
+    /// Every recipient, those with a fate too.
+    pub recipients: Vec<Recipient>,
+}
+
+impl std::fmt::Debug for ShownDelivery {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.summary.fmt(f)
+    }
+}
+
+type Txn<'a> = RoTxn<'a, WithoutTls>;
+
+impl Reader {
+    pub(crate) fn new(env: Environment, tables: Tables, files: Files) -> Self {
+        Self { env, tables, files }
+    }
+
+    /// Asks tables that others keep. Copy what is needed out of the transaction and return: pages that
+    /// a reader still sees are not used again.
+    pub fn read<R>(&self, ask: impl FnOnce(&Txn<'_>, &Tables) -> Result<R, QueueError>) -> Result<R, QueueError> {
+        ask(&self.env.read_txn()?, &self.tables)
+    }
+
+    /// The first `max` deliveries to `domain` that are due, in the order (lane, due, id), and when the
+    /// first of those not returned is due: not after `now` if `max` was reached.
+    pub fn load(&self, domain: &str, now: SystemTime, max: usize) -> Result<(Vec<Delivery>, Option<SystemTime>), QueueError> {
+        let txn = self.env.read_txn()?;
+        let name: Arc<str> = domain.into();
+        let (mut found, mut next_due) = (Vec::new(), None);
+        for lane in Lane::ALL {
+            for entry in self.tables.pending.range(&txn, &whole_lane(domain, lane).bounds())? {
+                let (key, row) = entry?;
+                let Some((_, _, due, id)) = pending_from_key(key) else { continue };
+                if due > now || found.len() >= max {
+                    next_due = Some(next_due.map_or(due, |earlier: SystemTime| earlier.min(due)));
+                    break;
+                }
+                let Ok(PendingRow { member, deadline, attempts, recipients, bytes }) = PendingRow::decode(row) else {
+                    tracing::error!(%id, domain, "a row of `pending` cannot be read");
+                    continue;
+                };
+                let domain = name.clone();
+                found.push(Delivery { id, domain, lane, member, due, deadline, attempts, recipients, bytes });
+            }
+        }
+        Ok((found, next_due))
+    }
+
+    /// What an attempt at a delivery needs. `Corrupt`: have it set aside. `Unknown`: it is done.
+    pub fn fetch(&self, id: QueueId, domain: &str) -> Result<StoredDelivery, QueueError> {
+        let mut seen = None;
+        loop {
+            let (message, delivery) = {
+                let txn = self.env.read_txn()?;
+                (self.message(&txn, id)?, self.delivery(&txn, id, domain)?)
+            };
+            if let Some(octets) = segments::read(&self.files, id, message.place)? {
+                return stored(id, domain, message, delivery, octets).ok_or(QueueError::Corrupt(id));
+            }
+            // Settled and overwritten, or moved, since we looked? Then the rows say so now.
+            if seen.replace(message.place) == Some(message.place) {
+                return Err(QueueError::Corrupt(id));
+            }
+        }
+    }
+
+    fn message(&self, txn: &Txn<'_>, id: QueueId) -> Result<MessageRow, QueueError> {
+        let row = self.tables.messages.get(txn, &message_key(id))?.ok_or(QueueError::Unknown(id))?;
+        MessageRow::decode(row).map_err(|_| QueueError::Corrupt(id))
+    }
+
+    fn delivery(&self, txn: &Txn<'_>, id: QueueId, domain: &str) -> Result<DeliveryRow, QueueError> {
+        let row = self.tables.deliveries.get(txn, &delivery_key(id, domain))?.ok_or(QueueError::Unknown(id))?;
+        DeliveryRow::decode(row).map_err(|_| QueueError::Corrupt(id))
+    }
+
+    /// Every domain with mail, by skipping from one to the next: messages are not looked at.
+    pub fn backlog(&self) -> Result<Backlog, QueueError> {
+        let txn = self.env.read_txn()?;
+        let pending = self.tables.pending;
+        let mut backlog = Backlog {
+            messages: self.tables.messages.len(&txn)?,
+            deliveries: self.tables.deliveries.len(&txn)?,
+            ..Backlog::default()
+        };
+        let mut from = Vec::new();
+        while let Some((key, _)) = match from.as_slice() {
+            [] => pending.first(&txn)?,
+            from => pending.get_greater_than_or_equal_to(&txn, from)?,
+        } {
+            backlog.looked_at += 1;
+            let Some((domain, lane, mut due, _)) = pending_from_key(key) else {
+                tracing::error!("a key of `pending` cannot be read");
+                from = [key, &[0]].concat();
+                continue;
+            };
+            // Each slower lane has a first entry of its own.
+            for lane in Lane::ALL.into_iter().filter(|other| *other > lane) {
+                backlog.looked_at += 1;
+                let first = self.tables.pending.range(&txn, &whole_lane(domain, lane).bounds())?.next().transpose()?;
+                if let Some((_, _, first, _)) = first.and_then(|(key, _)| pending_from_key(key)) {
+                    due = due.min(first);
+                }
+            }
+            from = after_domain(domain);
+            backlog.domains.push((domain.into(), due));
+        }
+        Ok(backlog)
+    }
+
+    /// A page of at most `limit` deliveries; `after` is a former page's `next`.
+    pub fn list(&self, filter: &Filter, after: Option<&[u8]>, limit: usize) -> Result<Page, QueueError> {
+        let txn = self.env.read_txn()?;
+        let (table, prefix) = match &filter.domain {
+            Some(domain) => (self.tables.pending, [domain.as_bytes(), &[0]].concat()),
+            None => (self.tables.deliveries, Vec::new()),
+        };
+        let begin = match after.filter(|after| !after.is_empty()) {
+            Some(after) => Bound::Excluded(after),
+            // LMDB knows no empty key.
+            None if prefix.is_empty() => Bound::Unbounded,
+            None => Bound::Included(&prefix[..]),
+        };
+        let mut page = Page::default();
+        for (looked_at, entry) in table.range(&txn, &(begin, Bound::Unbounded))?.enumerate() {
+            let (key, row) = entry?;
+            if !key.starts_with(&prefix) {
+                break;
+            }
+            let summary = match &filter.domain {
+                Some(domain) => pending_from_key(key).and_then(|(_, _, _, id)| {
+                    let row = self.delivery(&txn, id, domain).ok()?;
+                    Some(summary(id, domain, &row))
+                }),
+                None => {
+                    delivery_from_key(key).and_then(|(id, domain)| Some(summary(id, domain, &DeliveryRow::decode(row).ok()?)))
+                }
+            };
+            // What cannot be read is shown by `show`, which names the damage.
+            page.entries.extend(summary.filter(|found| filter.member.is_none_or(|member| member == found.member)));
+            if page.entries.len() >= limit || looked_at + 1 >= LOOKED_AT_MAX {
+                page.next = Some(key.to_vec());
+                break;
+            }
+        }
+        Ok(page)
+    }
+
+    /// All about one message. None: it is not in the queue (any more).
+    pub fn show(&self, id: QueueId) -> Result<Option<Shown>, QueueError> {
+        let txn = self.env.read_txn()?;
+        let row = match self.message(&txn, id) {
+            Err(QueueError::Unknown(_)) => return Ok(None),
+            row => row?,
+        };
+        let mut deliveries = Vec::new();
+        for entry in self.tables.deliveries.prefix_iter(&txn, &message_key(id))? {
+            let (key, row) = entry?;
+            let row = DeliveryRow::decode(row).map_err(|_| QueueError::Corrupt(id))?;
+            let Some((_, domain)) = delivery_from_key(key) else { return Err(QueueError::Corrupt(id)) };
+            deliveries.push(ShownDelivery { summary: summary(id, domain, &row), recipients: row.recipients });
+        }
+        Ok(Some(Shown {
+            id,
+            member: row.member,
+            credential: row.credential,
+            reverse_path: row.reverse_path,
+            parameters: row.parameters,
+            lane: row.lane,
+            received_at: row.received_at,
+            deadline: row.deadline,
+            bytes: row.place.length,
+            recipients: row.recipients,
+            aside: self.tables.aside.get(&txn, &message_key(id))?.map(aside_reason),
+            deliveries,
+        }))
+    }
+
+    /// Sizes, without counting: LMDB keeps them.
+    pub fn counts(&self) -> Result<Counts, QueueError> {
+        let txn = self.env.read_txn()?;
+        let mut counts = Counts {
+            messages: self.tables.messages.len(&txn)?,
+            deliveries: self.tables.deliveries.len(&txn)?,
+            pending: self.tables.pending.len(&txn)?,
+            aside: self.tables.aside.len(&txn)?,
+            events: self.tables.events.len(&txn)?,
+            segments: self.tables.segments.len(&txn)?,
+            database_bytes: self.tables.used_bytes(&txn)? as u64,
+            ..Counts::default()
+        };
+        for entry in self.tables.segments.iter(&txn)? {
+            if let Ok(row) = SegmentRow::decode(entry?.1) {
+                counts.live_bytes += row.live_bytes;
+                counts.segment_bytes += row.capacity;
+            }
+        }
+        Ok(counts)
+    }
+
+    /// Events after the one with number `seen` (0: from the oldest kept), each with its number. A
+    /// first number above `seen + 1` says that some have been dropped by retention.
+    pub fn events_after(&self, seen: u64, limit: usize) -> Result<Vec<(u64, Event)>, QueueError> {
+        let txn = self.env.read_txn()?;
+        let begin = seen.to_be_bytes();
+        let range = (Bound::Excluded(&begin[..]), Bound::Unbounded);
+        let mut events = Vec::new();
+        for entry in self.tables.events.range(&txn, &range)?.take(limit) {
+            let (key, row) = entry?;
+            match (<[u8; 8]>::try_from(key), Event::decode(row)) {
+                (Ok(number), Ok(event)) => events.push((u64::from_be_bytes(number), event)),
+                _ => tracing::error!("an event cannot be read and is left out"),
+            }
+        }
+        Ok(events)
+    }
+
+    /// What a source has sent to a provider, hour by hour, from `day` on: (day, hour, count).
+    pub fn ledger(&self, source: &str, provider: &str, day: u32) -> Result<Vec<(u32, u8, u64)>, QueueError> {
+        let txn = self.env.read_txn()?;
+        let (begin, end) = (ledger_key(source, provider, day, 0), ledger_key(source, provider, u32::MAX, u8::MAX));
+        let range = (Bound::Included(&begin[..]), Bound::Included(&end[..]));
+        let mut counts = Vec::new();
+        for entry in self.tables.ledger.range(&txn, &range)? {
+            let (key, row) = entry?;
+            if let Some((hour, rest)) = key.split_last()
+                && let Some((_, day)) = rest.split_last_chunk::<4>()
+            {
+                counts.push((u32::from_be_bytes(*day), *hour, ledger_count(row)));
+            }
+        }
+        Ok(counts)
+    }
+}
+
+/// The first and the last key that a lane of a domain may have.
+struct WholeLane(Vec<u8>, Vec<u8>);
+
+fn whole_lane(domain: &str, lane: Lane) -> WholeLane {
+    WholeLane(pending_key(domain, lane, 0, QueueId(0)), pending_key(domain, lane, u64::MAX, QueueId(u64::MAX)))
+}
+
+impl WholeLane {
+    fn bounds(&self) -> (Bound<&[u8]>, Bound<&[u8]>) {
+        (Bound::Included(&self.0), Bound::Included(&self.1))
+    }
+}
+
+fn summary(id: QueueId, domain: &str, row: &DeliveryRow) -> Summary {
+    Summary {
+        id,
+        domain: domain.to_owned(),
+        member: row.member,
+        lane: row.lane,
+        due: row.due,
+        attempts: row.attempts,
+        open: row.open(),
+        last_reply: row.last_reply.clone(),
+    }
+}
+
+fn stored(id: QueueId, domain: &str, row: MessageRow, delivery: DeliveryRow, octets: Bytes) -> Option<StoredDelivery> {
+    let reverse_path = row.reverse_path().ok()?;
+    let message = StoredMessage {
+        id,
+        member: row.member,
+        credential: row.credential,
+        reverse_path,
+        parameters: row.parameters,
+        lane: row.lane,
+        received_at: row.received_at,
+        deadline: row.deadline,
+        octets,
+    };
+    let open = delivery.recipients.into_iter().filter(|recipient| recipient.fate.is_none());
+    Some(StoredDelivery {
+        message: Arc::new(message),
+        domain: domain.into(),
+        attempts: delivery.attempts,
+        last_reply: delivery.last_reply,
+        recipients: open.collect(),
+    })
+}

@@ -1,0 +1,399 @@
+//! The queue's own rows, and the keys that they stand under.
+//!
+//! A row holds what its readers need together, so that loading a window is one scan of `pending`
+//! and settling an attempt reads one row of `deliveries`.
+
+use std::time::SystemTime;
+
+use scheduler::{Lane, QueueId};
+use smtp::address::{Mailbox, ReversePath};
+
+use super::codec::{Damaged, Decoder, Encoder, cut, millis, time};
+use super::types::{Fate, Notify, Parameters, REPLY_BYTES_MAX, Recipient, Ret};
+
+/// The first octet of each row below.
+const VERSION: u8 = 1;
+
+/// Longest domain that a key holds. DNS allows 253; an address literal is shorter.
+pub(crate) const DOMAIN_BYTES_MAX: usize = 255;
+
+fn lane_number(lane: Lane) -> u8 {
+    // There are three.
+    lane.index() as u8
+}
+
+fn lane_from(number: u8) -> Result<Lane, Damaged> {
+    Lane::from_index(usize::from(number)).ok_or(Damaged)
+}
+
+/// Where a body lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) segment: u32,
+    /// Of its record's header.
+    pub(crate) offset: u64,
+    /// Octets of the body alone.
+    pub(crate) length: u64,
+}
+
+/// `messages`: id → everything but the recipients and the octets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct MessageRow {
+    pub(crate) member: u32,
+    pub(crate) credential: u32,
+    /// Empty: null.
+    pub(crate) reverse_path: String,
+    pub(crate) parameters: Parameters,
+    pub(crate) lane: Lane,
+    pub(crate) received_at: SystemTime,
+    pub(crate) deadline: SystemTime,
+    pub(crate) recipients: u16,
+    /// Deliveries that are not settled for good; at zero the message leaves.
+    pub(crate) open: u16,
+    pub(crate) place: Place,
+}
+
+impl MessageRow {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut row = Encoder::new(VERSION);
+        row.u32(self.member).u32(self.credential).text(&self.reverse_path);
+        row.u8(match self.parameters.ret {
+            None => 0,
+            Some(Ret::Full) => 1,
+            Some(Ret::Headers) => 2,
+        });
+        row.text_or_none(self.parameters.envid.as_deref());
+        row.u8(u8::from(self.parameters.smtputf8)).u8(u8::from(self.parameters.eight_bit));
+        row.u8(lane_number(self.lane)).time(self.received_at).time(self.deadline);
+        row.u16(self.recipients).u16(self.open);
+        row.u32(self.place.segment).u64(self.place.offset).u64(self.place.length);
+        row.done()
+    }
+
+    pub(crate) fn decode(row: &[u8]) -> Result<Self, Damaged> {
+        let mut fields = Decoder::new(row, VERSION)?;
+        let row = Self {
+            member: fields.u32()?,
+            credential: fields.u32()?,
+            reverse_path: fields.text()?.to_owned(),
+            parameters: Parameters {
+                ret: match fields.u8()? {
+                    0 => None,
+                    1 => Some(Ret::Full),
+                    2 => Some(Ret::Headers),
+                    _ => return Err(Damaged),
+                },
+                envid: fields.text_or_none()?.map(str::to_owned),
+                smtputf8: fields.flag()?,
+                eight_bit: fields.flag()?,
+            },
+            lane: lane_from(fields.u8()?)?,
+            received_at: fields.time()?,
+            deadline: fields.time()?,
+            recipients: fields.u16()?,
+            open: fields.u16()?,
+            place: Place { segment: fields.u32()?, offset: fields.u64()?, length: fields.u64()? },
+        };
+        fields.end()?;
+        Ok(row)
+    }
+
+    pub(crate) fn reverse_path(&self) -> Result<ReversePath, Damaged> {
+        if self.reverse_path.is_empty() {
+            return Ok(ReversePath::Null);
+        }
+        mailbox(&self.reverse_path).map(ReversePath::Mailbox)
+    }
+}
+
+fn mailbox(text: &str) -> Result<Mailbox, Damaged> {
+    // It was allowed when it came in; whether UTF-8 was announced is no longer the question.
+    Mailbox::parse(text, true).map_err(|_| Damaged)
+}
+
+/// `deliveries`: (id, domain) → how it went so far.
+#[derive(Clone)]
+pub(crate) struct DeliveryRow {
+    pub(crate) member: u32,
+    pub(crate) lane: Lane,
+    /// Together with the lane it finds the row in `pending`.
+    pub(crate) due: SystemTime,
+    pub(crate) attempts: u16,
+    pub(crate) last_reply: String,
+    pub(crate) recipients: Vec<Recipient>,
+}
+
+impl DeliveryRow {
+    pub(crate) fn open(&self) -> usize {
+        self.recipients.iter().filter(|recipient| recipient.fate.is_none()).count()
+    }
+
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut row = Encoder::new(VERSION);
+        row.u32(self.member).u8(lane_number(self.lane)).time(self.due).u16(self.attempts);
+        row.text(cut(&self.last_reply, REPLY_BYTES_MAX));
+        row.u32(u32::try_from(self.recipients.len()).unwrap_or(u32::MAX));
+        for recipient in &self.recipients {
+            row.u16(recipient.index).text(recipient.mailbox.as_str());
+            row.u8(recipient.notify.map_or(NOTIFY_NOT_GIVEN, |notify| {
+                u8::from(notify.success) | u8::from(notify.failure) << 1 | u8::from(notify.delay) << 2
+            }));
+            row.text_or_none(recipient.orcpt.as_deref());
+            row.u8(match recipient.fate {
+                None => 0,
+                Some(Fate::Delivered) => 1,
+                Some(Fate::Failed) => 2,
+                Some(Fate::Expired) => 3,
+            });
+        }
+        row.done()
+    }
+
+    pub(crate) fn decode(row: &[u8]) -> Result<Self, Damaged> {
+        let mut fields = Decoder::new(row, VERSION)?;
+        let mut row = Self {
+            member: fields.u32()?,
+            lane: lane_from(fields.u8()?)?,
+            due: fields.time()?,
+            attempts: fields.u16()?,
+            last_reply: fields.text()?.to_owned(),
+            recipients: Vec::new(),
+        };
+        let count = fields.count(RECIPIENT_BYTES_MIN)?;
+        row.recipients.reserve_exact(count);
+        for _ in 0..count {
+            row.recipients.push(Recipient {
+                index: fields.u16()?,
+                mailbox: mailbox(fields.text()?)?,
+                notify: match fields.u8()? {
+                    NOTIFY_NOT_GIVEN => None,
+                    bits if bits < 8 => Some(Notify { success: bits & 1 != 0, failure: bits & 2 != 0, delay: bits & 4 != 0 }),
+                    _ => return Err(Damaged),
+                },
+                orcpt: fields.text_or_none()?.map(str::to_owned),
+                fate: match fields.u8()? {
+                    0 => None,
+                    1 => Some(Fate::Delivered),
+                    2 => Some(Fate::Failed),
+                    3 => Some(Fate::Expired),
+                    _ => return Err(Damaged),
+                },
+            });
+        }
+        fields.end()?;
+        Ok(row)
+    }
+}
+
+const NOTIFY_NOT_GIVEN: u8 = 0xff;
+
+/// Index, a mailbox's length, notify, no orcpt, fate.
+const RECIPIENT_BYTES_MIN: usize = 7;
+
+/// `pending`: what the scheduler must know, so that a window is loaded by one scan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PendingRow {
+    pub(crate) member: u32,
+    pub(crate) deadline: SystemTime,
+    pub(crate) attempts: u16,
+    pub(crate) recipients: u16,
+    pub(crate) bytes: u32,
+}
+
+impl PendingRow {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut row = Encoder::new(VERSION);
+        row.u32(self.member).time(self.deadline).u16(self.attempts).u16(self.recipients).u32(self.bytes);
+        row.done()
+    }
+
+    pub(crate) fn decode(row: &[u8]) -> Result<Self, Damaged> {
+        let mut fields = Decoder::new(row, VERSION)?;
+        let row = Self {
+            member: fields.u32()?,
+            deadline: fields.time()?,
+            attempts: fields.u16()?,
+            recipients: fields.u16()?,
+            bytes: fields.u32()?,
+        };
+        fields.end()?;
+        Ok(row)
+    }
+}
+
+/// `segments`: number → how full, and how much of it is alive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SegmentRow {
+    pub(crate) capacity: u64,
+    /// Where the next batch begins.
+    pub(crate) append: u64,
+    pub(crate) live_bytes: u64,
+    pub(crate) live_count: u64,
+}
+
+impl SegmentRow {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut row = Encoder::new(VERSION);
+        row.u64(self.capacity).u64(self.append).u64(self.live_bytes).u64(self.live_count);
+        row.done()
+    }
+
+    pub(crate) fn decode(row: &[u8]) -> Result<Self, Damaged> {
+        let mut fields = Decoder::new(row, VERSION)?;
+        let row = Self { capacity: fields.u64()?, append: fields.u64()?, live_bytes: fields.u64()?, live_count: fields.u64()? };
+        fields.end()?;
+        Ok(row)
+    }
+}
+
+/// Key of `messages`, and the prefix of all deliveries of a message.
+pub(crate) fn message_key(id: QueueId) -> [u8; 8] {
+    id.0.to_be_bytes()
+}
+
+/// Key of `deliveries`.
+pub(crate) fn delivery_key(id: QueueId, domain: &str) -> Vec<u8> {
+    [&message_key(id)[..], domain.as_bytes()].concat()
+}
+
+/// Takes a key of `deliveries` apart.
+pub(crate) fn delivery_from_key(key: &[u8]) -> Option<(QueueId, &str)> {
+    let (id, domain) = key.split_first_chunk::<8>()?;
+    Some((QueueId(u64::from_be_bytes(*id)), std::str::from_utf8(domain).ok()?))
+}
+
+/// Key of `pending`. No domain contains NUL, so one domain's keys lie together and in order.
+pub(crate) fn pending_key(domain: &str, lane: Lane, due_millis: u64, id: QueueId) -> Vec<u8> {
+    let mut key = Vec::with_capacity(domain.len() + 18);
+    key.extend_from_slice(domain.as_bytes());
+    key.extend_from_slice(&[0, lane_number(lane)]);
+    key.extend_from_slice(&due_millis.to_be_bytes());
+    key.extend_from_slice(&id.0.to_be_bytes());
+    key
+}
+
+/// The first key after everything of `domain` in `pending`.
+pub(crate) fn after_domain(domain: &str) -> Vec<u8> {
+    let mut key = domain.as_bytes().to_vec();
+    key.push(1);
+    key
+}
+
+/// Takes a key of `pending` apart.
+pub(crate) fn pending_from_key(key: &[u8]) -> Option<(&str, Lane, SystemTime, QueueId)> {
+    let (rest, id) = key.split_last_chunk::<8>()?;
+    let (rest, due) = rest.split_last_chunk::<8>()?;
+    let (domain, &[0, lane]) = rest.split_last_chunk::<2>()? else { return None };
+    let domain = std::str::from_utf8(domain).ok()?;
+    Some((domain, lane_from(lane).ok()?, time(u64::from_be_bytes(*due)), QueueId(u64::from_be_bytes(*id))))
+}
+
+/// Key of `pending` for a delivery row.
+pub(crate) fn pending_key_of(row: &DeliveryRow, domain: &str, id: QueueId) -> Vec<u8> {
+    pending_key(domain, row.lane, millis(row.due), id)
+}
+
+/// Key of `ledger`. Names hold no NUL (the configuration refuses control characters).
+pub(crate) fn ledger_key(source: &str, provider: &str, day: u32, hour: u8) -> Vec<u8> {
+    let mut key = ledger_prefix(source, provider);
+    key.extend_from_slice(&day.to_be_bytes());
+    key.push(hour);
+    key
+}
+
+/// What all ledger keys of a source at a provider begin with.
+pub(crate) fn ledger_prefix(source: &str, provider: &str) -> Vec<u8> {
+    // A key has 511 octets at most.
+    let mut key = cut(source, 200).as_bytes().to_vec();
+    key.push(0);
+    key.extend_from_slice(cut(provider, 200).as_bytes());
+    key.push(0);
+    key
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use super::*;
+
+    fn message() -> MessageRow {
+        MessageRow {
+            member: 7,
+            credential: 8,
+            reverse_path: "a@member.example".to_owned(),
+            parameters: Parameters { ret: Some(Ret::Full), envid: Some("x".to_owned()), smtputf8: true, eight_bit: false },
+            lane: Lane::Notice,
+            received_at: UNIX_EPOCH + Duration::from_millis(1_790_000_000_000),
+            deadline: UNIX_EPOCH + Duration::from_millis(1_790_000_009_000),
+            recipients: 3,
+            open: 2,
+            place: Place { segment: 4, offset: 4096, length: 1000 },
+        }
+    }
+
+    fn delivery() -> DeliveryRow {
+        let recipient = |index, notify, fate| Recipient {
+            index,
+            mailbox: "b@one.example".parse().unwrap(),
+            notify,
+            orcpt: Some("rfc822;c@d".to_owned()),
+            fate,
+        };
+        let notify = Notify { success: true, failure: false, delay: true };
+        DeliveryRow {
+            member: 7,
+            lane: Lane::Otp,
+            due: UNIX_EPOCH + Duration::from_millis(1_790_000_000_000),
+            attempts: 3,
+            last_reply: "451 4.7.1 später".to_owned(),
+            recipients: vec![recipient(0, Some(notify), None), recipient(5, None, Some(Fate::Expired))],
+        }
+    }
+
+    #[test]
+    fn rows_read_back_as_they_were_written() {
+        assert_eq!(MessageRow::decode(&message().encode()), Ok(message()));
+        let (row, found) = (delivery(), DeliveryRow::decode(&delivery().encode()).unwrap());
+        assert_eq!((found.lane, found.due, found.attempts, &found.last_reply), (row.lane, row.due, 3, &row.last_reply));
+        assert_eq!((found.open(), found.recipients[1].index, found.recipients[1].fate), (1, 5, Some(Fate::Expired)));
+        assert_eq!(found.recipients[0].notify, row.recipients[0].notify);
+    }
+
+    #[test]
+    fn rows_cut_are_damaged_and_rows_turned_at_any_octet_never_panic() {
+        type Reads = fn(&[u8]) -> bool;
+        let tries: [(Vec<u8>, Reads); 2] = [
+            (message().encode(), |row| MessageRow::decode(row).is_ok_and(|row| row.reverse_path().is_ok())),
+            (delivery().encode(), |row| DeliveryRow::decode(row).is_ok()),
+        ];
+        for (row, reads) in tries {
+            assert!(reads(&row));
+            for at in 0..row.len() {
+                assert!(!reads(&row[..at]), "cut at {at}");
+                for bit in 0..8 {
+                    let mut turned = row.clone();
+                    turned[at] ^= 1 << bit;
+                    // Some still mean something, though not the same: a row has no checksum, LMDB's pages are trusted.
+                    reads(&turned);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn keys_sort_by_domain_then_lane_then_due_and_come_apart_again() {
+        let id = QueueId(9 << 20);
+        let keys = [
+            pending_key("a.example", Lane::Otp, 500, id),
+            pending_key("a.example", Lane::Transactional, 3, id),
+            pending_key("a.example", Lane::Transactional, 4, QueueId(1)),
+            after_domain("a.example"),
+            pending_key("a.example.org", Lane::Otp, 0, id),
+        ];
+        assert!(keys.is_sorted());
+        assert_eq!(pending_from_key(&keys[0]), Some(("a.example", Lane::Otp, time(500), id)));
+        assert_eq!(pending_from_key(b"short"), None);
+        assert_eq!(delivery_from_key(&delivery_key(id, "a.example")), Some((id, "a.example")));
+    }
+}

@@ -1,0 +1,145 @@
+//! The tables of the LMDB environment, the queue's own and those that others keep beside them.
+//!
+//! One environment holds everything that must commit together. All tables map octets to octets:
+//! whoever owns one encodes its rows. They are opened once, at start.
+//!
+//! The map is as large as the tables may ever grow: address space costs nothing, the file grows as
+//! it is written, and LMDB forbids changing the map while anybody reads.
+
+use heed::types::Bytes;
+use heed::{CommitOrAbort, Database, Env, RoTxn, WithoutTls};
+
+use super::types::QueueError;
+
+/// A table of octets.
+pub type Table = Database<'static, Bytes, Bytes>;
+
+/// The environment as all of us use it: its read transactions may move between threads.
+pub type Environment = Env<WithoutTls>;
+
+/// How many there are.
+const COUNT: usize = 13;
+
+/// Tables that the environment has room for; later versions may open more.
+pub(crate) const TABLES_MAX: u32 = 32;
+
+/// Every table.
+#[derive(Clone, Copy)]
+pub struct Tables {
+    /// id → envelope and place of the body.
+    pub(crate) messages: Table,
+    /// (id, domain) → recipients, fates, attempts, last reply.
+    pub(crate) deliveries: Table,
+    /// (domain, lane, due, id) → what the scheduler must know.
+    pub(crate) pending: Table,
+    /// (source, provider, day, hour) → count.
+    pub(crate) ledger: Table,
+    /// number → use of a segment file.
+    pub(crate) segments: Table,
+    /// sequence number → event.
+    pub(crate) events: Table,
+    /// name → the writer's own memory.
+    pub(crate) state: Table,
+    /// id → why it was set aside.
+    pub(crate) aside: Table,
+    /// `policy`'s.
+    pub members: Table,
+    /// `policy`'s.
+    pub credentials: Table,
+    /// `sign`'s.
+    pub keys: Table,
+    /// `policy`'s.
+    pub suppressions: Table,
+    /// `control`'s.
+    pub labels: Table,
+}
+
+impl Tables {
+    /// Opens all of them, making those that are absent.
+    pub(crate) fn open(env: &Environment) -> Result<Self, QueueError> {
+        let txn = env.write_txn()?;
+        let opened = env.create_databases_and_commit(txn, |opener, txn| -> heed::Result<_> {
+            let mut open = |name| opener.create_database::<Bytes, Bytes>(txn, Some(name));
+            Ok(CommitOrAbort::<_, ()>::Commit([
+                open("messages")?,
+                open("deliveries")?,
+                open("pending")?,
+                open("ledger")?,
+                open("segments")?,
+                open("events")?,
+                open("state")?,
+                open("aside")?,
+                open("members")?,
+                open("credentials")?,
+                open("keys")?,
+                open("suppressions")?,
+                open("labels")?,
+            ]))
+        })?;
+        // The closure above says commit.
+        let tables = opened.commit().ok_or(QueueError::Invalid("the database's tables could not be opened"))?;
+        Ok(Self::from(tables))
+    }
+
+    /// Octets in use, free pages not counted.
+    pub(crate) fn used_bytes(&self, txn: &RoTxn<'_, WithoutTls>) -> Result<usize, QueueError> {
+        let mut used = 0;
+        for table in self.all() {
+            used += table.stat(txn)?.non_free_page_size();
+        }
+        Ok(used)
+    }
+
+    fn all(&self) -> [Table; COUNT] {
+        [
+            self.messages,
+            self.deliveries,
+            self.pending,
+            self.ledger,
+            self.segments,
+            self.events,
+            self.state,
+            self.aside,
+            self.members,
+            self.credentials,
+            self.keys,
+            self.suppressions,
+            self.labels,
+        ]
+    }
+}
+
+impl From<[Table; COUNT]> for Tables {
+    fn from(tables: [Table; COUNT]) -> Self {
+        let [
+            messages,
+            deliveries,
+            pending,
+            ledger,
+            segments,
+            events,
+            state,
+            aside,
+            members,
+            credentials,
+            keys,
+            suppressions,
+            labels,
+        ] = tables;
+        Self {
+            messages,
+            deliveries,
+            pending,
+            ledger,
+            segments,
+            events,
+            state,
+            aside,
+            members,
+            credentials,
+            keys,
+            suppressions,
+            labels,
+        }
+    }
+}

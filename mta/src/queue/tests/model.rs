@@ -1,0 +1,234 @@
+//! Random games against a plain map: enqueue, defer, settle, restart, crash, in any order.
+
+use std::collections::BTreeMap;
+use std::collections::HashMap;
+
+use super::*;
+
+/// What the queue ought to hold.
+#[derive(Default)]
+struct Model {
+    messages: BTreeMap<QueueId, (Bytes, Lane, BTreeMap<String, Waiting>)>,
+    /// Final fates written down, for each recipient.
+    finals: HashMap<String, usize>,
+    /// Recipients ever accepted: each has an address of its own.
+    accepted: usize,
+}
+
+struct Waiting {
+    /// (index, address) of open recipients.
+    open: Vec<(u16, String)>,
+    attempts: u16,
+    due: SystemTime,
+}
+
+struct Game {
+    random: Random,
+    model: Model,
+    dir: TempDir,
+    options: Options,
+    bench: Option<Bench>,
+    addresses: usize,
+}
+
+impl Game {
+    fn new(seed: u64) -> Self {
+        let dir = TempDir::new().unwrap();
+        let options = Options { segment_bytes: 32 << 10, ..options() };
+        let bench = Some(Bench::open(&dir, options.clone()));
+        Self { random: Random(seed), model: Model::default(), dir, options, bench, addresses: 0 }
+    }
+
+    fn bench(&self) -> &Bench {
+        self.bench.as_ref().unwrap()
+    }
+
+    async fn reopen(&mut self, orderly: bool) {
+        let bench = self.bench.take().unwrap();
+        if orderly {
+            bench.close().await
+        } else {
+            bench.crash().await
+        }
+        self.options.faults.clear();
+        self.bench = Some(Bench::open(&self.dir, self.options.clone()));
+    }
+
+    /// A message and what the model would say of it.
+    fn new_message(&mut self) -> (NewMessage, (Bytes, Lane, BTreeMap<String, Waiting>)) {
+        let octets = match self.random.below(10) {
+            0 => self.random.octets(0),
+            1 => {
+                let length = self.random.below(60_000);
+                self.random.octets(length)
+            }
+            _ => {
+                let length = self.random.below(5_000);
+                self.random.octets(length)
+            }
+        };
+        let lane = Lane::ALL[self.random.below(3)];
+        let due = later(self.random.below(1000) as u64);
+        let mut domains: BTreeMap<String, Waiting> = BTreeMap::new();
+        let mut addresses = Vec::new();
+        for index in 0..1 + self.random.below(4) as u16 {
+            let domain = ["a.example", "b.example", "b.example.org", "c.example"][self.random.below(4)];
+            self.addresses += 1;
+            addresses.push(format!("r{}@{domain}", self.addresses));
+            let waiting = domains.entry(domain.to_owned()).or_insert(Waiting { open: vec![], attempts: 0, due });
+            waiting.open.push((index, addresses.last().unwrap().clone()));
+        }
+        let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+        let new = NewMessage { lane, received_at: due, octets: vec![octets.clone()], ..message(&addresses, "") };
+        (new, (octets, lane, domains))
+    }
+
+    fn accept(&mut self, id: QueueId, entry: (Bytes, Lane, BTreeMap<String, Waiting>)) {
+        self.model.accepted += entry.2.values().map(|waiting| waiting.open.len()).sum::<usize>();
+        assert!(self.model.messages.insert(id, entry).is_none());
+    }
+
+    async fn enqueue(&mut self) {
+        let (new, entry) = self.new_message();
+        let id = self.bench().queue.enqueue(new).await.unwrap();
+        self.accept(id, entry);
+    }
+
+    /// An attempt at some delivery, and what it changes in the model.
+    fn attempt(&mut self) -> Option<Settlement> {
+        let nth = self.random.below(self.model.messages.len().max(1));
+        let (&id, (_, _, domains)) = self.model.messages.iter_mut().nth(nth)?;
+        let nth = self.random.below(domains.len());
+        let domain = domains.keys().nth(nth).unwrap().clone();
+        let waiting = domains.get_mut(&domain).unwrap();
+        let keep = self.random.below(3);
+        let mut fates = Vec::new();
+        let mut open = Vec::new();
+        for (index, address) in std::mem::take(&mut waiting.open) {
+            if keep > 0 && self.random.below(3) < keep {
+                open.push((index, address));
+            } else {
+                fates.push(fate(index, [Fate::Delivered, Fate::Failed, Fate::Expired][self.random.below(3)]));
+                *self.model.finals.entry(address).or_default() += 1;
+            }
+        }
+        let due = later(1000 + self.random.below(1000) as u64);
+        let next = if open.is_empty() { Next::Done } else { Next::RetryAt(due) };
+        if open.is_empty() {
+            domains.remove(&domain);
+            if domains.is_empty() {
+                self.model.messages.remove(&id);
+            }
+        } else {
+            *waiting = Waiting { open, attempts: waiting.attempts + 1, due };
+        }
+        Some(settlement(id, &domain, fates, next))
+    }
+
+    async fn settle(&mut self, most: usize) {
+        let settlements: Vec<_> = (0..1 + self.random.below(most)).filter_map(|_| self.attempt()).collect();
+        self.bench().queue.settle(settlements).await.unwrap();
+    }
+
+    /// The power fails in the middle of an enqueue.
+    async fn power_cut(&mut self, fault: Fault) {
+        let (new, entry) = self.new_message();
+        self.options.faults.set(fault);
+        assert!(self.bench().queue.enqueue(new).await.is_err());
+        self.reopen(false).await;
+        if fault == Fault::StopAfterCommit {
+            // It was durable before anybody was told.
+            let known = &self.model.messages;
+            let found = self.bench().list(&Filter::default()).into_iter().map(|entry| entry.id);
+            let mut unknown: Vec<_> = found.filter(|id| !known.contains_key(id)).collect();
+            unknown.dedup();
+            assert_eq!(unknown.len(), 1);
+            self.accept(unknown[0], entry);
+        }
+    }
+
+    fn check(&self) {
+        let (reader, model) = (&self.bench().reader, &self.model);
+        let mut live = 0;
+        let mut expected = Vec::new();
+        for (id, (octets, _, domains)) in &model.messages {
+            live += (32 + octets.len() as u64).next_multiple_of(8);
+            for (domain, waiting) in domains {
+                let stored = reader.fetch(*id, domain).unwrap();
+                assert_eq!(stored.message.octets, octets, "{id}");
+                let open: Vec<_> =
+                    stored.recipients.iter().map(|found| (found.index, found.mailbox.as_str().to_owned())).collect();
+                assert_eq!((&open, stored.attempts), (&waiting.open, waiting.attempts), "{id} {domain}");
+                expected.push((*id, domain.clone(), waiting.due, waiting.open.len()));
+            }
+        }
+        let listed = self.bench().list(&Filter::default());
+        let listed: Vec<_> = listed.into_iter().map(|found| (found.id, found.domain, found.due, found.open)).collect();
+        assert_eq!(listed, expected);
+        let counts = reader.counts().unwrap();
+        assert_eq!((counts.messages as usize, counts.pending as usize), (model.messages.len(), expected.len()));
+        assert_eq!((counts.deliveries as usize, counts.live_bytes), (expected.len(), live));
+        self.check_windows();
+        let mut finals: HashMap<String, usize> = HashMap::new();
+        for event in self.bench().events().into_iter().filter(|event| event.what.is_final()) {
+            *finals.entry(event.recipient).or_default() += 1;
+        }
+        assert_eq!(finals, model.finals);
+        assert!(finals.values().all(|count| *count == 1));
+    }
+
+    fn check_windows(&self) {
+        let mut windows: BTreeMap<String, Vec<(Lane, SystemTime, QueueId)>> = BTreeMap::new();
+        for (id, (_, lane, domains)) in &self.model.messages {
+            for (domain, waiting) in domains {
+                windows.entry(domain.clone()).or_default().push((*lane, waiting.due, *id));
+            }
+        }
+        let now = later(800);
+        let mut backlog = Vec::new();
+        for (domain, mut window) in windows {
+            window.sort();
+            let due: Vec<_> = window.iter().filter(|(_, due, _)| *due <= now).copied().take(5).collect();
+            let next = window.iter().filter(|entry| !due.contains(entry)).map(|(_, due, _)| *due).min();
+            let (found, next_due) = self.bench().reader.load(&domain, now, 5).unwrap();
+            let found: Vec<_> = found.into_iter().map(|found| (found.lane, found.due, found.id)).collect();
+            assert_eq!((found, next_due), (due, next), "{domain}");
+            backlog.push((domain, window.iter().map(|(_, due, _)| *due).min().unwrap()));
+        }
+        let found = self.bench().reader.backlog().unwrap().domains;
+        let found: Vec<_> = found.into_iter().map(|(domain, due)| (domain.to_string(), due)).collect();
+        assert_eq!(found, backlog);
+    }
+}
+
+async fn play(seed: u64) {
+    let mut game = Game::new(seed);
+    // Some games are mostly arrivals, some mostly departures.
+    let arrivals = 3 + game.random.below(5);
+    for _ in 0..50 {
+        match game.random.below(13) {
+            n if n < arrivals => game.enqueue().await,
+            10 => game.reopen(true).await,
+            11 => game.power_cut([Fault::StopBeforeCommit, Fault::StopAfterCommit][seed as usize % 2]).await,
+            12 => game.check(),
+            _ => game.settle(3).await,
+        }
+    }
+    game.reopen(false).await;
+    game.check();
+    while !game.model.messages.is_empty() {
+        game.settle(30).await;
+    }
+    game.check();
+    assert_eq!(game.model.finals.len(), game.model.accepted);
+    let counts = game.bench().reader.counts().unwrap();
+    assert_eq!((counts.live_bytes, counts.aside), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn fifty_random_games_end_as_a_plain_map_says() {
+    for seed in 0..50 {
+        println!("seed {seed}");
+        play(seed).await;
+    }
+}

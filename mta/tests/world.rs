@@ -1,0 +1,146 @@
+//! The seeded world: the daemon's own code on a simulated network, in virtual time, against scripted
+//! providers. Days pass in milliseconds, and a seed that fails fails again.
+//!
+//! The checkers keep their own count: what got 250 is noted by the client that read the 250, and what
+//! arrived by the providers. Nothing is asked of the code under test but the length of its queue.
+
+// A test that cannot go on says so by panicking.
+#![allow(clippy::unwrap_used)]
+
+#[path = "world/parts.rs"]
+mod parts;
+
+use std::time::Duration;
+
+use loadtest::sink::{Act, Rule, Script, Stage};
+use mta::queue::Fault;
+use parts::World;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+#[test]
+fn mail_to_a_willing_provider_arrives_once_and_the_queue_is_empty() {
+    let mut world = World::seed(1).provider("big.example", Script::accepts_all());
+    world.live(HOUR, |day| async move {
+        for n in 0..200 {
+            day.submit(n, &["someone@big.example"]).await;
+        }
+    });
+    world.check_all_arrived_once();
+    world.check_queue_is_empty();
+}
+
+#[test]
+fn a_greylisting_provider_gets_its_mail_after_the_wait() {
+    let mut world = World::seed(2).provider("grey.example", Script::greylists(Duration::from_secs(300)));
+    world.live(6 * HOUR, |day| async move {
+        for n in 0..20 {
+            day.submit(n, &[&format!("user{n}@grey.example")]).await;
+        }
+    });
+    world.check_all_arrived_once();
+    world.check_queue_is_empty();
+    assert!(world.refusals() >= 20, "the provider never said no: nothing was tested");
+}
+
+#[test]
+fn a_link_that_dies_delays_mail_and_loses_none() {
+    let mut world = World::seed(3).provider("far.example", Script::accepts_all());
+    world.live(12 * HOUR, |day| async move {
+        for n in 0..30 {
+            day.submit(n, &["someone@far.example"]).await;
+            if n == 10 {
+                day.cut("far.example");
+            }
+        }
+        tokio::time::sleep(2 * HOUR).await;
+        day.restore("far.example");
+    });
+    world.check_none_lost();
+    world.check_duplicates_within(30);
+    world.check_queue_is_empty();
+}
+
+#[test]
+fn a_refused_recipient_makes_one_notice_to_the_sender_and_none_about_the_notice() {
+    let mut world = World::seed(4)
+        .provider("strict.example", Script::accepts_all().refuses("@strict.example"))
+        // Notices go to the member's own domain, which refuses them too: the end of it.
+        .provider("member.example", Script::accepts_all().refuses("nobody@member.example"));
+    world.live(HOUR, |day| async move {
+        day.submit(1, &["gone@strict.example"]).await;
+    });
+    world.check_queue_is_empty();
+    let notices = world.arrived_at("member.example");
+    assert_eq!(notices.len(), 1, "one notice");
+    assert_eq!(notices[0].reverse_path, "", "a notice has a null reverse-path (RFC 5321 §6.1)");
+    let text = String::from_utf8_lossy(&notices[0].octets).into_owned();
+    assert!(text.contains("Final-Recipient: rfc822; gone@strict.example"), "{text}");
+    assert!(text.contains("Diagnostic-Code: smtp; 550 5.1.1"), "{text}");
+    assert!(!text.contains("one-time code"), "the body must not come back: {text}");
+}
+
+#[test]
+fn mail_that_nobody_takes_expires_with_a_notice() {
+    let mut world = World::seed(5)
+        .provider(
+            "down.example",
+            Script::accepts_all().with(Rule::new(Stage::Connect, Act::ReplyAndClose("421 4.3.2 not now".into()))),
+        )
+        .provider("member.example", Script::accepts_all());
+    world.live(24 * 4 * HOUR, |day| async move {
+        day.submit(1, &["someone@down.example"]).await;
+    });
+    world.check_queue_is_empty();
+    let notices = world.arrived_at("member.example");
+    assert_eq!(notices.len(), 1);
+    assert!(String::from_utf8_lossy(&notices[0].octets).contains("Status: 4.4.7"));
+}
+
+#[test]
+fn a_crash_between_commit_and_reply_loses_nothing() {
+    for (seed, fault) in
+        [(10, Fault::StopBeforeCommit), (11, Fault::StopAfterCommit), (12, Fault::StopBeforeCommit), (13, Fault::StopAfterCommit)]
+    {
+        let mut world = World::seed(seed).provider("big.example", Script::accepts_all());
+        world.live(Duration::from_secs(60), move |day| async move {
+            for n in 0..40 {
+                if n == 5 + seed {
+                    day.fault(fault);
+                }
+                day.submit(n, &["someone@big.example"]).await;
+            }
+        });
+        let overlap = world.delivered_and_still_queued();
+        world.live(24 * HOUR, |_| async {});
+        world.check_none_lost();
+        world.check_duplicates_within(overlap);
+        world.check_queue_is_empty();
+    }
+}
+
+#[test]
+fn worlds_of_many_seeds_lose_nothing() {
+    for seed in 100..112 {
+        let mut world = World::seed(seed)
+            .provider("a.example", Script::accepts_all().defers(2))
+            .provider("b.example", Script::greylists(Duration::from_secs(60)))
+            .provider("c.example", Script { messages_per_connection_max: Some(3), chunking: true, ..Script::default() })
+            .provider("d.example", Script { pipelining: false, ..Script::accepts_all() });
+        world.live(24 * HOUR, move |day| async move {
+            let mut state = seed;
+            for n in 0..40 {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                let domain = ["a.example", "b.example", "c.example", "d.example"][(state >> 33) as usize % 4];
+                day.submit(n, &[&format!("user{n}@{domain}")]).await;
+                if state >> 40 & 15 == 0 {
+                    day.cut(domain);
+                    tokio::time::sleep(Duration::from_secs(state >> 50)).await;
+                    day.restore(domain);
+                }
+            }
+        });
+        world.check_none_lost();
+        world.check_queue_is_empty();
+    }
+}

@@ -1,0 +1,288 @@
+//! The parts of the seeded world: a client that notes its 250s, providers on the simulated network, and
+//! the life of a daemon between two crashes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use host::dns::{Resolver, Zone};
+use host::{Clock, Dice, Io, Net, Stream, deadline_in, sim};
+use loadtest::sink::session::{Session, Step};
+use loadtest::sink::{Message, Provider, Script};
+use mta::config::Config;
+use mta::daemon::{self, Environment};
+use mta::policy::{Directory, Member, Standing};
+use mta::queue::{Fault, Faults, Options};
+
+const LISTENER: &str = "192.0.2.10:2525";
+const DID: &str = "did:web:member.example";
+const HEADER: &str = "X-World-Message: ";
+/// 2026-11-23, and so far from any edge of the calendar.
+const BEGINNING: u64 = 1_795_400_000;
+
+/// A world and what happened in it.
+pub(crate) struct World {
+    seed: u64,
+    folder: tempfile::TempDir,
+    zone: Zone,
+    providers: BTreeMap<String, (SocketAddr, Arc<Provider>)>,
+    accepted: Arc<Mutex<BTreeSet<u64>>>,
+    age: Duration,
+}
+
+/// What a story may do while the daemon lives.
+#[derive(Clone)]
+pub(crate) struct Day {
+    net: sim::Net,
+    faults: Faults,
+    addresses: BTreeMap<String, SocketAddr>,
+    accepted: Arc<Mutex<BTreeSet<u64>>>,
+}
+
+impl World {
+    /// An empty world; the same seed gives the same latencies, orders and jitter.
+    pub(crate) fn seed(seed: u64) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        World { seed, folder, zone: Zone::new(), providers: BTreeMap::new(), accepted: Arc::default(), age: Duration::ZERO }
+    }
+
+    /// A provider for one domain.
+    pub(crate) fn provider(mut self, domain: &str, script: Script) -> Self {
+        let host = format!("mx.{domain}");
+        let address: SocketAddr = format!("198.51.100.{}:25", self.providers.len() + 1).parse().unwrap();
+        self.zone.mx(domain, 10, &host).address(&host, address.ip());
+        self.providers.insert(domain.to_owned(), (address, Provider::new(script)));
+        self
+    }
+
+    /// The daemon starts (again), `story` is told, and it runs for `span` of virtual time, or dies by a fault.
+    pub(crate) fn live<F, S>(&mut self, span: Duration, story: F)
+    where
+        F: FnOnce(Day) -> S,
+        S: Future<Output = ()>,
+    {
+        let net = sim::Net::new(self.seed);
+        let faults = Faults::default();
+        let config = Arc::new(configuration(self.folder.path()));
+        let io = Io::Sim(net.clone());
+        let addresses = self.providers.iter().map(|(domain, (address, _))| (domain.clone(), *address)).collect();
+        let day = Day { net: net.clone(), faults: faults.clone(), addresses, accepted: self.accepted.clone() };
+        let start = SystemTime::UNIX_EPOCH + Duration::from_secs(BEGINNING) + self.age;
+        let (age, providers, zone, seed) = (self.age, &self.providers, self.zone.clone(), self.seed);
+        host::run(&io.clone(), async move {
+            let began = tokio::time::Instant::now();
+            for (address, provider) in providers.values() {
+                provide(&io, *address, provider.clone(), age);
+            }
+            let environment = Environment {
+                io,
+                clock: Clock::simulated(start),
+                dice: Dice::seeded(seed),
+                resolver: Resolver::scripted(zone),
+                queue: Options { map_bytes: 1 << 30, segment_bytes: 1 << 20, free_bytes_floor: 0, faults, ..Options::default() },
+            };
+            let running = daemon::start(config, environment).await.unwrap();
+            let member = Member { id: 1, did: DID.into(), handle: None, suspended: None, domains: vec!["member.example".into()] };
+            let directory = Directory::new([member], [], Arc::new(Standing::default()), None);
+            running.desk.directory().store(Arc::new(directory));
+            story(day).await;
+            tokio::time::sleep_until(began + span).await;
+            drop(running);
+        })
+        .unwrap();
+        self.age += span;
+    }
+
+    /// Every message that got 250 arrived, and exactly once.
+    pub(crate) fn check_all_arrived_once(&self) {
+        self.check_none_lost();
+        self.check_duplicates_within(0);
+    }
+
+    /// Every message that got 250 arrived.
+    pub(crate) fn check_none_lost(&self) {
+        let accepted = self.accepted.lock().unwrap();
+        assert!(!accepted.is_empty(), "seed {}: nothing was accepted, so nothing was tested", self.seed);
+        let arrived: BTreeSet<u64> = self.arrivals().into_iter().collect();
+        let lost: Vec<&u64> = accepted.difference(&arrived).collect();
+        assert!(lost.is_empty(), "seed {}: got 250 and never arrived: {lost:?}", self.seed);
+    }
+
+    /// No more than `bound` messages too many arrived.
+    pub(crate) fn check_duplicates_within(&self, bound: usize) {
+        let arrivals = self.arrivals();
+        let distinct: BTreeSet<u64> = arrivals.iter().copied().collect();
+        let duplicates = arrivals.len() - distinct.len();
+        assert!(duplicates <= bound, "seed {}: {duplicates} duplicates, at most {bound} can be explained", self.seed);
+    }
+
+    /// Nothing is left in the queue.
+    pub(crate) fn check_queue_is_empty(&self) {
+        assert_eq!(self.queued(), 0, "seed {}: deliveries are left in the queue", self.seed);
+    }
+
+    /// Messages that a provider has taken although the queue still holds them: what a crash makes arrive twice.
+    pub(crate) fn delivered_and_still_queued(&self) -> usize {
+        let distinct: BTreeSet<u64> = self.arrivals().into_iter().collect();
+        let known: BTreeSet<u64> = self.accepted.lock().unwrap().union(&distinct).copied().collect();
+        // A message whose commit succeeded but whose 250 was never read is known to neither.
+        (distinct.len() + self.queued()).saturating_sub(known.len())
+    }
+
+    /// What a provider has accepted.
+    pub(crate) fn arrived_at(&self, domain: &str) -> Vec<Message> {
+        self.providers[domain].1.messages()
+    }
+
+    /// Replies of all providers that were not positive.
+    pub(crate) fn refusals(&self) -> u64 {
+        self.providers.values().map(|(_, provider)| provider.counts().refusals).sum()
+    }
+
+    fn queued(&self) -> usize {
+        let (notes, _kept) = tokio::sync::mpsc::channel(1);
+        let options = Options { map_bytes: 1 << 30, segment_bytes: 1 << 20, free_bytes_floor: 0, ..Options::default() };
+        let (_writer, _queue, reader, _) =
+            mta::queue::Writer::open(&self.folder.path().join("data/queue"), Clock::system(), options, notes).unwrap();
+        usize::try_from(reader.counts().unwrap().deliveries).unwrap()
+    }
+
+    fn arrivals(&self) -> Vec<u64> {
+        let messages = self.providers.values().flat_map(|(_, provider)| provider.messages());
+        messages.filter_map(|message| number(&message.octets)).collect()
+    }
+}
+
+impl Day {
+    /// Submits message `n`; notes it if the answer to the end of data was 250. A daemon that dies is not an error here.
+    pub(crate) async fn submit(&self, n: u64, recipients: &[&str]) {
+        if self.dialogue(n, recipients).await == Some(true) {
+            self.accepted.lock().unwrap().insert(n);
+        }
+    }
+
+    async fn dialogue(&self, n: u64, recipients: &[&str]) -> Option<bool> {
+        let net = Net::new(Io::Sim(self.net.clone()));
+        let wait = || deadline_in(Duration::from_secs(60));
+        let mut connection = net.connect(Some("192.0.2.77".parse().unwrap()), LISTENER.parse().unwrap(), wait()).await.ok()?;
+        let mut lines = vec!["EHLO world".to_owned(), "MAIL FROM:<app@member.example>".to_owned()];
+        lines.extend(recipients.iter().map(|recipient| format!("RCPT TO:<{recipient}>")));
+        lines.push("DATA".to_owned());
+        let mut said = reply(&mut connection).await?;
+        for line in lines {
+            if !said.starts_with('2') {
+                return Some(false);
+            }
+            connection.write(Bytes::from(format!("{line}\r\n")), wait()).await.ok()?;
+            said = reply(&mut connection).await?;
+        }
+        let message = format!(
+            "From: app@member.example\r\nTo: {}\r\nSubject: hello\r\n{HEADER}{n}\r\n\r\nYour one-time code is {n}.\r\n.\r\n",
+            recipients.join(", ")
+        );
+        connection.write(Bytes::from(message), wait()).await.ok()?;
+        said = reply(&mut connection).await?;
+        connection.close().await;
+        Some(said.starts_with("250"))
+    }
+
+    /// The link to a domain's provider dies.
+    pub(crate) fn cut(&self, domain: &str) {
+        self.net.cut(self.addresses[domain]);
+    }
+
+    /// It can be reached again.
+    pub(crate) fn restore(&self, domain: &str) {
+        self.net.restore(self.addresses[domain]);
+    }
+
+    /// The queue's writer meets a fault.
+    pub(crate) fn fault(&self, fault: Fault) {
+        self.faults.set(fault);
+    }
+}
+
+fn configuration(folder: &Path) -> Config {
+    let text = format!(
+        r#"
+        hostname = "relay.world.test"
+        data_dir = "{}"
+        [[listen]]
+        address = "{LISTENER}"
+        role = "relay"
+        trusted_networks = ["192.0.2.0/24"]
+        member = "{DID}"
+        [signing]
+        required = false
+        [egress]
+        allow_private_addresses = true
+        [[source]]
+        name = "ip-a"
+        address = "192.0.2.11"
+        ehlo = "a.relay.world.test"
+        "#,
+        folder.join("data").display()
+    );
+    Config::parse(Path::new("world.toml"), &text).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn number(octets: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(octets).ok()?;
+    text.lines().find_map(|line| line.strip_prefix(HEADER))?.trim().parse().ok()
+}
+
+/// One reply, all its lines; none when the connection is gone.
+async fn reply(connection: &mut host::Connection) -> Option<String> {
+    let mut text = String::new();
+    loop {
+        let octets = connection.read(deadline_in(Duration::from_secs(60))).await.ok()?;
+        if octets.is_empty() {
+            return None;
+        }
+        text.push_str(std::str::from_utf8(&octets).ok()?);
+        let last = text.strip_suffix("\r\n").map(|all| all.rsplit("\r\n").next().unwrap_or(all));
+        if last.is_some_and(|line| line.len() >= 4 && line.as_bytes()[3] == b' ') {
+            return Some(text);
+        }
+    }
+}
+
+/// A provider's listener, as a task of the world.
+fn provide(io: &Io, address: SocketAddr, provider: Arc<Provider>, age: Duration) {
+    let mut listener = Net::new(io.clone()).listen(address, 100).unwrap();
+    host::spawn_local(async move {
+        let began = tokio::time::Instant::now();
+        while let Ok((connection, peer)) = listener.accept().await {
+            let session = Session::new(provider.clone(), peer, false);
+            host::spawn_local(converse(connection, session, began, age));
+        }
+    });
+}
+
+async fn converse(mut connection: host::Connection, mut session: Session, began: tokio::time::Instant, age: Duration) {
+    let patience = || deadline_in(Duration::from_secs(600));
+    loop {
+        match session.poll(age + began.elapsed()) {
+            Step::Read => match connection.read(patience()).await {
+                Ok(octets) if !octets.is_empty() => session.handle_octets(&octets),
+                _ => session.handle_end(),
+            },
+            Step::Write(octets) => {
+                if connection.write(octets, patience()).await.is_err() {
+                    session.handle_end();
+                }
+            }
+            Step::Wait(delay) => tokio::time::sleep(delay).await,
+            Step::StartTls => return connection.abort(),
+            Step::Hang => {
+                while connection.read(patience()).await.is_ok_and(|octets| !octets.is_empty()) {}
+                return;
+            }
+            Step::Close => return connection.close().await,
+        }
+    }
+}
