@@ -146,6 +146,13 @@ impl Certificates {
         tls::Client::verified_by_pem(self.authority.as_bytes()).unwrap()
     }
 
+    pub(crate) fn trust(&self) -> tls::Trust {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ca.pem");
+        std::fs::write(&path, &self.authority).unwrap();
+        tls::Trust::load(Some(&path)).unwrap()
+    }
+
     pub(crate) fn opportunistic(&self) -> tls::Client {
         tls::Client::opportunistic().unwrap()
     }
