@@ -91,9 +91,7 @@ pub(crate) enum Way {
 }
 
 pub(crate) enum Load {
-    Idle {
-        not_before: Time,
-    },
+    Idle,
     /// Unanswered. What was settled since: the answer may be older and still contain it.
     Asked {
         settled: Vec<QueueId>,
@@ -124,7 +122,7 @@ impl Active {
             in_flight: 0,
             settling: 0,
             way: Way::Unknown,
-            load: Load::idle(),
+            load: Load::Idle,
             site: None,
             links: [None; 3],
             parked: None,
@@ -156,16 +154,14 @@ impl Active {
 
     /// When more should be loaded, given the domain's `next_due`. None: there is no need, or not now.
     pub(crate) fn load_at(&self, next_due: Time) -> Option<Time> {
-        let Load::Idle { not_before } = self.load else { return None };
         // While that much waits to be written down, reading more would only add to it.
-        if self.settling as usize >= WINDOW_MAX {
+        if self.is_loading() || self.settling as usize >= WINDOW_MAX {
             return None;
         }
         let low = (self.queued() < WINDOW_LOW).then_some(next_due);
         let better =
             Lane::ALL.into_iter().filter(|lane| self.queued_ahead(*lane) < WINDOW_LOW).map(|lane| self.left[lane.index()]);
-        let at = low.into_iter().chain(better).min()?;
-        (at < Time::NEVER).then(|| at.max(not_before))
+        low.into_iter().chain(better).min().filter(|at| *at < Time::NEVER)
     }
 
     /// Puts a delivery into its place.
@@ -212,12 +208,5 @@ impl Active {
             }
         }
         expired
-    }
-}
-
-impl Load {
-    /// May be asked for at once.
-    pub(crate) fn idle() -> Load {
-        Load::Idle { not_before: Time::ALWAYS }
     }
 }

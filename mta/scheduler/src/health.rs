@@ -90,3 +90,41 @@ impl Health {
         *self = Health { state: State::Suspended { until, failures }, since: latest };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_outage_is_one_failure() {
+        let mut health = Health::open();
+        assert!(health.heeds(false, 1));
+        health.suspend(Time::ALWAYS, 10);
+        assert!(!health.heeds(false, 2), "it began before the suspension");
+        assert_eq!(health.failures(), 1);
+    }
+
+    #[test]
+    fn what_began_before_the_probe_came_back_is_old_news() {
+        let mut health = Health::open();
+        health.suspend(Time::ALWAYS, 10);
+        assert!(health.begin() && !health.begin(), "one probe");
+        assert!(!health.heeds(false, 3) && health.heeds(true, 11));
+        assert!(!health.good(false, 11) && health.is_probing(), "only the probe opens it");
+        assert!(health.good(true, 11));
+        assert!(!health.heeds(false, 3), "a slow one from before the outage");
+        assert!(health.heeds(false, 12));
+    }
+
+    #[test]
+    fn failures_in_a_row_are_counted_until_a_probe_succeeds() {
+        let mut health = Health::open();
+        for failures in 1..=300u16 {
+            health.suspend(Time::ALWAYS, 0);
+            assert_eq!(u16::from(health.failures()), failures.min(255));
+            assert!(health.begin());
+        }
+        health.good(true, 0);
+        assert_eq!(health.failures(), 0);
+    }
+}

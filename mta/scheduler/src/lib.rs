@@ -1,4 +1,34 @@
 //! What may be sent next, from where, how fast: no IO, no clock.
+//!
+//! A `Scheduler` is a state machine. The driver tells it what happened (`handle_*`, each with the time), asks it what to
+//! do (`poll`, until it says nothing), does that, and tells it how it went. Between inputs it sleeps until
+//! `next_timeout`. Every decision about sending is made here, in one place and on one thread, so none needs a lock, and
+//! a month of mail can be tried out in milliseconds.
+//!
+//! # The words
+//! A *delivery* is one message to one recipient domain. It lies on disk under its domain; what is due is brought into
+//! memory in small windows (`domain.rs`). Only DNS tells to which *site* a domain's mail travels: domains with the same
+//! set of MX hosts share a site (`site.rs`), with a *window* for each of our *sources* that feedback moves (`window.rs`).
+//! A site in trouble is left alone, and then probed by one delivery (`health.rs`). `evaluate.rs` decides whether
+//! something may go, or says why not; `send.rs` starts it and learns from the outcome; `retry.rs` knows when to try
+//! again; `attend.rs` keeps everything in order; `machine.rs` joins the parts.
+//!
+//! # What the driver promises
+//! - Every `Resolve`, `Load` and `Deliver` is answered once, also when it failed; every `Settle` after its commit.
+//!   Nothing is sent twice and nothing is lost however long that takes, but each unanswered one holds its place.
+//! - Commits are told in their order: a delivery's `handle_enqueued` before its `handle_settled`. A `Load` may see the disk
+//!   as it was at any time after it was asked for.
+//! - After a restart, `handle_backlog` for each domain that has mail; nothing else needs to be remembered.
+//!
+//! # What it promises
+//! - A delivery is settled exactly once, is never tried before it is due, after its deadline, or twice at a time.
+//! - Windows, slots and the bounds of `Config` hold at every moment. Nothing waits while it may go.
+//! - One-time codes overtake all other mail of their site, in every line. Trouble of a site costs only the delivery that
+//!   met it an attempt.
+//! - Its memory follows what is active: 1,000,000 deferred deliveries of 50,000 domains are 50,000 names and times.
+//!   What is expired is noticed at once while it is in memory, otherwise when it comes due.
+//!
+//! Not here: MX and TLS policy (`egress/route`, `egress/tls_policy`), what a reply means (`egress/trouble`), the queue.
 #![forbid(unsafe_code)]
 
 mod attend;

@@ -190,13 +190,10 @@ impl Scheduler {
         let now = Time::from(now);
         let Some(&key) = self.domain_by_name.get(domain) else { return };
         let Some(active) = self.domains.get_mut(key).and_then(|domain| domain.active.as_mut()) else { return };
-        let Load::Asked { settled } = std::mem::replace(&mut active.load, Load::idle()) else { return };
+        let Load::Asked { settled } = std::mem::replace(&mut active.load, Load::Idle) else { return };
         self.loads_asked -= 1;
         let mut waiting: Vec<QueueId> = active.lanes.iter().flatten().map(|queued| queued.id).collect();
         waiting.sort_unstable();
-        if window.is_empty() && Time::from(next_due) <= now {
-            active.load = Load::Idle { not_before: now.plus(LOAD_AGAIN_AFTER) };
-        }
         active.loaded_up_to = window.iter().map(|delivery| delivery.id).max().unwrap_or(QueueId(0)).max(active.loaded_up_to);
         for delivery in &window {
             // The answer may be older than what we know: then what we know holds.
@@ -211,7 +208,8 @@ impl Scheduler {
                 self.note_on_disk(key, Some(delivery.lane), delivery.due.into());
             }
         }
-        self.note_on_disk(key, None, next_due.into());
+        let least = if window.is_empty() { now.plus(LOAD_AGAIN_AFTER) } else { Time::ALWAYS };
+        self.note_on_disk(key, None, least.max(next_due.into()));
         self.attend(now, key);
     }
 

@@ -19,8 +19,12 @@ use crate::types::{Lane, QueueId, SourceId};
 pub struct Counts {
     /// Domains that have mail, in memory or on disk, or remember their route.
     pub domains: usize,
+    /// Of these, domains without mail that remember their route.
+    pub idle_domains: usize,
     /// Sites that are known.
     pub sites: usize,
+    /// Of these, sites that no domain's route leads to now.
+    pub unused_sites: usize,
     /// Deliveries waiting in memory.
     pub queued: usize,
     /// Deliveries being tried.
@@ -104,14 +108,14 @@ pub struct FlightView {
 impl Scheduler {
     /// Counts, without looking at anything one by one.
     pub fn counts(&self) -> Counts {
-        let settling_untried = self.flights.len().saturating_sub(self.busy);
-        let in_flight = self.trying;
         Counts {
             domains: self.domains.len(),
+            idle_domains: self.idle_domains,
             sites: self.sites.len(),
+            unused_sites: self.unused_sites,
             queued: self.queued,
-            in_flight,
-            settling: self.busy - in_flight + settling_untried,
+            in_flight: self.trying,
+            settling: self.flights.len() - self.trying,
             loading: self.loads.len() + self.loads_asked,
             resolving: self.resolves.len() + self.resolves_asked,
         }

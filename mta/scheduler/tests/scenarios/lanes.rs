@@ -80,7 +80,7 @@ fn what_lies_on_disk_goes_in_the_order_of_lane_and_due_time() {
     }
     world.restart();
     world.run(2 * HOUR);
-    expected.sort_by(|one, other| (one.0, one.1, one.2.0).cmp(&(other.0, other.1, other.2.0)));
+    expected.sort_by_key(|(lane, due, key)| (*lane, *due, key.0));
     let went: Vec<_> = world.log.iter().map(|(_, key, ..)| key.clone()).collect();
     assert_eq!(went, expected.into_iter().map(|(_, _, key)| key).collect::<Vec<_>>());
     world.check_empty();

@@ -45,8 +45,6 @@ impl Luck {
 /// One try, as a site sees it.
 pub struct Try {
     pub now: SystemTime,
-    pub key: Key,
-    pub lane: Lane,
     pub source: SourceId,
 }
 
@@ -245,9 +243,6 @@ impl World {
     }
 
     fn act(&mut self, action: Action) {
-        if std::env::var_os("DBG").is_some() {
-            eprintln!("{:?} {action:?}", self.now.duration_since(start()).unwrap());
-        }
         match action {
             Action::Resolve { domain } => {
                 self.lookups += 1;
@@ -273,7 +268,7 @@ impl World {
                 });
                 self.log.push((self.now, key.clone(), route.site.clone(), source));
                 let script = self.sites.get_mut(&*route.site).expect("a site of this world");
-                let (latency, outcome) = script(&mut self.luck, &Try { now: self.now, key: key.clone(), lane, source });
+                let (latency, outcome) = script(&mut self.luck, &Try { now: self.now, source });
                 self.at(self.now + latency, Event::Outcome(key, outcome));
             }
             Action::Settle { id, domain, cause, next } => {

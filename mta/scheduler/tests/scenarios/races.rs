@@ -1,0 +1,119 @@
+//! What the driver may say in another order than one would like: answers that are older than the news.
+
+use std::time::SystemTime;
+
+use scheduler::{Action, Config, Delivery, Lane, Outcome, QueueId, Routed, Scheduler};
+
+use crate::world::*;
+
+fn delivery(counter: u32) -> Delivery {
+    Delivery {
+        id: QueueId::new(start(), counter),
+        domain: "a.test".into(),
+        lane: Lane::Notice,
+        member: 1,
+        due: start(),
+        deadline: start() + DAY,
+        attempts: 0,
+        recipients: 1,
+        bytes: 4096,
+    }
+}
+
+fn scheduler() -> Scheduler {
+    Scheduler::new(Config { sources: vec![source("a", 1)], ..Config::default() }, 1)
+}
+
+/// Polls to the end, answers lookups, and returns what else was asked for.
+fn poll(scheduler: &mut Scheduler, now: SystemTime) -> Vec<Action> {
+    let mut actions = Vec::new();
+    while let Some(action) = scheduler.poll(now) {
+        match action {
+            Action::Resolve { domain } => scheduler.handle_route(now, &domain, Routed::Route(route("mx", now + HOUR))),
+            other => actions.push(other),
+        }
+    }
+    actions
+}
+
+fn deliveries(actions: &[Action]) -> Vec<QueueId> {
+    actions.iter().filter_map(|action| if let Action::Deliver { id, .. } = action { Some(*id) } else { None }).collect()
+}
+
+#[test]
+fn what_was_loaded_before_we_were_told_of_it_goes_once() {
+    let mut scheduler = scheduler();
+    scheduler.handle_backlog(start(), "a.test", start());
+    assert!(matches!(poll(&mut scheduler, start())[..], [Action::Load { .. }]));
+    let window: Vec<Delivery> = (0..20).map(delivery).collect();
+    scheduler.handle_window(start(), "a.test", window.clone(), None);
+    // Ten are in flight and ten wait, when we are told of all of them.
+    assert_eq!(deliveries(&poll(&mut scheduler, start())).len(), 10);
+    for late in window {
+        assert!(scheduler.handle_enqueued(start(), late));
+    }
+    let counts = scheduler.counts();
+    assert_eq!((counts.queued, counts.in_flight), (10, 10));
+    assert!(poll(&mut scheduler, start()).is_empty());
+}
+
+#[test]
+fn what_was_settled_while_a_load_was_read_does_not_come_back() {
+    let mut scheduler = scheduler();
+    assert!(scheduler.handle_enqueued(start(), delivery(1)));
+    assert_eq!(deliveries(&poll(&mut scheduler, start())), [delivery(1).id]);
+    scheduler.handle_backlog(start(), "a.test", start());
+    assert!(matches!(poll(&mut scheduler, start())[..], [Action::Load { max, .. }] if max > 1));
+    // The disk is read now; what was read arrives after the delivery was settled.
+    let read = vec![delivery(1), delivery(2)];
+    scheduler.handle_outcome(start(), delivery(1).id, "a.test", ACCEPTED);
+    assert!(matches!(poll(&mut scheduler, start())[..], [Action::Settle { .. }]));
+    scheduler.handle_settled(start(), delivery(1).id, "a.test", None);
+    scheduler.handle_window(start(), "a.test", read, None);
+    assert_eq!(deliveries(&poll(&mut scheduler, start())), [delivery(2).id]);
+}
+
+#[test]
+fn what_an_operator_took_away_does_not_go() {
+    let mut scheduler = scheduler();
+    (0..12).for_each(|nth| assert!(scheduler.handle_enqueued(start(), delivery(nth))));
+    let first = deliveries(&poll(&mut scheduler, start()));
+    assert_eq!(first.len(), 10);
+    scheduler.handle_settled(start(), delivery(10).id, "a.test", None);
+    // Another one is held, and released after an hour.
+    scheduler.handle_settled(start(), delivery(11).id, "a.test", Some(start() + HOUR));
+    for id in first {
+        scheduler.handle_outcome(start(), id, "a.test", ACCEPTED);
+        poll(&mut scheduler, start());
+        scheduler.handle_settled(start(), id, "a.test", None);
+    }
+    assert!(poll(&mut scheduler, start()).is_empty());
+    assert!(matches!(poll(&mut scheduler, start() + HOUR)[..], [Action::Load { .. }]));
+}
+
+#[test]
+fn answers_to_what_was_never_asked_change_nothing() {
+    let mut scheduler = scheduler();
+    scheduler.handle_route(start(), "a.test", Routed::Route(route("mx", start() + HOUR)));
+    scheduler.handle_window(start(), "a.test", vec![delivery(1)], Some(start()));
+    scheduler.handle_outcome(start(), delivery(1).id, "a.test", Outcome { open: true, ..ACCEPTED });
+    scheduler.handle_settled(start(), delivery(1).id, "a.test", None);
+    assert!(poll(&mut scheduler, start()).is_empty());
+    assert_eq!(scheduler.counts(), Default::default());
+}
+
+#[test]
+fn a_disk_that_answers_nothing_is_not_asked_in_a_circle() {
+    let mut scheduler = scheduler();
+    scheduler.handle_backlog(start(), "a.test", start());
+    let (mut now, mut reads) = (start(), 0);
+    while now < start() + MINUTE {
+        for action in poll(&mut scheduler, now) {
+            assert!(matches!(action, Action::Load { .. }));
+            reads += 1;
+            scheduler.handle_window(now, "a.test", Vec::new(), Some(start()));
+        }
+        now = scheduler.next_timeout().unwrap().max(now);
+    }
+    assert!((50..=61).contains(&reads), "{reads} reads in a minute");
+}
