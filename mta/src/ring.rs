@@ -8,7 +8,7 @@ use std::sync::Arc;
 use host::{Net, tls};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::egress::deliver::Deliverer;
+use crate::egress::deliver::{Attempt, Deliverer};
 use crate::egress::{Finished, Job};
 use crate::ingress::{self, Local, Service, Shared};
 
@@ -68,17 +68,42 @@ impl Ring {
         let mut batch = Vec::with_capacity(JOBS_AT_ONCE);
         while jobs.recv_many(&mut batch, JOBS_AT_ONCE).await > 0 {
             for job in batch.drain(..) {
-                let (deliverer, finished) = (deliverer.clone(), finished.clone());
+                let deliverer = deliverer.clone();
+                let mut owed = Owed { job: Some(job.clone()), finished: finished.clone() };
                 host::spawn_local(async move {
                     let attempt = deliverer.attempt(&job).await;
-                    // The dispatcher outlives its deliveries; without it nobody is left to tell.
-                    let _ = finished.send(Finished { job, attempt }).await;
+                    owed.pay(attempt);
                 });
             }
         }
         // It only sleeps: no operation is cut off with it.
         sweeper.abort();
         deliverer.close().await;
+    }
+}
+
+/// An answer that the dispatcher waits for. It gets one even if the attempt panics: a delivery that is never
+/// answered would hold its slot for ever.
+struct Owed {
+    job: Option<Job>,
+    finished: mpsc::Sender<Finished>,
+}
+
+impl Owed {
+    fn pay(&mut self, attempt: Attempt) {
+        if let Some(job) = self.job.take() {
+            // It has room for all that may be in flight; closed, the dispatcher has ended and nobody waits.
+            let _ = self.finished.try_send(Finished { job, attempt });
+        }
+    }
+}
+
+impl Drop for Owed {
+    fn drop(&mut self) {
+        if let Some(job) = &self.job {
+            let attempt = Attempt::broken_off(job);
+            self.pay(attempt);
+        }
     }
 }
 

@@ -146,3 +146,36 @@ where
         Ok(Ok(())) | Err(_) => Ok(handle),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_choice_of_io_reads_as_it_is_written_and_says_what_would_be_right() {
+        for choice in [IoChoice::Auto, IoChoice::Uring, IoChoice::Epoll] {
+            assert_eq!(choice.to_string().parse(), Ok(choice));
+        }
+        assert!("kqueue".parse::<IoChoice>().unwrap_err().contains("\"epoll\""));
+    }
+
+    #[test]
+    fn auto_is_io_uring_or_says_why_not() {
+        let (io, why_not) = choose_io(IoChoice::Auto).unwrap();
+        assert_eq!(matches!(io, Io::Uring), why_not.is_none(), "{io} {why_not:?}");
+        assert_eq!(matches!(io, Io::Uring), choose_io(IoChoice::Uring).is_ok());
+    }
+
+    #[test]
+    fn a_thread_has_its_name_a_runtime_and_a_result() {
+        let (io, _) = choose_io(IoChoice::Auto).unwrap();
+        let named = || async {
+            let task = spawn_local(async { std::thread::current().name().map(str::to_owned) });
+            task.await.unwrap()
+        };
+        assert_eq!(thread("queue", named).unwrap().join().unwrap().as_deref(), Some("queue"));
+        assert_eq!(thread_on(&io, "ring-0", named).unwrap().join().unwrap().as_deref(), Some("ring-0"));
+        let simulated = thread_on(&Io::Sim(sim::Net::new(1)), "sim", named);
+        assert_eq!(simulated.unwrap_err().kind(), io::ErrorKind::Unsupported);
+    }
+}

@@ -231,6 +231,9 @@ impl Buffer {
             self.wanted = (self.wanted * 4).min(Self::MOST);
         } else if read < self.wanted / 4 {
             self.wanted = Self::LEAST;
+        } else {
+            // The socket is empty for now: the next read may wait for long, with the buffer in the kernel's hands.
+            self.wanted = (self.wanted / 4).max(Self::LEAST);
         }
         let handed_out = octets.split().freeze();
         self.octets = octets;

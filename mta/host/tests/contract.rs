@@ -38,6 +38,7 @@ support::contract! {
     plaintext_sent_ahead_of_the_handshake_is_not_read_as_if_encrypted,
     the_second_connection_resumes_the_first,
     a_wrong_certificate_is_refused_only_by_those_who_verify,
+    who_accepts_any_certificate_may_note_whether_it_was_right,
     garbage_instead_of_a_client_hello_is_an_error,
     a_client_that_never_says_hello_is_cut_off,
     a_truncated_tls_stream_is_told_from_a_finished_one,
@@ -226,7 +227,7 @@ async fn an_abandoned_read_leaves_nothing_behind(net: Net) {
     assert_eq!(host::operations_in_flight(), 1);
     reading.abort();
     assert!(reading.await.unwrap_err().is_cancelled());
-    assert!(client.read(soon()).await.map_or(true, |octets| octets.is_empty()));
+    assert_eq!(client.read(soon()).await.unwrap(), "", "the peer is told");
 
     // Who keeps the connection and drops the read finds out at the next one.
     let (client, mut server) = pair(&net).await;
@@ -324,7 +325,9 @@ async fn tls_carries_octets(net: &Net, certificates: &Certificates, client: host
     assert!(near.start_tls_client(&client, "mx.example.org", soon()).await.is_err(), "TLS within TLS");
     near.write(pattern(1 << 20, 5), soon()).await.unwrap();
     assert!(drain(near).await == pattern(1 << 20, 6));
-    assert_eq!(answering.await.unwrap(), info);
+    assert_eq!(info.trusted, Some(true));
+    // The server has seen the same, except that it was shown no certificate.
+    assert_eq!(answering.await.unwrap(), host::tls::Info { trusted: None, ..info });
 }
 
 async fn tls_starts_in_the_middle_of_a_stream(net: Net) {
@@ -411,7 +414,40 @@ async fn a_wrong_certificate_is_refused_only_by_those_who_verify(net: Net) {
         let outcome = near.start_tls_client(&client, name, soon()).await;
         assert_eq!(outcome.is_ok(), accepted, "{client:?} {name} {outcome:?}");
         near.close().await;
-        assert_eq!(answering.await.unwrap().is_ok(), accepted, "the server is told");
+        match answering.await.unwrap() {
+            Ok(end) => assert!(accepted && end.is_empty()),
+            // Nothing is sent to a host whose name cannot be verified anyway; others are sent the alert.
+            Err(error) => assert!(!accepted && (error.kind() == ErrorKind::InvalidData || name == "not a name"), "{error}"),
+        }
+    }
+}
+
+async fn who_accepts_any_certificate_may_note_whether_it_was_right(net: Net) {
+    let (ours, other) = (Certificates::for_host("mx.example.org"), Certificates::for_host("mx.example.org"));
+    let noting = |of: &Certificates| host::tls::Client::opportunistic_noting(&of.trust()).unwrap();
+    let cases = [
+        (noting(&ours), "mx.example.org", Some(true)),
+        (noting(&ours), "mx.example.net", Some(false)),
+        (noting(&other), "mx.example.org", Some(false)),
+        (ours.opportunistic(), "mx.example.org", None),
+    ];
+    for (client, name, trusted) in cases {
+        let server = ours.server();
+        // The second time the session is resumed, and what is noted stays the same.
+        for resumed in [false, true] {
+            let (mut near, mut far) = pair(&net).await;
+            let server = server.clone();
+            let answering = spawn_local(async move {
+                far.start_tls_server(&server, soon()).await.unwrap();
+                far.write(Bytes::from_static(b"220\r\n"), soon()).await.unwrap();
+                far.read(soon()).await.unwrap()
+            });
+            let info = near.start_tls_client(&client, name, soon()).await.unwrap();
+            assert_eq!((info.trusted, info.resumed), (trusted, resumed), "{client:?} {name}");
+            near.read(soon()).await.unwrap();
+            near.close().await;
+            answering.await.unwrap();
+        }
     }
 }
 

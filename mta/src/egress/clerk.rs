@@ -4,7 +4,7 @@
 //! scheduler's decisions nor the sessions of a ring thread may wait for it.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use host::Clock;
@@ -65,18 +65,31 @@ pub enum Errands {
         /// The earliest due time among those that are not in `window`.
         next_due: Option<SystemTime>,
     },
-    /// The message, or none if it is gone or damaged.
+    /// What was found of a delivery that may go now.
     Fetched {
         /// The message.
         id: QueueId,
         /// Recipient domain.
         domain: Arc<str>,
         /// The message.
-        stored: Option<Arc<StoredDelivery>>,
+        found: Found,
     },
     /// To be committed.
     Settlement(Box<Settlement>),
 }
+
+/// A look into the queue.
+pub enum Found {
+    /// Here it is.
+    Stored(Arc<StoredDelivery>),
+    /// Cancelled meanwhile, or damaged and set aside: there is nothing to settle.
+    Gone,
+    /// The disk did not answer; it may the next time.
+    Unreadable,
+}
+
+/// When a delivery that has to be settled is looked at again if it cannot be read.
+const READ_AGAIN: Duration = Duration::from_secs(600);
 
 /// The actor.
 pub struct Clerk {
@@ -116,22 +129,21 @@ impl Clerk {
             Ok((window, next_due)) => Errands::Window { domain, window, next_due },
             Err(error) => {
                 tracing::error!(domain = %domain, %error, "the queue cannot be read; trying again in a minute");
-                let again = self.clock.now() + std::time::Duration::from_secs(60);
+                let again = self.clock.now() + Duration::from_secs(60);
                 Errands::Window { domain, window: Vec::new(), next_due: Some(again) }
             }
         }
     }
 
     fn fetch(&self, id: QueueId, domain: Arc<str>) -> Errands {
-        let stored = self.read(id, &domain);
-        Errands::Fetched { id, domain, stored }
+        let found = self.read(id, &domain);
+        Errands::Fetched { id, domain, found }
     }
 
-    fn read(&self, id: QueueId, domain: &Arc<str>) -> Option<Arc<StoredDelivery>> {
+    fn read(&self, id: QueueId, domain: &Arc<str>) -> Found {
         match self.reader.fetch(id, domain) {
-            Ok(stored) => Some(Arc::new(stored)),
-            // Cancelled meanwhile.
-            Err(QueueError::Unknown(_)) => None,
+            Ok(stored) => Found::Stored(Arc::new(stored)),
+            Err(QueueError::Unknown(_)) => Found::Gone,
             Err(error @ QueueError::Corrupt(_)) => {
                 tracing::error!(%id, "the queue entry is damaged; it is set aside and the rest goes on");
                 let queue = self.queue.clone();
@@ -140,23 +152,28 @@ impl Clerk {
                         tracing::error!(%id, error = %trouble, "the damaged entry cannot be set aside");
                     }
                 });
-                None
+                Found::Gone
             }
             Err(error) => {
-                tracing::error!(%id, %error, "a queue entry cannot be read");
-                None
+                tracing::error!(%id, %error, "a queue entry cannot be read; trying again later");
+                Found::Unreadable
             }
         }
     }
 
     async fn close(&self, close: Close) -> Errands {
-        let stored = match close.stored {
-            Some(stored) => Some(stored),
+        let found = match close.stored {
+            Some(stored) => Found::Stored(stored),
             None => self.read(close.id, &close.domain),
         };
-        let Some(stored) = stored else {
-            // Gone or damaged: nobody can be told, because nobody is known.
-            return Errands::Settlement(Box::new(unknown(close.id, close.domain)));
+        let stored = match found {
+            Found::Stored(stored) => stored,
+            Found::Gone => return Errands::Settlement(Box::new(nothing(close.id, close.domain, Next::Done))),
+            // Nobody may lose mail, or a notice, because a disk was slow to answer.
+            Found::Unreadable => {
+                let again = Next::RetryAt(self.clock.now() + READ_AGAIN);
+                return Errands::Settlement(Box::new(nothing(close.id, close.domain, again)));
+            }
         };
         let closing = Closing {
             stored: &stored,
@@ -189,13 +206,17 @@ impl Clerk {
     }
 }
 
-/// A settlement for an entry that cannot be read.
-fn unknown(id: QueueId, domain: Arc<str>) -> Settlement {
+/// A settlement that decides about no recipient: for an entry that is gone, or to be looked at again.
+pub(super) fn nothing(id: QueueId, domain: Arc<str>, next: Next) -> Settlement {
+    let next = match next {
+        Next::RetryAt(at) => crate::queue::Next::RetryAt(at),
+        Next::Done | Next::Expired => crate::queue::Next::Done,
+    };
     Settlement {
         id,
         domain,
         fates: Vec::new(),
-        next: crate::queue::Next::Done,
+        next,
         last_reply: "the queue entry could not be read".to_owned(),
         source: String::new(),
         host: String::new(),

@@ -59,6 +59,25 @@ pub struct Attempt {
     pub tls: Option<tls::Info>,
 }
 
+impl Attempt {
+    /// An attempt of which nobody knows how it ended: every recipient is tried again.
+    pub fn broken_off(job: &Job) -> Self {
+        let trouble = Trouble::unreachable("the attempt was broken off by an error of ours".to_owned());
+        Attempt::of_trouble(job, &trouble, Scope::Message)
+    }
+
+    fn of_trouble(job: &Job, trouble: &Trouble, scope: Scope) -> Self {
+        let outcome = |recipient: &crate::queue::Recipient| RecipientOutcome {
+            index: recipient.index,
+            verdict: trouble.verdict,
+            reply: trouble.reply.clone(),
+            from_peer: trouble.from_peer,
+        };
+        let outcomes = job.stored.recipients.iter().map(outcome).collect();
+        Attempt { outcomes, scope, verdict: trouble.verdict, host: None, tls: None }
+    }
+}
+
 /// The egress half of a ring thread.
 pub struct Deliverer {
     net: Net,
@@ -114,18 +133,7 @@ impl Deliverer {
         }
         // None of the hosts served: what was a host's trouble is now the site's.
         let scope = if last.scope == Scope::Host { Scope::Site } else { last.scope };
-        let outcomes = job
-            .stored
-            .recipients
-            .iter()
-            .map(|recipient| RecipientOutcome {
-                index: recipient.index,
-                verdict: last.verdict,
-                reply: last.reply.clone(),
-                from_peer: last.from_peer,
-            })
-            .collect();
-        Attempt { outcomes, scope, verdict: last.verdict, host: None, tls: None }
+        Attempt::of_trouble(job, &last, scope)
     }
 
     /// Closes what has been idle for too long, each connection in a task of its own. Never returns; it only

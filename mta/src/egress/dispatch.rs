@@ -7,7 +7,7 @@
 //! here, and each outbox is bounded by what the scheduler lets be unanswered. So no circle of full
 //! channels can form, and the queue may wait for this thread.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -18,7 +18,7 @@ use scheduler::{Action, Cause, Next, Outcome, QueueId, Routed, Scheduler, Scope,
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
-use super::clerk::{Close, Errand, Errands};
+use super::clerk::{self, Close, Errand, Errands, Found};
 use super::deliver::Attempt;
 use super::{Finished, Job, Source};
 use crate::control::metrics as names;
@@ -73,6 +73,10 @@ pub struct Dispatcher {
     fetching: HashMap<Key, (Arc<scheduler::Route>, Arc<Source>, u16)>,
     /// What was tried and is not settled yet.
     attempted: HashMap<Key, (Job, Attempt)>,
+    /// What was found to be gone when its turn came, until it is settled.
+    gone: HashSet<Key>,
+    /// Settlements that the clerk is writing.
+    closing: usize,
     errands: VecDeque<Errand>,
     lookups: VecDeque<Arc<str>>,
     settlements: Vec<Settlement>,
@@ -118,6 +122,8 @@ impl Dispatcher {
             payload_bytes: 0,
             fetching: HashMap::new(),
             attempted: HashMap::new(),
+            gone: HashSet::new(),
+            closing: 0,
             errands: VecDeque::new(),
             lookups: VecDeque::new(),
             settlements: Vec::new(),
@@ -142,7 +148,7 @@ impl Dispatcher {
             let draining = *self.lines.draining.borrow();
             if !draining {
                 self.act();
-            } else if self.in_flight == 0 && self.settling.is_none() && self.settlements.is_empty() && self.attempted.is_empty() {
+            } else if self.is_idle() {
                 return;
             } else {
                 self.act_draining();
@@ -193,6 +199,12 @@ impl Dispatcher {
                 _ = tokio::time::sleep(nap) => {}
             }
         }
+    }
+
+    /// Nothing is in flight and everything that was tried is written down.
+    fn is_idle(&self) -> bool {
+        let settled = self.settling.is_none() && self.settlements.is_empty() && self.attempted.is_empty();
+        settled && self.in_flight == 0 && self.closing == 0
     }
 
     fn nap(&self) -> Duration {
@@ -256,6 +268,10 @@ impl Dispatcher {
         if cause == Cause::Expired || next == Next::Expired {
             self.count.expired.increment(1);
         }
+        if self.gone.remove(&key) {
+            self.settlements.push(clerk::nothing(key.0, key.1, Next::Done));
+            return;
+        }
         let attempted = self.attempted.remove(&key);
         if let Some((job, attempt)) = &attempted
             && attempt.outcomes.iter().all(|outcome| outcome.verdict == Verdict::Delivered)
@@ -275,6 +291,7 @@ impl Dispatcher {
         let stored = attempted.as_ref().map(|(job, _)| job.stored.clone()).or_else(|| self.take_payload(&key));
         let source = attempted.as_ref().map_or_else(|| "".into(), |(job, _)| job.source.name.clone());
         let attempt = attempted.map(|(_, attempt)| attempt);
+        self.closing += 1;
         self.errands.push_back(Errand::Close(Box::new(Close { id: key.0, domain: key.1, stored, cause, next, attempt, source })));
     }
 
@@ -331,19 +348,24 @@ impl Dispatcher {
         let now = self.clock.now();
         match done {
             Errands::Window { domain, window, next_due } => self.scheduler.handle_window(now, &domain, window, next_due),
-            Errands::Settlement(settlement) => self.settlements.push(*settlement),
-            Errands::Fetched { id, domain, stored } => {
+            Errands::Settlement(settlement) => {
+                self.closing -= 1;
+                self.settlements.push(*settlement);
+            }
+            Errands::Fetched { id, domain, found } => {
                 let key = (id, domain);
                 let Some((route, source, slot)) = self.fetching.remove(&key) else { return };
-                match stored {
-                    Some(stored) => self.send(Job { stored, route, source }, slot),
-                    None => {
-                        // Cancelled meanwhile, or damaged and set aside: nothing was tried and nothing is open.
-                        self.in_flight -= 1;
-                        let outcome = Outcome { scope: Scope::Message, verdict: Verdict::Failed, retry_after: None, open: false };
-                        self.scheduler.handle_outcome(now, key.0, &key.1, outcome);
+                let (verdict, open) = match found {
+                    Found::Stored(stored) => return self.send(Job { stored, route, source }, slot),
+                    Found::Gone => {
+                        self.gone.insert(key.clone());
+                        (Verdict::Failed, false)
                     }
-                }
+                    Found::Unreadable => (Verdict::Deferred, true),
+                };
+                self.in_flight -= 1;
+                let outcome = Outcome { scope: Scope::Message, verdict, retry_after: None, open };
+                self.scheduler.handle_outcome(now, key.0, &key.1, outcome);
             }
         }
     }

@@ -29,6 +29,8 @@ pub(crate) fn on_uring<F: Future<Output = ()>>(case: fn(Net) -> F) {
 
 /// io_uring, unless its absence was declared.
 pub(crate) fn uring() -> Option<Io> {
+    // The probe opens a ring, which another case's count of descriptors must not see.
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     match host::choose_io(IoChoice::Uring) {
         Ok((io, _)) => Some(io),
         Err(error) if std::env::var("TRADEWIND_WITHOUT_URING").is_ok_and(|value| value == "1") => {
@@ -142,6 +144,13 @@ impl Certificates {
 
     pub(crate) fn verified(&self) -> tls::Client {
         tls::Client::verified_by_pem(self.authority.as_bytes()).unwrap()
+    }
+
+    pub(crate) fn trust(&self) -> tls::Trust {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ca.pem");
+        std::fs::write(&path, &self.authority).unwrap();
+        tls::Trust::load(Some(&path)).unwrap()
     }
 
     pub(crate) fn opportunistic(&self) -> tls::Client {
