@@ -100,6 +100,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     println!("messages that got 250           {}", ledger.accepted_ids().len());
     println!("  of them missing               {}", missing.len());
     println!("messages whose 250 was cut off  {}", report.broken);
+    println!("messages not begun while away   {}", report.unsent);
     println!("deliveries in flight at a kill  {in_flight}");
     println!("duplicates                      {duplicates}");
     println!("  of them not in flight         {unexplained}");

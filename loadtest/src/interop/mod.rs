@@ -3,7 +3,8 @@
 //! A real PLC directory and a real PDS; our labeler; our MTA; Postfix as the receiving MX; swaks, msmtp, nodemailer and
 //! Python's smtplib as members; dkimpy and opendkim as verifiers. One account of the PDS attests its sending domain by a
 //! real record, publishes what `tradewind member add` printed, and is labeled; then the PDS sends its password-reset mail,
-//! the others submit by 587 and 465, and every message is fetched from Postfix's maildirs and its signatures are verified.
+//! the others submit by 587 and 465 and under every user name that a member may write, and every message is fetched from
+//! Postfix's maildirs and its signatures are verified; with an octet more, neither verifier may find one good.
 //!
 //! One line a peer; a failure of one does not stop the others. `interop/install` installs what is missing.
 
@@ -37,6 +38,8 @@ const COOP: &str = "relay.test";
 const LABELER_DID: &str = "did:web:labeler.test";
 /// Signatures that every message must carry: the member's RSA and Ed25519, the co-op's RSA.
 const SIGNATURES: usize = 3;
+/// How the PDS is told to submit: as published instructions say, and as `member add` says.
+const PDS_SECURITY: [Security; 2] = [Security::TlsOn587, Security::StartTls];
 /// From an attestation or a submission until its effect is seen.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -66,20 +69,25 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 
     let mut failed = 0;
     let mut report = |peer: &str, outcome: Result<String>| match outcome {
-        Ok(said) => println!("peer {peer:26} ok      {said}"),
+        Ok(said) => println!("peer {peer:32} ok      {said}"),
         Err(error) => {
             failed += 1;
-            println!("peer {peer:26} FAILED  {error:#}");
+            println!("peer {peer:32} FAILED  {error:#}");
         }
     };
     let wanted = |name: &str| arguments.only.is_empty() || arguments.only.iter().any(|only| only == name);
-    if wanted("pds") {
-        report("pds, password reset, 587", world.pds());
+    for security in PDS_SECURITY.into_iter().filter(|_| wanted("pds")) {
+        report(&format!("pds, {}", security.name()), world.pds(security));
     }
     for peer in Peer::ALL.into_iter().filter(|peer| wanted(peer.name())) {
         for security in Security::ALL {
-            report(&format!("{}, {}", peer.name(), security.port()), world.submit(peer, security));
+            let name = format!("{}, {}", peer.name(), security.name());
+            report(&name, world.submit(&name, peer, security, &world.enrolled.username));
         }
+    }
+    for (peer, what, username) in user_names(&world.account.did).into_iter().filter(|(peer, ..)| wanted(peer.name())) {
+        let name = format!("{}, {what}", peer.name());
+        report(&name, world.submit(&name, peer, Security::StartTls, &username));
     }
     if failed > 0 {
         bail!("{failed} peers failed; the daemon's last lines:\n{}\npostfix:\n{}", world.mta.last_lines(), world.postfix.log());
@@ -95,6 +103,7 @@ struct World {
     network: Network,
     _labeler: Running,
     mta: Daemon,
+    account: Account,
     enrolled: Enrolled,
     postfix: Postfix,
 }
@@ -109,7 +118,7 @@ impl World {
         say(&format!("Postfix {} receives for receiver.test", Postfix::version()?));
 
         let network = Network::start(tools, directory)?;
-        let account = network.create_account("harbour.test", &mailbox("pds", Security::StartTls))?;
+        let account = network.create_account("harbour.test", "operator@receiver.test")?;
         say(&format!("a PLC directory and a PDS run; the PDS's account is {}", account.did));
         let (labeler, labeler_url) = start_labeler(directory, &network, dns.address())?;
         let certificate = Certificate::generate(&["localhost", COOP])?;
@@ -139,18 +148,19 @@ impl World {
         say(&format!("attested, labeled and admitted in {:.1} s", began.elapsed().as_secs_f64()));
         let directory = directory.to_owned();
         let ca = mta.directory().join("ca.pem");
-        Ok(Self { tools: tools.clone(), directory, ca, dns, network, _labeler: labeler, mta, enrolled, postfix })
+        Ok(Self { tools: tools.clone(), directory, ca, dns, network, _labeler: labeler, mta, account, enrolled, postfix })
     }
 
     /// The real thing: a user of the PDS forgot the password.
-    fn pds(&mut self) -> Result<String> {
+    fn pds(&mut self, security: Security) -> Result<String> {
         // The operator pastes the URL; only the port is not the one of the world outside.
-        let (scheme, rest) = self.enrolled.smtp_url.split_once("://").context("smtp_url is no URL")?;
+        let (_, rest) = self.enrolled.smtp_url.split_once("://").context("smtp_url is no URL")?;
         let (credential, _) = rest.rsplit_once('@').context("smtp_url has no credential")?;
-        let port = if scheme == "smtps" { self.mta.submissions.port() } else { self.mta.submission.port() };
+        let (scheme, port) = (security.scheme(), self.server(security).port());
         let smtp_url = format!("{scheme}://{credential}@localhost:{port}");
         self.network.restart_pds(&Mail { smtp_url: &smtp_url, from: FROM, ca: &self.ca })?;
-        let to = mailbox("pds", Security::StartTls);
+        let to = mailbox(&format!("pds, {}", security.name()));
+        self.network.create_account(&format!("user-of-{}.test", security.scheme()), &to)?;
         let began = Instant::now();
         self.network.request_password_reset(&to)?;
         let accepted = began.elapsed();
@@ -159,13 +169,13 @@ impl World {
         self.verify(&message, accepted, began.elapsed())
     }
 
-    fn submit(&self, peer: Peer, security: Security) -> Result<String> {
-        let to = mailbox(peer.name(), security);
+    fn submit(&self, name: &str, peer: Peer, security: Security, username: &str) -> Result<String> {
+        let to = mailbox(name);
         let submission = Submission {
-            server: if security == Security::StartTls { self.mta.submission } else { self.mta.submissions },
+            server: self.server(security),
             security,
             ca: &self.ca,
-            username: &self.enrolled.username,
+            username,
             password: &self.enrolled.password,
             from: FROM,
             to: &to,
@@ -175,6 +185,13 @@ impl World {
         let accepted = began.elapsed();
         let message = self.receive(&to)?;
         self.verify(&message, accepted, began.elapsed())
+    }
+
+    fn server(&self, security: Security) -> SocketAddr {
+        match security {
+            Security::TlsOn587 | Security::StartTls => self.mta.submission,
+            Security::Tls => self.mta.submissions,
+        }
     }
 
     /// The one message in a mailbox of Postfix's.
@@ -197,7 +214,11 @@ impl World {
             accepted.as_secs_f64() * 1e3,
             delivered.as_secs_f64() * 1e3
         );
-        let all = [verify::dkimpy(&self.tools, self.dns.address(), message)?, verify::opendkim(&self.directory, message)?];
+        let verifiers = |message: &[u8]| {
+            let dkimpy = verify::dkimpy(&self.tools, self.dns.address(), message)?;
+            anyhow::Ok([dkimpy, verify::opendkim(&self.directory, message)?])
+        };
+        let all = verifiers(message)?;
         for verdicts in &all {
             let _ = write!(said, "; {verdicts}");
         }
@@ -205,6 +226,8 @@ impl World {
         if let Some(verdicts) = bad {
             bail!("{said}, not {SIGNATURES}: {}\n{}", verdicts.bad(), String::from_utf8_lossy(message));
         }
+        let changed = verifiers(&[message, b"!\n"].concat())?;
+        ensure!(changed.iter().all(|verdicts| verdicts.good() == 0), "{said}; but a changed message verifies, too: {changed:?}");
         Ok(said)
     }
 }
@@ -280,14 +303,29 @@ fn wait_for_admission(mta: &Daemon, labeler: &Running, did: &str) -> Result<()> 
     }
 }
 
-/// Each peer's own, so that nothing can be mistaken for another's mail.
-fn mailbox(peer: &str, security: Security) -> String {
-    format!("{peer}-{}@receiver.test", security.port())
+/// What a member may write as its user name besides its domain. nodemailer gets it in a URL, where it cannot hold a colon:
+/// it takes `did` for the user and `plc:…:secret` for the password, even when the colons are encoded.
+fn user_names(did: &str) -> [(Peer, &'static str, String); 3] {
+    [
+        (Peer::Nodemailer, "DID in the URL", did.to_owned()),
+        (Peer::Nodemailer, "DID in the URL, encoded", did.replace(':', "%3A")),
+        (Peer::Smtplib, "DID", did.to_owned()),
+    ]
+}
+
+/// Each try's own, so that nothing can be mistaken for another's mail.
+fn mailbox(name: &str) -> String {
+    let user: String =
+        name.chars().map(|letter| if letter.is_ascii_alphanumeric() { letter.to_ascii_lowercase() } else { '-' }).collect();
+    format!("{user}@receiver.test")
 }
 
 fn mailboxes() -> Vec<String> {
-    let names = Peer::ALL.map(Peer::name).into_iter().chain(["pds"]);
-    names.flat_map(|name| Security::ALL.map(|security| mailbox(name, security))).collect()
+    let pds = PDS_SECURITY.map(|security| format!("pds, {}", security.name()));
+    let peers =
+        Peer::ALL.into_iter().flat_map(|peer| Security::ALL.map(|security| format!("{}, {}", peer.name(), security.name())));
+    let names = user_names("").map(|(peer, what, _)| format!("{}, {what}", peer.name()));
+    pds.into_iter().chain(peers).chain(names).map(|name| mailbox(&name)).collect()
 }
 
 fn say(what: &str) {

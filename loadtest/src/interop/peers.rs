@@ -1,4 +1,5 @@
-//! Programs that submit mail, each in its own way: by 587 with STARTTLS and by 465 with TLS.
+//! Programs that submit mail, each in its own way: by 587 with STARTTLS, by 465 with TLS, and by 587 with TLS from the first
+//! octet, because published instructions for PDS operators say so.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -12,6 +13,8 @@ use crate::process;
 /// How the session becomes TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Security {
+    /// Port 587, although its clients should wait for a greeting.
+    TlsOn587,
     /// Port 587.
     StartTls,
     /// Port 465.
@@ -19,14 +22,20 @@ pub(super) enum Security {
 }
 
 impl Security {
-    pub(super) const ALL: [Self; 2] = [Self::StartTls, Self::Tls];
+    pub(super) const ALL: [Self; 3] = [Self::TlsOn587, Self::StartTls, Self::Tls];
 
-    /// The port that stands for it in the world outside.
-    pub(super) fn port(self) -> u16 {
+    /// The port that stands for it in the world outside, and what is odd about it.
+    pub(super) fn name(self) -> &'static str {
         match self {
-            Self::StartTls => 587,
-            Self::Tls => 465,
+            Self::TlsOn587 => "smtps on 587",
+            Self::StartTls => "587",
+            Self::Tls => "465",
         }
+    }
+
+    /// The scheme of a URL.
+    pub(super) fn scheme(self) -> &'static str {
+        if self == Self::StartTls { "smtp" } else { "smtps" }
     }
 }
 
@@ -114,7 +123,7 @@ fn msmtp(it: &Submission<'_>) -> Result<()> {
 }
 
 fn nodemailer(tools: &Tools, it: &Submission<'_>) -> Result<()> {
-    let scheme = if it.security == Security::StartTls { "smtp" } else { "smtps" };
+    let scheme = it.security.scheme();
     let url = format!("{scheme}://{}:{}@localhost:{}", it.username, it.password, it.server.port());
     let mut command = tools.node("submit-nodemailer.mjs");
     command.env("NODE_EXTRA_CA_CERTS", it.ca).args([&url, it.from, it.to]);

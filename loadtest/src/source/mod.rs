@@ -53,6 +53,8 @@ pub struct Report {
     pub refused: u64,
     /// Messages whose connection broke: unknown to us.
     pub broken: u64,
+    /// Messages never begun because no session could be opened (persistent loads only: the server was away).
+    pub unsent: u64,
     /// From the first to the last.
     pub elapsed: Duration,
     /// Some of the refusals and breaks, word by word.
@@ -99,39 +101,44 @@ async fn session(load: &Load, ledger: &Ledger, stop: &AtomicBool, body: &[u8], b
         ledger.begun(id, due.max(began));
         let recipient = format!("user{}@{}", id % 1000, load.domains[id as usize % load.domains.len()]);
         message(&mut octets, load, id, &recipient, body);
-        match submit(load, &mut client, &recipient, &octets).await {
-            Ok(()) => {
+        let session = match client.take() {
+            Some(session) => Ok(session),
+            None => Client::connect(&load.target).await,
+        };
+        let away = load.persistent && matches!(session, Err(Trouble::Broken(_)));
+        let submitted = match session {
+            Ok(session) => submit(load, session, &recipient, &octets).await,
+            Err(trouble) => Err(trouble),
+        };
+        match submitted {
+            Ok(kept) => {
+                client = kept;
                 ledger.accepted(id);
                 report.borrow_mut().accepted += 1;
+                continue;
             }
-            Err(trouble) => {
-                client = None;
-                report.borrow_mut().add(&trouble);
-                if !load.persistent {
-                    break;
-                }
-                tokio::time::sleep(RECONNECT_WAIT).await;
-            }
+            Err(_) if away => report.borrow_mut().unsent += 1,
+            Err(trouble) => report.borrow_mut().add(&trouble),
         }
+        if !load.persistent {
+            break;
+        }
+        tokio::time::sleep(RECONNECT_WAIT).await;
     }
     if let Some(client) = client {
         let _ = Client::quit(client).await;
     }
 }
 
-async fn submit(load: &Load, client: &mut Option<Client>, recipient: &str, octets: &[u8]) -> Result<(), Trouble> {
-    let mut session = match client.take() {
-        Some(session) => session,
-        None => Client::connect(&load.target).await?,
-    };
+/// Submits one message; what comes back is the session when it goes on.
+async fn submit(load: &Load, mut session: Client, recipient: &str, octets: &[u8]) -> Result<Option<Client>, Trouble> {
     session.send(&load.from, &[recipient], octets).await?;
     if load.keep_alive {
-        *client = Some(session);
-    } else {
-        // The message is in: what becomes of the goodbye changes nothing.
-        let _ = session.quit().await;
+        return Ok(Some(session));
     }
-    Ok(())
+    // The message is in: what becomes of the goodbye changes nothing.
+    let _ = session.quit().await;
+    Ok(None)
 }
 
 fn message(octets: &mut Vec<u8>, load: &Load, id: u64, recipient: &str, body: &[u8]) {

@@ -16,7 +16,8 @@ use tokio::time::Instant;
 const UNKNOWN_WAIT: Duration = Duration::from_millis(50);
 /// How long one may take that has spoken first before.
 const TLS_WAIT: Duration = Duration::from_secs(2);
-/// How long it is remembered. Whoever changes from waiting to speaking first fails once, and that is remembered too.
+/// How long it is remembered. Whoever changes from waiting to speaking first fails once, and that is remembered too:
+/// behind an address that has done both (a NAT, a host with two programs) nobody is known well enough to be greeted at once.
 const MEMORY: Duration = Duration::from_secs(24 * 3600);
 /// Addresses remembered; past it everything is forgotten and learned again.
 const ADDRESSES_MAX: usize = 16 * 1024;
@@ -24,21 +25,25 @@ const ADDRESSES_MAX: usize = 16 * 1024;
 /// What addresses have done before, as one thread has seen it.
 #[derive(Default)]
 pub struct Manners {
-    known: HashMap<IpAddr, (bool, Instant)>,
+    known: HashMap<IpAddr, Seen>,
+}
+
+/// When an address was last seen to do the one and the other.
+#[derive(Clone, Copy, Default)]
+struct Seen {
+    spoke_first: Option<Instant>,
+    waited: Option<Instant>,
 }
 
 impl Manners {
     /// How long `peer` may take to speak before it is greeted.
     pub fn wait(&self, peer: IpAddr, now: Instant) -> Duration {
-        match self.known.get(&peer) {
-            Some((speaks_first, since)) if now.duration_since(*since) < MEMORY => {
-                if *speaks_first {
-                    TLS_WAIT
-                } else {
-                    Duration::ZERO
-                }
-            }
-            _ => UNKNOWN_WAIT,
+        let seen = self.known.get(&peer).copied().unwrap_or_default();
+        let lately = |at: Option<Instant>| at.is_some_and(|at| now.duration_since(at) < MEMORY);
+        match (lately(seen.spoke_first), lately(seen.waited)) {
+            (false, true) => Duration::ZERO,
+            (true, false) => TLS_WAIT,
+            (false, false) | (true, true) => UNKNOWN_WAIT,
         }
     }
 
@@ -47,7 +52,8 @@ impl Manners {
         if self.known.len() >= ADDRESSES_MAX && !self.known.contains_key(&peer) {
             self.known.clear();
         }
-        self.known.insert(peer, (speaks_first, now));
+        let seen = self.known.entry(peer).or_default();
+        *(if speaks_first { &mut seen.spoke_first } else { &mut seen.waited }) = Some(now);
     }
 }
 
@@ -62,9 +68,21 @@ mod tests {
         assert_eq!(manners.wait(peer, Instant::now()), UNKNOWN_WAIT);
         manners.note(peer, false, Instant::now());
         assert_eq!(manners.wait(peer, Instant::now()), Duration::ZERO);
-        manners.note(peer, true, Instant::now());
-        assert_eq!(manners.wait(peer, Instant::now()), TLS_WAIT);
         tokio::time::sleep(MEMORY).await;
         assert_eq!(manners.wait(peer, Instant::now()), UNKNOWN_WAIT);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn behind_one_address_may_be_clients_of_both_kinds() {
+        let mut manners = Manners::default();
+        let peer: IpAddr = "192.0.2.1".parse().unwrap();
+        manners.note(peer, true, Instant::now());
+        assert_eq!(manners.wait(peer, Instant::now()), TLS_WAIT);
+        manners.note(peer, false, Instant::now());
+        assert_eq!(manners.wait(peer, Instant::now()), UNKNOWN_WAIT, "the first one may come back");
+        tokio::time::sleep(MEMORY / 2).await;
+        manners.note(peer, true, Instant::now());
+        tokio::time::sleep(MEMORY / 2).await;
+        assert_eq!(manners.wait(peer, Instant::now()), TLS_WAIT, "who waited has left");
     }
 }
