@@ -117,3 +117,16 @@ fn a_disk_that_answers_nothing_is_not_asked_in_a_circle() {
     }
     assert!((50..=61).contains(&reads), "{reads} reads in a minute");
 }
+
+#[test]
+fn what_is_older_goes_first_although_it_was_loaded_later() {
+    let mut scheduler = scheduler();
+    scheduler.handle_backlog(start(), "a.test", start() - MINUTE);
+    assert!(matches!(poll(&mut scheduler, start())[..], [Action::Load { .. }]));
+    // New mail may wait in memory while the disk is read.
+    (100..112).for_each(|nth| assert!(scheduler.handle_enqueued(start(), delivery(nth))));
+    let old = (0..12).map(|nth| Delivery { due: start() - MINUTE, ..delivery(nth) });
+    scheduler.handle_window(start(), "a.test", old.collect(), None);
+    let went = deliveries(&poll(&mut scheduler, start()));
+    assert_eq!(went, (0..10).map(|nth| delivery(nth).id).collect::<Vec<_>>());
+}

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use scheduler::{Decision, Host, Lane, Reason, Route, Routed, Verdict};
+use scheduler::{Decision, Host, Lane, Reason, Route, Routed, Scope, Verdict};
 
 use crate::check::Fate;
 use crate::world::*;
@@ -95,4 +95,20 @@ fn a_host_that_no_source_can_reach_holds_only_its_domain() {
     world.run(HOUR);
     assert_eq!(world.fate(&held), Some(Fate::Expired));
     world.check_empty();
+}
+
+#[test]
+fn mail_that_waits_for_a_site_that_is_down_follows_the_domain_when_it_moves() {
+    let moves = start() + 3 * HOUR;
+    let down = Box::new(|_: &mut Luck, _: &Try| (SECOND, deferred(Scope::Site)));
+    let mut world = World::seed(6)
+        .site("old", &[], down)
+        .site("new", &[], accepts_in(SECOND))
+        .domain("a.test", move |now| Routed::Route(route(if now < moves { "old" } else { "new" }, now + MINUTE)));
+    (0..100).for_each(|_| drop(world.submit("a.test", Lane::Notice, DAY)));
+    world.run(DAY);
+    world.check_empty();
+    assert_eq!(world.fates(Fate::Done), 100);
+    let late = world.log.iter().filter(|(time, _, site, _)| *time > moves && &**site == "old").count();
+    assert_eq!(late, 0, "a route that had run out hours ago was used");
 }
