@@ -14,8 +14,9 @@ use tokio::time::Instant;
 /// How long an address that we know nothing of may take to send a ClientHello. It follows the handshake of
 /// TCP by what the client needs to write it, not by another round trip.
 const UNKNOWN_WAIT: Duration = Duration::from_millis(50);
-/// How long one may take that has spoken first before.
-const TLS_WAIT: Duration = Duration::from_secs(2);
+/// How long one may take that has spoken first before: longer, for it is nearly sure to, but no user should feel it when
+/// another client behind the same address waits to be greeted.
+const TLS_WAIT: Duration = Duration::from_millis(200);
 /// How long it is remembered. Whoever changes from waiting to speaking first fails once, and that is remembered too:
 /// behind an address that has done both (a NAT, a host with two programs) nobody is known well enough to be greeted at once.
 const MEMORY: Duration = Duration::from_secs(24 * 3600);
