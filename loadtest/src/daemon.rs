@@ -112,8 +112,8 @@ impl Daemon {
     pub fn start(directory: &Path, setup: &Setup<'_>, certificate: &Certificate) -> Result<Self> {
         fs::create_dir_all(directory)?;
         certificate.write_to(directory)?;
-        let program = process::own("tradewind-mta", "tradewind-mta")?;
-        let command = process::own("tradewind", "tradewind-cli")?;
+        let program = process::own("tradewind-mta")?;
+        let command = process::own("tradewind")?;
         let addresses = [(); 4].map(|()| process::free_address());
         let [relay, submission, submissions, admin] = addresses;
         let (relay, submission, submissions, admin) = (relay?, submission?, submissions?, admin?);

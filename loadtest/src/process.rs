@@ -124,7 +124,7 @@ pub fn find(name: &str) -> Option<PathBuf> {
 
 /// One of our own programs, beside this executable. Run by cargo, or when it is missing, cargo builds it first: what is
 /// measured must not be what was built last week.
-pub fn own(name: &str, package: &str) -> Result<PathBuf> {
+pub fn own(name: &str) -> Result<PathBuf> {
     let mut beside = std::env::current_exe()?.parent().map(Path::to_owned).unwrap_or_default();
     if beside.ends_with("deps") {
         beside.pop();
@@ -133,11 +133,13 @@ pub fn own(name: &str, package: &str) -> Result<PathBuf> {
     let by_cargo = std::env::var_os("CARGO");
     if by_cargo.is_some() || !file.exists() {
         let mut cargo = Command::new(by_cargo.unwrap_or_else(|| "cargo".into()));
-        cargo.args(["build", "--quiet", "-p", package, "--bin", name]);
+        // All of them from the root, never one package by `-p`: that would choose other features for the dependencies,
+        // and compile most of them a second time.
+        cargo.args(["build", "--quiet", "--bins"]).current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
         if !cfg!(debug_assertions) {
             cargo.arg("--release");
         }
-        let built = cargo.status().context("run cargo; or build the programs first: cargo build --release --workspace")?;
+        let built = cargo.status().context("run cargo; or build the programs first: cargo build --release --bins")?;
         if !built.success() {
             bail!("{name} could not be built");
         }

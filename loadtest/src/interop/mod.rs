@@ -233,7 +233,7 @@ impl World {
 }
 
 fn start_labeler(directory: &Path, network: &Network, nameserver: SocketAddr) -> Result<(Running, String)> {
-    let program = process::own("tradewind-labeler", "tradewind-labeler")?;
+    let program = process::own("tradewind-labeler")?;
     let listen = process::free_address()?;
     let (at, plc, firehose) = (directory.display(), network.plc_url(), network.firehose_url());
     let toml = format!(
