@@ -31,6 +31,7 @@ use crate::egress::clerk::Clerk;
 use crate::egress::dispatch::{Dispatcher, Lines};
 use crate::egress::resolver::RouteFinder;
 use crate::egress::route::{Families, Router};
+use crate::ingress::greeting::Manners;
 use crate::ingress::{Counters, Gate, Service, Shared, settings};
 use crate::queue::{Options, Queue, QueueError, Writer};
 use crate::ring::{Bound, Ring};
@@ -185,6 +186,7 @@ pub async fn start(config: Arc<Config>, environment: Environment) -> Result<Runn
         directory: desk.directory(),
         credential_key: desk.credential_key(),
         throttle: Gate::default(),
+        manners: Manners::default(),
         tls,
         signers: signers.clone(),
         queue: queue.clone(),

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::egress::deliver::{Attempt, Deliverer};
 use crate::egress::{Finished, Job};
-use crate::ingress::{self, Local, Service, Shared};
+use crate::ingress::{self, Service, Shared};
 
 /// Deliveries that are taken from the channel at once.
 const JOBS_AT_ONCE: usize = 64;
@@ -45,11 +45,10 @@ impl Ring {
     /// Binds, says so, and serves until the dispatcher hangs up.
     pub async fn run(self, bound: oneshot::Sender<std::io::Result<Bound>>) {
         let Ring { net, services, shared, tls, port, mut jobs, finished } = self;
-        let local = Rc::new(Local { shared, manners: Default::default() });
         match bind(&net, services) {
             Ok((listeners, ready)) => {
                 for (listener, service) in listeners {
-                    host::spawn_local(ingress::listen(listener, Rc::new(service), local.clone()));
+                    host::spawn_local(ingress::listen(listener, Rc::new(service), shared.clone()));
                 }
                 if bound.send(Ok(ready)).is_err() {
                     return;

@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -23,10 +24,10 @@ const MEMORY: Duration = Duration::from_secs(24 * 3600);
 /// Addresses remembered; past it everything is forgotten and learned again.
 const ADDRESSES_MAX: usize = 16 * 1024;
 
-/// What addresses have done before, as one thread has seen it.
+/// What addresses have done before. All threads share it: the kernel gives a client's next connection to any of them.
 #[derive(Default)]
 pub struct Manners {
-    known: HashMap<IpAddr, Seen>,
+    known: Mutex<HashMap<IpAddr, Seen>>,
 }
 
 /// When an address was last seen to do the one and the other.
@@ -39,7 +40,7 @@ struct Seen {
 impl Manners {
     /// How long `peer` may take to speak before it is greeted.
     pub fn wait(&self, peer: IpAddr, now: Instant) -> Duration {
-        let seen = self.known.get(&peer).copied().unwrap_or_default();
+        let seen = self.locked().get(&peer).copied().unwrap_or_default();
         let lately = |at: Option<Instant>| at.is_some_and(|at| now.duration_since(at) < MEMORY);
         match (lately(seen.spoke_first), lately(seen.waited)) {
             (false, true) => Duration::ZERO,
@@ -49,12 +50,18 @@ impl Manners {
     }
 
     /// Remembers whether `peer` spoke first.
-    pub fn note(&mut self, peer: IpAddr, speaks_first: bool, now: Instant) {
-        if self.known.len() >= ADDRESSES_MAX && !self.known.contains_key(&peer) {
-            self.known.clear();
+    pub fn note(&self, peer: IpAddr, speaks_first: bool, now: Instant) {
+        let mut known = self.locked();
+        if known.len() >= ADDRESSES_MAX && !known.contains_key(&peer) {
+            known.clear();
         }
-        let seen = self.known.entry(peer).or_default();
+        let seen = known.entry(peer).or_default();
         *(if speaks_first { &mut seen.spoke_first } else { &mut seen.waited }) = Some(now);
+    }
+
+    fn locked(&self) -> MutexGuard<'_, HashMap<IpAddr, Seen>> {
+        // A map of instants is usable whatever happened while it was held.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -64,7 +71,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_client_that_waits_is_greeted_at_once_the_next_time() {
-        let mut manners = Manners::default();
+        let manners = Manners::default();
         let peer: IpAddr = "192.0.2.1".parse().unwrap();
         assert_eq!(manners.wait(peer, Instant::now()), UNKNOWN_WAIT);
         manners.note(peer, false, Instant::now());
@@ -75,7 +82,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn behind_one_address_may_be_clients_of_both_kinds() {
-        let mut manners = Manners::default();
+        let manners = Manners::default();
         let peer: IpAddr = "192.0.2.1".parse().unwrap();
         manners.note(peer, true, Instant::now());
         assert_eq!(manners.wait(peer, Instant::now()), TLS_WAIT);

@@ -10,7 +10,6 @@ pub mod answer;
 pub mod greeting;
 pub mod session;
 
-use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -61,6 +60,8 @@ pub struct Shared {
     pub credential_key: CredentialKey,
     /// Failed authentications.
     pub throttle: Gate,
+    /// Who speaks first.
+    pub manners: Manners,
     /// The certificate, replaced on reload. None: no role needs one.
     pub tls: Option<ArcSwap<tls::Server>>,
     /// The pool of signers.
@@ -119,19 +120,11 @@ impl Gate {
     }
 }
 
-/// What the sessions of one thread share.
-pub struct Local {
-    /// With all threads.
-    pub shared: Arc<Shared>,
-    /// Who greets how.
-    pub manners: RefCell<Manners>,
-}
-
 /// Accepts until the listener is stopped.
-pub async fn listen(mut listener: Listener, service: Rc<Service>, local: Rc<Local>) {
+pub async fn listen(mut listener: Listener, service: Rc<Service>, shared: Arc<Shared>) {
     loop {
         match listener.accept().await {
-            Ok((connection, _)) => admit(connection, &service, &local),
+            Ok((connection, _)) => admit(connection, &service, &shared),
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionAborted => return,
             Err(error) => {
                 // Out of descriptors, most likely: sessions end and give some back.
@@ -142,10 +135,10 @@ pub async fn listen(mut listener: Listener, service: Rc<Service>, local: Rc<Loca
     }
 }
 
-fn admit(connection: Connection, service: &Rc<Service>, local: &Rc<Local>) {
+fn admit(connection: Connection, service: &Rc<Service>, shared: &Arc<Shared>) {
     let peer = connection.peer().ip();
-    let open = Open::new(local.shared.clone());
-    if open.count > local.shared.sessions_max {
+    let open = Open::new(shared.clone());
+    if open.count > shared.sessions_max {
         let reply = Reply::new(421, (4, 3, 2), "too many connections; try again later");
         host::spawn_local(refuse(connection, reply, open));
     } else if service.role == Role::Relay && !service.trusted_networks.iter().any(|network| network.contains(peer)) {
@@ -153,7 +146,7 @@ fn admit(connection: Connection, service: &Rc<Service>, local: &Rc<Local>) {
         let reply = Reply::new(554, (5, 7, 1), format!("{peer} is not in a trusted network of this listener"));
         host::spawn_local(refuse(connection, reply, open));
     } else {
-        host::spawn_local(session::serve(connection, service.clone(), local.clone(), open));
+        host::spawn_local(session::serve(connection, service.clone(), shared.clone(), open));
     }
 }
 

@@ -9,7 +9,7 @@ use host::{Connection, Stream, deadline_in};
 use smtp::server::{Answer, Ask, Session, Step};
 
 use super::answer::Submission;
-use super::{Local, Open, Service, Shared};
+use super::{Open, Service, Shared};
 use crate::config::Role;
 
 /// The first octet of a TLS record that holds a handshake message (RFC 8446 §5.1).
@@ -18,37 +18,37 @@ const CLIENT_HELLO: u8 = 22;
 const HANDSHAKE_WAIT: Duration = Duration::from_secs(30);
 
 /// Serves one connection to its end.
-pub async fn serve(connection: Connection, service: Rc<Service>, local: Rc<Local>, open: Open) {
+pub async fn serve(connection: Connection, service: Rc<Service>, shared: Arc<Shared>, open: Open) {
     let peer = connection.peer();
-    if let Err(error) = converse(connection, &service, &local).await {
+    if let Err(error) = converse(connection, &service, &shared).await {
         // The usual end of bots and of clients that hang up without QUIT.
         tracing::debug!(%peer, %error, "session ended");
     }
     drop(open);
 }
 
-async fn converse(mut connection: Connection, service: &Service, local: &Rc<Local>) -> std::io::Result<()> {
+async fn converse(mut connection: Connection, service: &Service, shared: &Arc<Shared>) -> std::io::Result<()> {
     let peer = connection.peer().ip();
     let mut first_tls = service.role == Role::Submissions;
     if service.role == Role::Submission {
-        let wait = local.manners.borrow().wait(peer, deadline_in(Duration::ZERO));
+        let wait = shared.manners.wait(peer, deadline_in(Duration::ZERO));
         // Zero too must look: a client that we have met as polite may have changed, and be early enough.
         first_tls = connection.first_octet(wait).await? == Some(CLIENT_HELLO);
-        local.manners.borrow_mut().note(peer, first_tls, deadline_in(Duration::ZERO));
+        shared.manners.note(peer, first_tls, deadline_in(Duration::ZERO));
     }
-    if first_tls && let Err(error) = start_tls(&mut connection, local).await {
+    if first_tls && let Err(error) = start_tls(&mut connection, shared).await {
         connection.close().await;
         return Err(error);
     }
     let settings = service.settings.clone();
     let write_wait = settings.limits.timeouts.write;
-    let mut submission = Submission::new(local.shared.clone(), service.role, service.member.clone(), peer);
+    let mut submission = Submission::new(shared.clone(), service.role, service.member.clone(), peer);
     let mut session = if first_tls { Session::over_tls(settings) } else { Session::new(settings) };
-    let mut busy = Busy { shared: local.shared.clone(), is: false };
+    let mut busy = Busy { shared: shared.clone(), is: false };
     let mut phase = (u64::MAX, deadline_in(Duration::ZERO));
     let mut greeted = false;
     loop {
-        if *local.shared.draining.borrow() {
+        if *shared.draining.borrow() {
             session.handle_shutdown();
         }
         busy.set(session.in_transaction());
@@ -61,7 +61,7 @@ async fn converse(mut connection: Connection, service: &Service, local: &Rc<Loca
                     Ok(octets) => {
                         if greeted && octets.first() == Some(&CLIENT_HELLO) && connection.tls().is_none() {
                             // Too late for this connection; the next one from there will be waited for.
-                            local.manners.borrow_mut().note(peer, true, deadline_in(Duration::ZERO));
+                            shared.manners.note(peer, true, deadline_in(Duration::ZERO));
                         }
                         greeted = false;
                         session.handle_octets(octets);
@@ -85,7 +85,7 @@ async fn converse(mut connection: Connection, service: &Service, local: &Rc<Loca
                 session.handle_answer(answer);
             }
             Step::StartTls => {
-                if let Err(error) = start_tls(&mut connection, local).await {
+                if let Err(error) = start_tls(&mut connection, shared).await {
                     connection.close().await;
                     return Err(error);
                 }
@@ -108,8 +108,8 @@ async fn answer(submission: &mut Submission, ask: Ask) -> Answer {
     }
 }
 
-async fn start_tls(connection: &mut Connection, local: &Rc<Local>) -> std::io::Result<()> {
-    let Some(tls) = &local.shared.tls else {
+async fn start_tls(connection: &mut Connection, shared: &Arc<Shared>) -> std::io::Result<()> {
+    let Some(tls) = &shared.tls else {
         return Err(std::io::Error::other("this listener has no certificate"));
     };
     let server = host::tls::Server::clone(&tls.load());
