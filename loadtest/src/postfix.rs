@@ -90,7 +90,7 @@ impl Postfix {
         self.address
     }
 
-    /// Process id of its master, above all its daemons.
+    /// The process above its master and all its daemons.
     pub fn pid(&self) -> u32 {
         self.master.pid()
     }
@@ -114,7 +114,12 @@ impl Postfix {
 
 impl Drop for Postfix {
     fn drop(&mut self) {
-        // Master ends by SIGTERM and takes its daemons along; the queue goes with the directory afterwards.
+        // What we started is a shell that waits for master and does not pass signals on: master must be told itself, and
+        // takes its daemons along; the queue goes with the directory afterwards.
+        if let Ok(postfix) = found("postfix") {
+            let etc = self.directory.path().join("etc");
+            let _ = process::output(Command::new(postfix).arg("-c").arg(etc).arg("stop"));
+        }
         let _ = self.master.stop(Duration::from_secs(10));
     }
 }

@@ -139,6 +139,12 @@ pub fn own(name: &str) -> Result<PathBuf> {
         if !cfg!(debug_assertions) {
             cargo.arg("--release");
         }
+        // What `cargo run` told us about our own package would make build scripts (ring's) believe that something changed.
+        for (name, _) in std::env::vars_os() {
+            if name.to_str().is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")) {
+                cargo.env_remove(name);
+            }
+        }
         let built = cargo.status().context("run cargo; or build the programs first: cargo build --release --bins")?;
         if !built.success() {
             bail!("{name} could not be built");
