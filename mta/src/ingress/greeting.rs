@@ -12,12 +12,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How long an address that we know nothing of may take to send a ClientHello. It follows the handshake of
-/// TCP by what the client needs to write it, not by another round trip.
-const UNKNOWN_WAIT: Duration = Duration::from_millis(50);
+/// How long an address that we know nothing of may take to send a ClientHello. It follows the handshake of TCP not by
+/// another round trip but by what the client does first: msmtp reads all of the system's trust anchors then, which
+/// took it more than 50 ms on a busy machine.
+const UNKNOWN_WAIT: Duration = Duration::from_millis(200);
 /// How long one may take that has spoken first before: longer, for it is nearly sure to, but no user should feel it when
 /// another client behind the same address waits to be greeted.
-const TLS_WAIT: Duration = Duration::from_millis(200);
+const TLS_WAIT: Duration = Duration::from_millis(500);
 /// How long it is remembered. Whoever changes from waiting to speaking first fails once, and that is remembered too:
 /// behind an address that has done both (a NAT, a host with two programs) nobody is known well enough to be greeted at once.
 const MEMORY: Duration = Duration::from_secs(24 * 3600);
@@ -44,8 +45,8 @@ impl Manners {
         let lately = |at: Option<Instant>| at.is_some_and(|at| now.duration_since(at) < MEMORY);
         match (lately(seen.spoke_first), lately(seen.waited)) {
             (false, true) => Duration::ZERO,
-            (true, false) => TLS_WAIT,
-            (false, false) | (true, true) => UNKNOWN_WAIT,
+            (true, _) => TLS_WAIT,
+            (false, false) => UNKNOWN_WAIT,
         }
     }
 
@@ -87,7 +88,7 @@ mod tests {
         manners.note(peer, true, Instant::now());
         assert_eq!(manners.wait(peer, Instant::now()), TLS_WAIT);
         manners.note(peer, false, Instant::now());
-        assert_eq!(manners.wait(peer, Instant::now()), UNKNOWN_WAIT, "the first one may come back");
+        assert_eq!(manners.wait(peer, Instant::now()), TLS_WAIT, "the first one may come back");
         tokio::time::sleep(MEMORY / 2).await;
         manners.note(peer, true, Instant::now());
         tokio::time::sleep(MEMORY / 2).await;
