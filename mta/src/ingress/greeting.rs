@@ -13,8 +13,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// How long an address that we know nothing of may take to send a ClientHello. It follows the handshake of TCP not by
-/// another round trip but by what the client does first: msmtp reads all of the system's trust anchors then, which
-/// took it more than 50 ms on a busy machine.
+/// another round trip but by what the client does first. A guess: 50 ms has served too, and which is right was not measured.
 const UNKNOWN_WAIT: Duration = Duration::from_millis(200);
 /// How long one may take that has spoken first before: longer, for it is nearly sure to, but no user should feel it when
 /// another client behind the same address waits to be greeted.
