@@ -104,6 +104,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     println!("deliveries in flight at a kill  {in_flight}");
     println!("duplicates                      {duplicates}");
     println!("  of them not in flight         {unexplained}");
+    let kills_at: Vec<_> = kills.iter().map(|kill| kill.at).collect();
+    if let Some(age) = ledger.oldest_doubled(&kills_at) {
+        println!("  the oldest arrived            {:.1} ms before its kill", age.as_secs_f64() * 1000.0);
+    }
     let violations = provider.violations();
     ensure!(violations.is_empty(), "breaches of RFC 5321: {violations:?}");
     ensure!(report.refused == 0, "{} messages were refused: {}", report.refused, report.reasons.join(" | "));

@@ -124,6 +124,18 @@ impl Ledger {
         doubled.len() as u64
     }
 
+    /// How long before the next of these instants the first copy of a message arrived that came more than once: the
+    /// longest such time. `None` when nothing came twice.
+    pub fn oldest_doubled(&self, kills: &[Instant]) -> Option<Duration> {
+        let kills: Vec<_> = kills.iter().map(|at| self.nanos(*at)).collect();
+        let age = |entry: &Entry| {
+            let first = entry.arrived_first.load(Relaxed);
+            kills.iter().filter(|kill| **kill >= first).min().map_or(0, |kill| kill - first)
+        };
+        let doubled = self.entries.iter().filter(|entry| entry.arrivals.load(Relaxed) > 1);
+        doubled.map(age).max().map(Duration::from_nanos)
+    }
+
     /// Messages whose latest arrival lies between the two instants.
     pub fn arrived_between(&self, from: Instant, to: Instant) -> u64 {
         let range = self.nanos(from)..=self.nanos(to);

@@ -35,6 +35,8 @@ use crate::tls::Certificate;
 const DOMAIN: &str = "member.test";
 const FROM: &str = "noreply@member.test";
 const COOP: &str = "relay.test";
+/// Of the PDS's account; not its sending domain.
+const HANDLE: &str = "harbour.test";
 const LABELER_DID: &str = "did:web:labeler.test";
 /// Signatures that every message must carry: the member's RSA and Ed25519, the co-op's RSA.
 const SIGNATURES: usize = 3;
@@ -118,7 +120,7 @@ impl World {
         say(&format!("Postfix {} receives for receiver.test", Postfix::version()?));
 
         let network = Network::start(tools, directory)?;
-        let account = network.create_account("harbour.test", "operator@receiver.test")?;
+        let account = network.create_account(HANDLE, "operator@receiver.test")?;
         say(&format!("a PLC directory and a PDS run; the PDS's account is {}", account.did));
         let (labeler, labeler_url) = start_labeler(directory, &network, dns.address())?;
         let certificate = Certificate::generate(&["localhost", COOP])?;
@@ -305,11 +307,13 @@ fn wait_for_admission(mta: &Daemon, labeler: &Running, did: &str) -> Result<()> 
 
 /// What a member may write as its user name besides its domain. nodemailer gets it in a URL, where it cannot hold a colon:
 /// it takes `did` for the user and `plc:…:secret` for the password, even when the colons are encoded.
-fn user_names(did: &str) -> [(Peer, &'static str, String); 3] {
+fn user_names(did: &str) -> [(Peer, &'static str, String); 4] {
     [
         (Peer::Nodemailer, "DID in the URL", did.to_owned()),
         (Peer::Nodemailer, "DID in the URL, encoded", did.replace(':', "%3A")),
         (Peer::Smtplib, "DID", did.to_owned()),
+        // The MTA learns it from the directory when the member is enrolled.
+        (Peer::Smtplib, "handle", HANDLE.to_owned()),
     ]
 }
 

@@ -60,6 +60,8 @@ pub struct Inner {
     /// One change at a time: between looking and writing nobody else writes.
     pub(super) changing: tokio::sync::Mutex<()>,
     pub(super) wake: Arc<Notify>,
+    /// The same for the look-up of handles.
+    pub(super) newcomer: Notify,
     pub(super) poll: ArcSwap<ArcSwap<PollState>>,
 }
 
@@ -111,6 +113,7 @@ impl Daemon {
             rows: Mutex::new(rows),
             changing: tokio::sync::Mutex::default(),
             wake: Arc::default(),
+            newcomer: Notify::default(),
             poll: ArcSwap::default(),
             parts,
         }));
@@ -148,6 +151,23 @@ impl Daemon {
     pub fn handle_config(&self, config: Arc<Config>) {
         self.config.store(config);
         self.rebuild(&self.rows());
+    }
+
+    pub(super) fn all_members(&self) -> Vec<policy::Member> {
+        self.rows().members.values().cloned().collect()
+    }
+
+    /// Keeps what a member's DID document calls it. One that was removed meanwhile stays removed.
+    pub(super) async fn set_handle(&self, id: u32, handle: Option<String>) -> Result<(), QueueError> {
+        let _change = self.changing.lock().await;
+        let Some(mut member) = self.rows().members.get(&id).cloned() else { return Ok(()) };
+        member.handle = handle;
+        let row = member.encode().map_err(|_| QueueError::Invalid("a member's row cannot be written"))?;
+        self.parts.queue.transact(move |txn, tables| Ok(tables.members.put(txn, &id.to_be_bytes(), &row)?)).await?;
+        let mut rows = self.rows();
+        rows.members.insert(id, member);
+        self.rebuild(&rows);
+        Ok(())
     }
 
     /// Messages in the queue, if it can be read.

@@ -6,6 +6,7 @@
 //! - [`api`]: what is said there.
 //! - [`daemon`]: members and keys, and the snapshots that other threads read of them.
 //! - [`fetch`]: what is asked of others.
+//! - `handles`: what members are called.
 //! - [`labels`]: who vouches for our members.
 //! - [`metrics`]: what is counted.
 //! - [`run`]: the thread itself.
@@ -14,6 +15,7 @@ pub mod admin;
 pub mod api;
 pub mod daemon;
 pub mod fetch;
+mod handles;
 mod http;
 pub mod labels;
 pub mod metrics;

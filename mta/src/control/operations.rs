@@ -95,6 +95,7 @@ impl Operations for Daemon {
             self.rebuild(&rows);
         }
         self.wake.notify_one();
+        self.newcomer.notify_one();
         let sources: Vec<_> = self.config.load().default_pool().iter().map(|source| source.address).collect();
         let records = policy::dns_records(&domain, &did, &keys, &sources).map_err(|error| Refusal::Unable(error.to_string()))?;
         Ok(Enrolled {

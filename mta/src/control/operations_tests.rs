@@ -280,3 +280,26 @@ async fn the_queue_is_listed_and_shown_without_subject_or_body() {
     assert_eq!((status.messages, status.deliveries), (2, 2));
     world.stop().await;
 }
+
+#[tokio::test]
+async fn a_handle_is_kept_over_a_restart_and_not_for_those_who_left() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = World::start(folder.path());
+    let secret = world.add(DID, DOMAIN).await.unwrap().password;
+    let named = |world: &World| {
+        let (directory, key) = (world.daemon.directory().load_full(), world.daemon.credential_key());
+        crate::policy::admit::authenticate(&directory, &key, "harbour.example", &secret).is_ok()
+    };
+    assert!(!named(&world));
+    world.daemon.set_handle(world.daemon.all_members()[0].id, Some("harbour.example".into())).await.unwrap();
+    assert!(named(&world));
+    world.stop().await;
+
+    let world = World::start(folder.path());
+    assert!(named(&world));
+    let id = world.daemon.all_members()[0].id;
+    world.daemon.remove_member(DID).await.unwrap();
+    world.daemon.set_handle(id, Some("harbour.example".into())).await.unwrap();
+    assert!(world.daemon.all_members().is_empty() && !named(&world));
+    world.stop().await;
+}

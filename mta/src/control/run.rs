@@ -14,6 +14,7 @@ use tokio::sync::{oneshot, watch};
 use super::admin::{Admin, AdminPort, AdminSocket, Stage};
 use super::daemon::Daemon;
 use super::fetch::Fetch;
+use super::handles;
 use super::labels::LabelPoll;
 use super::metrics;
 use crate::config::Config;
@@ -71,7 +72,7 @@ async fn run(
             return;
         }
     };
-    let poll = LabelPoll::new(&config, fetch, clock, Arc::new(daemon.clone()), daemon.wake());
+    let poll = LabelPoll::new(&config, fetch.clone(), clock, Arc::new(daemon.clone()), daemon.wake());
     let labels = async {
         if let Some(mut poll) = poll {
             daemon.watch_poll(poll.state());
@@ -88,7 +89,7 @@ async fn run(
             port.serve(admin.clone()).await;
         }
     };
-    tokio::join!(socket.serve(admin.clone()), public, labels, gauges(&daemon, sessions));
+    tokio::join!(socket.serve(admin.clone()), public, labels, gauges(&daemon, sessions), handles::run(&daemon, &fetch));
 }
 
 /// What is counted by looking: now and then, so that mail does not pay for it.

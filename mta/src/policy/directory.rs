@@ -45,7 +45,8 @@ pub struct Directory {
     by_did: HashMap<String, u32>,
     by_domain: HashMap<String, Vec<Arc<Credential>>>,
     by_member: HashMap<u32, Vec<Arc<Credential>>>,
-    by_handle: HashMap<String, u32>,
+    /// A handle is a claim: two members may make the same one, and neither locks the other out.
+    by_handle: HashMap<String, Vec<u32>>,
     standing: Arc<Standing>,
     requirement: Option<Requirement>,
     /// None: members without keys may send.
@@ -64,7 +65,7 @@ impl Directory {
         for member in members {
             directory.by_did.insert(canonical_did(&member.did), member.id);
             if let Some(handle) = &member.handle {
-                directory.by_handle.insert(handle.to_ascii_lowercase(), member.id);
+                directory.by_handle.entry(handle.to_ascii_lowercase()).or_default().push(member.id);
             }
             directory.members.insert(member.id, Arc::new(member));
         }
@@ -107,7 +108,9 @@ impl Directory {
         }
         if let Ok(domain) = canonical_domain(username) {
             found.extend(self.by_domain.get(&*domain).into_iter().flatten());
-            found.extend(self.of_member(self.by_handle.get(&*domain)));
+            for id in self.by_handle.get(&*domain).into_iter().flatten() {
+                found.extend(self.of_member(Some(id)));
+            }
         }
         found.truncate(CANDIDATES_MAX);
         (found, secret)

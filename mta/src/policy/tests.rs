@@ -137,6 +137,16 @@ fn user_names_in_all_their_forms() {
 }
 
 #[test]
+fn who_claims_another_s_handle_locks_nobody_out() {
+    let mut world = World::new();
+    world.members[1].handle = Some("alice.social.example".into());
+    let credential = |secret| world.sender("alice.social.example", secret).map(|sender| sender.credential.unwrap().id);
+    assert_eq!(credential("tw_alice1").ok(), Some(10));
+    assert_eq!(credential("tw_one").ok(), Some(20));
+    assert!(credential("tw_idn").is_err());
+}
+
+#[test]
 fn the_number_of_comparisons_is_bounded() {
     let mut world = World::new();
     let many: Vec<_> = (0..100).map(|n| Credential { id: 100 + n, ..world.credentials[0].clone() }).collect();
