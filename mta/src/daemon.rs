@@ -261,12 +261,21 @@ pub async fn start(config: Arc<Config>, environment: Environment) -> Result<Runn
     };
     floor.start(&Io::Epoll, "clerk", move || clerk.run())?;
 
-    let lines =
-        Lines { notes, finished, errands_done, routes, rings, errands: errands_tx, lookups: lookups_tx, draining: draining_rx };
+    let lines = Lines {
+        notes,
+        finished,
+        errands_done,
+        routes,
+        rings,
+        errands: errands_tx,
+        lookups: lookups_tx,
+        draining: draining_rx,
+        weights: desk.weights(),
+    };
     let scheduler = Scheduler::new(scheduling, dice.below(u64::MAX));
     let (ended, dispatcher) = oneshot::channel();
     let (dispatch_clock, dispatch_queue) = (clock.clone(), queue.clone());
-    let backlog = backlog.domains;
+    let backlog = backlog.flows;
     floor.start(&Io::Epoll, "scheduler", move || async move {
         Dispatcher::new(scheduler, dispatch_clock, dispatch_queue, sources, backlog, lines).run().await;
         let _ = ended.send(());

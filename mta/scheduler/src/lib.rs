@@ -46,6 +46,7 @@ mod source;
 mod time;
 mod types;
 mod view;
+mod weights;
 mod window;
 
 pub use config::*;
@@ -54,3 +55,4 @@ pub use evaluate::{Clears, Decision, Hold, Reason, SetBy};
 pub use machine::Scheduler;
 pub use types::*;
 pub use view::*;
+pub use weights::Weights;

@@ -16,6 +16,7 @@ use crate::slab::Slab;
 use crate::source::Pool;
 use crate::time::Time;
 use crate::types::{Action, Delivery, Lane, QueueId, RouteTrouble, Routed, SourceId, Verdict};
+use crate::weights::Weights;
 
 /// A driver that answers `Load` with nothing although something is due is not asked again at once.
 const LOAD_AGAIN_AFTER: Duration = Duration::from_secs(1);
@@ -28,6 +29,7 @@ const TIMERS_AT_ONCE: usize = 256;
 pub struct Scheduler {
     pub(crate) config: Config,
     pub(crate) pool: Pool,
+    pub(crate) weights: Arc<Weights>,
     pub(crate) dice: Dice,
     pub(crate) domains: Slab<Domain>,
     pub(crate) domain_by_name: HashMap<Arc<str>, u32, Hashing>,
@@ -78,6 +80,7 @@ impl Scheduler {
         Scheduler {
             config,
             pool,
+            weights: Arc::default(),
             dice: Dice::seeded(seed),
             domains: Slab::new(),
             domain_by_name: HashMap::with_hasher(hashing.clone()),
@@ -117,6 +120,11 @@ impl Scheduler {
         for key in sites {
             self.rouse(key);
         }
+    }
+
+    /// How much each member sends in its turn, from its next turn on.
+    pub fn handle_weights(&mut self, weights: Arc<Weights>) {
+        self.weights = weights;
     }
 
     /// The source of such a number, also when it has been removed from the configuration since.

@@ -15,7 +15,8 @@ use std::{
 
 use arc_swap::ArcSwap;
 use host::{Clock, Dice};
-use tokio::sync::Notify;
+use scheduler::Weights;
+use tokio::sync::{Notify, watch};
 
 use super::{
     labels::{Desk, PollState, Row, kept_standing},
@@ -63,6 +64,7 @@ pub struct Inner {
     /// The same for the look-up of handles.
     pub(super) newcomer: Notify,
     pub(super) poll: ArcSwap<ArcSwap<PollState>>,
+    weights: watch::Sender<Arc<Weights>>,
 }
 
 impl Deref for Daemon {
@@ -115,6 +117,7 @@ impl Daemon {
             wake: Arc::default(),
             newcomer: Notify::default(),
             poll: ArcSwap::default(),
+            weights: watch::Sender::default(),
             parts,
         }));
         daemon.load_keys()?;
@@ -130,6 +133,17 @@ impl Daemon {
     /// All keys: for signers.
     pub fn keys(&self) -> Arc<ArcSwap<KeyRing>> {
         self.keys.clone()
+    }
+
+    /// How much each member sends in its turn: for the scheduler.
+    pub fn weights(&self) -> watch::Receiver<Arc<Weights>> {
+        self.weights.subscribe()
+    }
+
+    /// New tiers: replaces all weights. Members that are not named send one delivery in each turn. The scheduler's thread
+    /// takes it when it next wakes; nobody waits.
+    pub fn set_weights(&self, weights: Weights) {
+        self.weights.send_replace(Arc::new(weights));
     }
 
     /// To verify passwords with.

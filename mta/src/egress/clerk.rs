@@ -125,7 +125,7 @@ impl Clerk {
     }
 
     fn load(&self, domain: Arc<str>, max: usize) -> Errands {
-        match self.reader.load(&domain, self.clock.now(), max) {
+        match self.reader.load_domain(&domain, self.clock.now(), max) {
             Ok((window, next_due)) => Errands::Window { domain, window, next_due },
             Err(error) => {
                 tracing::error!(domain = %domain, %error, "the queue cannot be read; trying again in a minute");

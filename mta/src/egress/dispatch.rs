@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 
 use host::Clock;
 use metrics::Counter;
-use scheduler::{Action, Cause, Next, Outcome, QueueId, Routed, Scheduler, Scope, Verdict};
+use scheduler::{Action, Cause, Next, Outcome, QueueId, Routed, Scheduler, Scope, Verdict, Weights};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
@@ -56,6 +56,9 @@ pub struct Lines {
     pub lookups: mpsc::Sender<Arc<str>>,
     /// Becomes true when the daemon stops: nothing new is begun, and what is in flight is finished.
     pub draining: watch::Receiver<bool>,
+    /// How much each member sends in its turn. Whoever keeps the tiers replaces it as a whole; it counts from each
+    /// member's next turn on.
+    pub weights: watch::Receiver<Arc<Weights>>,
 }
 
 /// The actor.
@@ -93,14 +96,14 @@ struct Counters {
 }
 
 impl Dispatcher {
-    /// `sources` in the order of the scheduler's configuration; `backlog` is each domain that has mail
+    /// `sources` in the order of the scheduler's configuration; `backlog` is each domain and member that has mail
     /// on disk, with its earliest due time.
     pub fn new(
         scheduler: Scheduler,
         clock: Clock,
         queue: Queue,
         sources: Vec<Arc<Source>>,
-        backlog: Vec<(Arc<str>, SystemTime)>,
+        backlog: Vec<(Arc<str>, u32, SystemTime)>,
         lines: Lines,
     ) -> Self {
         let deferred =
@@ -132,7 +135,8 @@ impl Dispatcher {
             count,
         };
         let now = dispatcher.clock.now();
-        for (domain, next_due) in backlog {
+        dispatcher.scheduler.handle_weights(dispatcher.lines.weights.borrow_and_update().clone());
+        for (domain, _, next_due) in backlog {
             dispatcher.scheduler.handle_backlog(now, &domain, next_due);
         }
         dispatcher
@@ -195,6 +199,11 @@ impl Dispatcher {
                     if changed.is_err() {
                         return;
                     }
+                }
+                // Without its sender the last ones stay.
+                Ok(()) = self.lines.weights.changed() => {
+                    let weights = self.lines.weights.borrow_and_update().clone();
+                    self.scheduler.handle_weights(weights);
                 }
                 _ = tokio::time::sleep(nap) => {}
             }

@@ -13,8 +13,7 @@ use scheduler::QueueId;
 use super::codec::{Decoder, Encoder, cut, millis, time};
 use super::handle::{Prepared, PreparedSettlement};
 use super::rows::{
-    DeliveryRow, MessageRow, PendingRow, delivery_from_key, delivery_key, ledger_key, ledger_prefix, message_key,
-    pending_from_key, pending_key, pending_key_of,
+    DeliveryRow, MessageRow, PendingKey, PendingRow, delivery_from_key, delivery_key, ledger_key, ledger_prefix, message_key,
 };
 use super::segments::Changes;
 use super::tables::{Environment, Table, Tables};
@@ -92,15 +91,20 @@ impl<'e> Transaction<'e> {
         for delivery in &new.deliveries {
             let key = delivery_key(message.id, &delivery.domain);
             append(self.tables.deliveries, &mut self.txn, &key, &delivery.row)?;
-            let key = pending_key(&delivery.domain, message.lane, millis(message.received_at), message.id);
-            let row = PendingRow {
+            let key = PendingKey {
+                domain: &delivery.domain,
                 member: message.member,
+                lane: message.lane,
+                due_millis: millis(message.received_at),
+                id: message.id,
+            };
+            let row = PendingRow {
                 deadline: message.deadline,
                 attempts: 0,
                 recipients: delivery.recipients.len() as u16,
                 bytes: u32::try_from(message.octets.len()).unwrap_or(u32::MAX),
             };
-            self.tables.pending.put(&mut self.txn, &key, &row.encode())?;
+            self.tables.pending.put(&mut self.txn, &key.encode(), &row.encode())?;
         }
         self.changes.born(new.place);
         self.event(Event { recipients: new.recipients, ..self.blank(What::Accepted, message.id, message.member) })
@@ -133,7 +137,7 @@ impl<'e> Transaction<'e> {
                 self.decide(id, domain, &mut row, prepared, index, Fate::Failed, &settlement.last_reply)?;
             }
         }
-        let pending = pending_key_of(&row, domain, id);
+        let pending = PendingKey::of(&row, domain, id).encode();
         // Absent when the entry was set aside meanwhile: then it does not come back by itself.
         let waiting = self.tables.pending.get(&self.txn, &pending)?.map(PendingRow::decode);
         self.tables.pending.delete(&mut self.txn, &pending)?;
@@ -210,7 +214,7 @@ impl<'e> Transaction<'e> {
         self.tables.deliveries.put(&mut self.txn, &delivery_key(id, domain), &row.encode())?;
         let Some(waiting) = waiting else { return Ok(None) };
         let waiting = PendingRow { attempts: row.attempts, recipients: row.open() as u16, ..waiting };
-        self.tables.pending.put(&mut self.txn, &pending_key_of(row, domain, id), &waiting.encode())?;
+        self.tables.pending.put(&mut self.txn, &PendingKey::of(row, domain, id).encode(), &waiting.encode())?;
         Ok(Some(row.due))
     }
 
@@ -250,7 +254,7 @@ impl<'e> Transaction<'e> {
         let member = found.iter().find_map(|(_, row)| row.as_ref()).map_or(0, |row| row.member);
         for (domain, row) in &found {
             let key = match row {
-                Some(row) => Some(pending_key_of(row, domain, id)),
+                Some(row) => Some(PendingKey::of(row, domain, id).encode()),
                 None => self.find_pending(domain, id)?,
             };
             if let Some(key) = key {
@@ -266,10 +270,9 @@ impl<'e> Transaction<'e> {
 
     /// Finds a row of `pending` without knowing when it is due: by looking at all of its domain's.
     fn find_pending(&self, domain: &str, id: QueueId) -> Result<Option<Vec<u8>>, QueueError> {
-        let prefix = [domain.as_bytes(), &[0]].concat();
-        for entry in self.tables.pending.prefix_iter(&self.txn, &prefix)? {
+        for entry in self.tables.pending.prefix_iter(&self.txn, &PendingKey::prefix(domain, None))? {
             let (key, _) = entry?;
-            if pending_from_key(key).is_some_and(|(_, _, _, found)| found == id) {
+            if PendingKey::decode(key).is_some_and(|found| found.id == id) {
                 return Ok(Some(key.to_vec()));
             }
         }

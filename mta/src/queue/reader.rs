@@ -14,8 +14,7 @@ use scheduler::{Delivery, Lane, QueueId};
 
 use super::apply::{aside_reason, ledger_count};
 use super::rows::{
-    DeliveryRow, MessageRow, PendingRow, SegmentRow, after_domain, delivery_from_key, delivery_key, ledger_key, message_key,
-    pending_from_key, pending_key,
+    DeliveryRow, MessageRow, PendingKey, PendingRow, SegmentRow, delivery_from_key, delivery_key, ledger_key, message_key,
 };
 use super::segments::{self, Files};
 use super::tables::{Environment, Tables};
@@ -37,13 +36,13 @@ pub struct Reader {
 /// What waited when it was asked.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Backlog {
-    /// Domains with mail, and when the first of it is due.
-    pub domains: Vec<(Arc<str>, SystemTime)>,
+    /// Each member's mail to each domain, and when the first of it is due.
+    pub flows: Vec<(Arc<str>, u32, SystemTime)>,
     /// Messages in the queue.
     pub messages: u64,
     /// Deliveries in the queue.
     pub deliveries: u64,
-    /// Index entries that were looked at: some for each domain, whatever the messages.
+    /// Index entries that were looked at: one for each lane of each flow, whatever the messages.
     pub looked_at: u64,
 }
 
@@ -73,7 +72,7 @@ pub struct Counts {
 /// Which deliveries to list.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
-    /// Only to this domain, in the order of their turn (lane, due). None: by id.
+    /// Only to this domain, by member, and each member's in the order of their turn (lane, due). None: by id.
     pub domain: Option<String>,
     /// Only of this member.
     pub member: Option<u32>,
@@ -166,21 +165,31 @@ impl Reader {
         ask(&self.env.read_txn()?, &self.tables)
     }
 
-    /// The first `max` deliveries to `domain` that are due, in the order (lane, due, id), and when the
+    /// The first `max` deliveries of `member` to `domain` that are due, in the order (lane, due, id), and when the
     /// first of those not returned is due: not after `now` if `max` was reached.
-    pub fn load(&self, domain: &str, now: SystemTime, max: usize) -> Result<(Vec<Delivery>, Option<SystemTime>), QueueError> {
+    pub fn load(
+        &self,
+        domain: &str,
+        member: u32,
+        now: SystemTime,
+        max: usize,
+    ) -> Result<(Vec<Delivery>, Option<SystemTime>), QueueError> {
         let txn = self.env.read_txn()?;
         let name: Arc<str> = domain.into();
         let (mut found, mut next_due) = (Vec::new(), None);
         for lane in Lane::ALL {
-            for entry in self.tables.pending.range(&txn, &whole_lane(domain, lane).bounds())? {
+            let first = PendingKey::first(domain, member, lane);
+            let (begin, end) = (first.encode(), first.after_lane());
+            let range = (Bound::Included(&begin[..]), Bound::Excluded(&end[..]));
+            for entry in self.tables.pending.range(&txn, &range)? {
                 let (key, row) = entry?;
-                let Some((_, _, due, id)) = pending_from_key(key) else { continue };
+                let Some(key) = PendingKey::decode(key) else { continue };
+                let (id, due) = (key.id, key.due());
                 if due > now || found.len() >= max {
                     next_due = Some(next_due.map_or(due, |earlier: SystemTime| earlier.min(due)));
                     break;
                 }
-                let Ok(PendingRow { member, deadline, attempts, recipients, bytes }) = PendingRow::decode(row) else {
+                let Ok(PendingRow { deadline, attempts, recipients, bytes }) = PendingRow::decode(row) else {
                     tracing::error!(%id, domain, "a row of `pending` cannot be read");
                     continue;
                 };
@@ -189,6 +198,35 @@ impl Reader {
             }
         }
         Ok((found, next_due))
+    }
+
+    /// The same over all members, merged. For a scheduler that takes turns by domain only.
+    pub fn load_domain(
+        &self,
+        domain: &str,
+        now: SystemTime,
+        max: usize,
+    ) -> Result<(Vec<Delivery>, Option<SystemTime>), QueueError> {
+        let mut members = Vec::new();
+        {
+            let txn = self.env.read_txn()?;
+            let mut from = PendingKey::prefix(domain, None);
+            while let Some((key, _)) = self.tables.pending.get_greater_than_or_equal_to(&txn, &from)? {
+                let Some(first) = PendingKey::decode(key).filter(|first| first.domain == domain) else { break };
+                members.push(first.member);
+                from = PendingKey { lane: Lane::Notice, ..first }.after_lane();
+            }
+        }
+        let (mut all, mut next_due) = (Vec::new(), None);
+        for member in members {
+            let (found, next) = self.load(domain, member, now, max)?;
+            all.extend(found);
+            next_due = [next_due, next].into_iter().flatten().min();
+        }
+        all.sort_by_key(|delivery| (delivery.lane, delivery.due, delivery.id));
+        let rest = all.split_off(all.len().min(max));
+        let next_due = rest.iter().map(|delivery| delivery.due).chain(next_due).min();
+        Ok((all, next_due))
     }
 
     /// What an attempt at a delivery needs. `Corrupt`: have it set aside. `Unknown`: it is done.
@@ -219,7 +257,7 @@ impl Reader {
         DeliveryRow::decode(row).map_err(|_| QueueError::Corrupt(id))
     }
 
-    /// Every domain with mail, by skipping from one to the next: messages are not looked at.
+    /// Each member's mail to each domain, by skipping from one to the next: messages are not looked at.
     pub fn backlog(&self) -> Result<Backlog, QueueError> {
         let txn = self.env.read_txn()?;
         let pending = self.tables.pending;
@@ -234,21 +272,23 @@ impl Reader {
             from => pending.get_greater_than_or_equal_to(&txn, from)?,
         } {
             backlog.looked_at += 1;
-            let Some((domain, lane, mut due, _)) = pending_from_key(key) else {
+            let Some(first) = PendingKey::decode(key) else {
                 tracing::error!("a key of `pending` cannot be read");
                 from = [key, &[0]].concat();
                 continue;
             };
-            // Each slower lane has a first entry of its own.
-            for lane in Lane::ALL.into_iter().filter(|other| *other > lane) {
-                backlog.looked_at += 1;
-                let first = self.tables.pending.range(&txn, &whole_lane(domain, lane).bounds())?.next().transpose()?;
-                if let Some((_, _, first, _)) = first.and_then(|(key, _)| pending_from_key(key)) {
-                    due = due.min(first);
+            match backlog.flows.last_mut() {
+                // A slower lane may have something that is due sooner.
+                Some((domain, member, due)) if **domain == *first.domain && *member == first.member => {
+                    *due = first.due().min(*due)
                 }
+                Some((domain, ..)) if **domain == *first.domain => {
+                    let domain = domain.clone();
+                    backlog.flows.push((domain, first.member, first.due()));
+                }
+                _ => backlog.flows.push((first.domain.into(), first.member, first.due())),
             }
-            from = after_domain(domain);
-            backlog.domains.push((domain.into(), due));
+            from = first.after_lane();
         }
         Ok(backlog)
     }
@@ -257,7 +297,7 @@ impl Reader {
     pub fn list(&self, filter: &Filter, after: Option<&[u8]>, limit: usize) -> Result<Page, QueueError> {
         let txn = self.env.read_txn()?;
         let (table, prefix) = match &filter.domain {
-            Some(domain) => (self.tables.pending, [domain.as_bytes(), &[0]].concat()),
+            Some(domain) => (self.tables.pending, PendingKey::prefix(domain, filter.member)),
             None => (self.tables.deliveries, Vec::new()),
         };
         let begin = match after.filter(|after| !after.is_empty()) {
@@ -273,7 +313,7 @@ impl Reader {
                 break;
             }
             let summary = match &filter.domain {
-                Some(domain) => pending_from_key(key).and_then(|(_, _, _, id)| {
+                Some(domain) => PendingKey::decode(key).and_then(|PendingKey { id, .. }| {
                     let row = self.delivery(&txn, id, domain).ok()?;
                     Some(summary(id, domain, &row))
                 }),
@@ -375,19 +415,6 @@ impl Reader {
             }
         }
         Ok(counts)
-    }
-}
-
-/// The first and the last key that a lane of a domain may have.
-struct WholeLane(Vec<u8>, Vec<u8>);
-
-fn whole_lane(domain: &str, lane: Lane) -> WholeLane {
-    WholeLane(pending_key(domain, lane, 0, QueueId(0)), pending_key(domain, lane, u64::MAX, QueueId(u64::MAX)))
-}
-
-impl WholeLane {
-    fn bounds(&self) -> (Bound<&[u8]>, Bound<&[u8]>) {
-        (Bound::Included(&self.0), Bound::Included(&self.1))
     }
 }
 

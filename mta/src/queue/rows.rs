@@ -116,7 +116,7 @@ fn mailbox(text: &str) -> Result<Mailbox, Damaged> {
 pub(crate) struct DeliveryRow {
     pub(crate) member: u32,
     pub(crate) lane: Lane,
-    /// Together with the lane it finds the row in `pending`.
+    /// Together with member and lane it finds the row in `pending`.
     pub(crate) due: SystemTime,
     pub(crate) attempts: u16,
     pub(crate) last_reply: String,
@@ -190,10 +190,9 @@ const NOTIFY_NOT_GIVEN: u8 = 0xff;
 /// Index, a mailbox's length, notify, no orcpt, fate.
 const RECIPIENT_BYTES_MIN: usize = 7;
 
-/// `pending`: what the scheduler must know, so that a window is loaded by one scan.
+/// `pending`: what the scheduler must know beside the key, so that a window is loaded by one scan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct PendingRow {
-    pub(crate) member: u32,
     pub(crate) deadline: SystemTime,
     pub(crate) attempts: u16,
     pub(crate) recipients: u16,
@@ -203,19 +202,13 @@ pub(crate) struct PendingRow {
 impl PendingRow {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut row = Encoder::new(VERSION);
-        row.u32(self.member).time(self.deadline).u16(self.attempts).u16(self.recipients).u32(self.bytes);
+        row.time(self.deadline).u16(self.attempts).u16(self.recipients).u32(self.bytes);
         row.done()
     }
 
     pub(crate) fn decode(row: &[u8]) -> Result<Self, Damaged> {
         let mut fields = Decoder::new(row, VERSION)?;
-        let row = Self {
-            member: fields.u32()?,
-            deadline: fields.time()?,
-            attempts: fields.u16()?,
-            recipients: fields.u16()?,
-            bytes: fields.u32()?,
-        };
+        let row = Self { deadline: fields.time()?, attempts: fields.u16()?, recipients: fields.u16()?, bytes: fields.u32()? };
         fields.end()?;
         Ok(row)
     }
@@ -262,35 +255,71 @@ pub(crate) fn delivery_from_key(key: &[u8]) -> Option<(QueueId, &str)> {
     Some((QueueId(u64::from_be_bytes(*id)), std::str::from_utf8(domain).ok()?))
 }
 
-/// Key of `pending`. No domain contains NUL, so one domain's keys lie together and in order.
-pub(crate) fn pending_key(domain: &str, lane: Lane, due_millis: u64, id: QueueId) -> Vec<u8> {
-    let mut key = Vec::with_capacity(domain.len() + 18);
-    key.extend_from_slice(domain.as_bytes());
-    key.extend_from_slice(&[0, lane_number(lane)]);
-    key.extend_from_slice(&due_millis.to_be_bytes());
-    key.extend_from_slice(&id.0.to_be_bytes());
-    key
+/// Key of `pending`. What a member has for a domain lies together, by lane and due time: one scan loads its window, and
+/// one step leads past it to the next member, however much it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PendingKey<'a> {
+    /// It contains no NUL, so one domain's keys lie together and in order.
+    pub(crate) domain: &'a str,
+    pub(crate) member: u32,
+    pub(crate) lane: Lane,
+    pub(crate) due_millis: u64,
+    pub(crate) id: QueueId,
 }
 
-/// The first key after everything of `domain` in `pending`.
-pub(crate) fn after_domain(domain: &str) -> Vec<u8> {
-    let mut key = domain.as_bytes().to_vec();
-    key.push(1);
-    key
-}
+impl<'a> PendingKey<'a> {
+    /// Of a delivery row.
+    pub(crate) fn of(row: &DeliveryRow, domain: &'a str, id: QueueId) -> Self {
+        Self { domain, member: row.member, lane: row.lane, due_millis: millis(row.due), id }
+    }
 
-/// Takes a key of `pending` apart.
-pub(crate) fn pending_from_key(key: &[u8]) -> Option<(&str, Lane, SystemTime, QueueId)> {
-    let (rest, id) = key.split_last_chunk::<8>()?;
-    let (rest, due) = rest.split_last_chunk::<8>()?;
-    let (domain, &[0, lane]) = rest.split_last_chunk::<2>()? else { return None };
-    let domain = std::str::from_utf8(domain).ok()?;
-    Some((domain, lane_from(lane).ok()?, time(u64::from_be_bytes(*due)), QueueId(u64::from_be_bytes(*id))))
-}
+    /// The first key that a member's lane may have.
+    pub(crate) fn first(domain: &'a str, member: u32, lane: Lane) -> Self {
+        Self { domain, member, lane, due_millis: 0, id: QueueId(0) }
+    }
 
-/// Key of `pending` for a delivery row.
-pub(crate) fn pending_key_of(row: &DeliveryRow, domain: &str, id: QueueId) -> Vec<u8> {
-    pending_key(domain, row.lane, millis(row.due), id)
+    pub(crate) fn due(&self) -> SystemTime {
+        time(self.due_millis)
+    }
+
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut key = Self::prefix(self.domain, Some(self.member));
+        key.push(lane_number(self.lane));
+        key.extend_from_slice(&self.due_millis.to_be_bytes());
+        key.extend_from_slice(&self.id.0.to_be_bytes());
+        key
+    }
+
+    pub(crate) fn decode(key: &'a [u8]) -> Option<Self> {
+        let (rest, id) = key.split_last_chunk::<8>()?;
+        let (rest, due) = rest.split_last_chunk::<8>()?;
+        let (&lane, rest) = rest.split_last()?;
+        let (rest, member) = rest.split_last_chunk::<4>()?;
+        let (&0, domain) = rest.split_last()? else { return None };
+        Some(Self {
+            domain: std::str::from_utf8(domain).ok()?,
+            member: u32::from_be_bytes(*member),
+            lane: lane_from(lane).ok()?,
+            due_millis: u64::from_be_bytes(*due),
+            id: QueueId(u64::from_be_bytes(*id)),
+        })
+    }
+
+    /// What all keys of a domain begin with, or those of one member there.
+    pub(crate) fn prefix(domain: &str, member: Option<u32>) -> Vec<u8> {
+        let mut key = Vec::with_capacity(domain.len() + 22);
+        key.extend_from_slice(domain.as_bytes());
+        key.push(0);
+        key.extend(member.iter().flat_map(|member| member.to_be_bytes()));
+        key
+    }
+
+    /// Where to go on after everything in this key's lane: before the member's next lane, the next member, the next domain.
+    pub(crate) fn after_lane(&self) -> Vec<u8> {
+        let mut key = Self::prefix(self.domain, Some(self.member));
+        key.push(lane_number(self.lane) + 1);
+        key
+    }
 }
 
 /// Key of `ledger`. Names hold no NUL (the configuration refuses control characters).
@@ -382,18 +411,25 @@ mod tests {
     }
 
     #[test]
-    fn keys_sort_by_domain_then_lane_then_due_and_come_apart_again() {
-        let id = QueueId(9 << 20);
+    fn keys_sort_by_domain_member_lane_and_due_and_come_apart_again() {
+        let key = |domain, member, lane, due_millis| PendingKey { domain, member, lane, due_millis, id: QueueId(9 << 20) };
         let keys = [
-            pending_key("a.example", Lane::Otp, 500, id),
-            pending_key("a.example", Lane::Transactional, 3, id),
-            pending_key("a.example", Lane::Transactional, 4, QueueId(1)),
-            after_domain("a.example"),
-            pending_key("a.example.org", Lane::Otp, 0, id),
+            key("a.example", 1, Lane::Otp, 500),
+            key("a.example", 1, Lane::Transactional, 3),
+            PendingKey { id: QueueId(1), ..key("a.example", 1, Lane::Transactional, 4) },
+            key("a.example", 256, Lane::Otp, 0),
+            key("a.example", u32::MAX, Lane::Notice, u64::MAX),
+            key("a.example.org", 0, Lane::Otp, 0),
         ];
-        assert!(keys.is_sorted());
-        assert_eq!(pending_from_key(&keys[0]), Some(("a.example", Lane::Otp, time(500), id)));
-        assert_eq!(pending_from_key(b"short"), None);
+        assert!(keys.map(|key| key.encode()).is_sorted());
+        for (nth, key) in keys.iter().enumerate() {
+            assert_eq!(PendingKey::decode(&key.encode()), Some(*key));
+            let next =
+                keys[nth + 1..].iter().find(|next| (next.domain, next.member, next.lane) != (key.domain, key.member, key.lane));
+            assert!(key.encode() < key.after_lane() && next.is_none_or(|next| key.after_lane() <= next.encode()));
+        }
+        assert_eq!(PendingKey::decode(b"short"), None);
+        let id = QueueId(9 << 20);
         assert_eq!(delivery_from_key(&delivery_key(id, "a.example")), Some((id, "a.example")));
     }
 }

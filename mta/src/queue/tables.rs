@@ -30,7 +30,7 @@ pub struct Tables {
     pub(crate) messages: Table,
     /// (id, domain) → recipients, fates, attempts, last reply.
     pub(crate) deliveries: Table,
-    /// (domain, lane, due, id) → what the scheduler must know.
+    /// (domain, member, lane, due, id) → what the scheduler must know.
     pub(crate) pending: Table,
     /// (source, provider, day, hour) → count.
     pub(crate) ledger: Table,

@@ -16,7 +16,7 @@ async fn a_message_is_there_after_a_restart_with_all_that_came_with_it() {
     bench.crash().await;
 
     let bench = Bench::open(&dir, options());
-    assert_eq!(bench.backlog.domains, [(name("one.example"), start()), (name("two.example"), start())]);
+    assert_eq!(bench.backlog.flows, [(name("one.example"), 1, start()), (name("two.example"), 1, start())]);
     let one = bench.reader.fetch(id, "one.example").unwrap();
     assert_eq!(octets_of(&one), "Received: x\r\nSubject: y\r\n\r\nz\r\n");
     assert_eq!(mailboxes(&one), ["a@one.example", "c@one.example"]);
@@ -175,10 +175,13 @@ async fn a_window_is_loaded_by_lane_then_due_and_says_when_the_next_is_due() {
         let new = NewMessage { lane, received_at: later(due), ..message(&["a@one.example"], "x") };
         bench.queue.enqueue(new).await.unwrap();
     }
-    // A domain that sorts right behind, and one that begins alike.
+    // A domain that sorts right behind and begins alike, and other members.
     bench.queue.enqueue(message(&["a@one.example.org"], "x")).await.unwrap();
+    for member in [0, 2, 256] {
+        bench.queue.enqueue(NewMessage { member, ..message(&["a@one.example"], "x") }).await.unwrap();
+    }
     let load = |now, max| {
-        let (found, next) = bench.reader.load("one.example", now, max).unwrap();
+        let (found, next) = bench.reader.load("one.example", 1, now, max).unwrap();
         (due_of(&found), next)
     };
     let all = vec![
@@ -192,18 +195,20 @@ async fn a_window_is_loaded_by_lane_then_due_and_says_when_the_next_is_due() {
     assert_eq!(load(later(100), 3), (all[..3].to_vec(), Some(later(1))));
     assert_eq!(load(later(5), 10), (vec![all[0], all[2], all[3]], Some(later(9))));
     assert_eq!(load(start(), 10), (vec![], Some(later(1))));
-    assert_eq!(bench.reader.load("absent.example", later(9), 9).unwrap(), (vec![], None));
+    assert_eq!(bench.reader.load("absent.example", 1, later(9), 9).unwrap(), (vec![], None));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_start_skips_from_domain_to_domain() {
+async fn a_start_skips_from_member_to_member_and_from_domain_to_domain() {
     let dir = TempDir::new().unwrap();
     let bench = Bench::open(&dir, options());
     let mut enqueued = Vec::new();
     for n in 0..10_000u64 {
         let queue = bench.queue.clone();
-        let lane = Lane::ALL[n as usize % 3];
-        let new = NewMessage { lane, received_at: later(10_000 - n), ..message(&[&format!("a@d{}.example", n % 1000)], "x") };
+        // Of each domain's ten messages one is of member 2.
+        let (lane, member) = (Lane::ALL[n as usize % 3], 1 + u32::from(n < 1000));
+        let recipient = format!("a@d{}.example", n % 1000);
+        let new = NewMessage { lane, member, received_at: later(10_000 - n), ..message(&[&recipient], "x") };
         enqueued.push(tokio::spawn(async move { queue.enqueue(new).await.unwrap() }));
     }
     for task in enqueued {
@@ -211,12 +216,13 @@ async fn a_start_skips_from_domain_to_domain() {
     }
     bench.close().await;
     let bench = Bench::open(&dir, options());
-    assert_eq!((bench.backlog.messages, bench.backlog.domains.len()), (10_000, 1000));
-    assert!(bench.backlog.looked_at <= 3 * 1000, "{} looked at", bench.backlog.looked_at);
-    for (domain, due) in &bench.backlog.domains {
+    assert_eq!((bench.backlog.messages, bench.backlog.flows.len()), (10_000, 2 * 1000));
+    assert!(bench.backlog.looked_at <= (3 + 1) * 1000, "{} looked at", bench.backlog.looked_at);
+    for (domain, member, due) in &bench.backlog.flows {
         let nth: u64 = domain[1..].split('.').next().unwrap().parse().unwrap();
         // The last one enqueued for a domain was received first.
-        assert_eq!(*due, later(10_000 - (9000 + nth)), "{domain}");
+        let last = if *member == 1 { 9000 + nth } else { nth };
+        assert_eq!(*due, later(10_000 - last), "{domain}");
     }
 }
 
@@ -230,7 +236,7 @@ async fn each_recipient_has_one_final_event_and_keeps_its_first_fate() {
     let stored = bench.reader.fetch(id, "one.example").unwrap();
     assert_eq!((mailboxes(&stored), stored.attempts), (vec!["a@one.example"], 1));
     assert_eq!(stored.last_reply, "451 4.7.1 come back");
-    let (found, _) = bench.reader.load("one.example", later(60), 9).unwrap();
+    let (found, _) = bench.reader.load("one.example", 1, later(60), 9).unwrap();
     assert_eq!((found[0].attempts, found[0].recipients, found[0].due), (1, 1, later(60)));
     // A second fate for b, one for a stranger, and the last one for a.
     let fates = vec![fate(1, Fate::Delivered), fate(2, Fate::Delivered), fate(0, Fate::Delivered)];

@@ -8,12 +8,15 @@ use super::*;
 /// What the queue ought to hold.
 #[derive(Default)]
 struct Model {
-    messages: BTreeMap<QueueId, (Bytes, Lane, BTreeMap<String, Waiting>)>,
+    messages: BTreeMap<QueueId, Entry>,
     /// Final fates written down, for each recipient.
     finals: HashMap<String, usize>,
     /// Recipients ever accepted: each has an address of its own.
     accepted: usize,
 }
+
+/// Octets, member, lane, domains.
+type Entry = (Bytes, u32, Lane, BTreeMap<String, Waiting>);
 
 struct Waiting {
     /// (index, address) of open recipients.
@@ -55,7 +58,7 @@ impl Game {
     }
 
     /// A message and what the model would say of it.
-    fn new_message(&mut self) -> (NewMessage, (Bytes, Lane, BTreeMap<String, Waiting>)) {
+    fn new_message(&mut self) -> (NewMessage, Entry) {
         let octets = match self.random.below(10) {
             0 => self.random.octets(0),
             1 => {
@@ -68,6 +71,8 @@ impl Game {
             }
         };
         let lane = Lane::ALL[self.random.below(3)];
+        // Neighbours in the index, and far apart.
+        let member = [1, 2, 256, u32::MAX][self.random.below(4)];
         let due = later(self.random.below(1000) as u64);
         let mut domains: BTreeMap<String, Waiting> = BTreeMap::new();
         let mut addresses = Vec::new();
@@ -79,12 +84,12 @@ impl Game {
             waiting.open.push((index, addresses.last().unwrap().clone()));
         }
         let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
-        let new = NewMessage { lane, received_at: due, octets: vec![octets.clone()], ..message(&addresses, "") };
-        (new, (octets, lane, domains))
+        let new = NewMessage { member, lane, received_at: due, octets: vec![octets.clone()], ..message(&addresses, "") };
+        (new, (octets, member, lane, domains))
     }
 
-    fn accept(&mut self, id: QueueId, entry: (Bytes, Lane, BTreeMap<String, Waiting>)) {
-        self.model.accepted += entry.2.values().map(|waiting| waiting.open.len()).sum::<usize>();
+    fn accept(&mut self, id: QueueId, entry: Entry) {
+        self.model.accepted += entry.3.values().map(|waiting| waiting.open.len()).sum::<usize>();
         assert!(self.model.messages.insert(id, entry).is_none());
     }
 
@@ -97,7 +102,7 @@ impl Game {
     /// An attempt at some delivery, and what it changes in the model.
     fn attempt(&mut self) -> Option<Settlement> {
         let nth = self.random.below(self.model.messages.len().max(1));
-        let (&id, (_, _, domains)) = self.model.messages.iter_mut().nth(nth)?;
+        let (&id, (_, _, _, domains)) = self.model.messages.iter_mut().nth(nth)?;
         let nth = self.random.below(domains.len());
         let domain = domains.keys().nth(nth).unwrap().clone();
         let waiting = domains.get_mut(&domain).unwrap();
@@ -151,7 +156,7 @@ impl Game {
         let (reader, model) = (&self.bench().reader, &self.model);
         let mut live = 0;
         let mut expected = Vec::new();
-        for (id, (octets, _, domains)) in &model.messages {
+        for (id, (octets, _, _, domains)) in &model.messages {
             live += (32 + octets.len() as u64).next_multiple_of(8);
             for (domain, waiting) in domains {
                 let stored = reader.fetch(*id, domain).unwrap();
@@ -178,25 +183,27 @@ impl Game {
     }
 
     fn check_windows(&self) {
-        let mut windows: BTreeMap<String, Vec<(Lane, SystemTime, QueueId)>> = BTreeMap::new();
-        for (id, (_, lane, domains)) in &self.model.messages {
+        type Flow = (String, u32);
+        let mut windows: BTreeMap<Flow, Vec<(Lane, SystemTime, QueueId)>> = BTreeMap::new();
+        for (id, (_, member, lane, domains)) in &self.model.messages {
             for (domain, waiting) in domains {
-                windows.entry(domain.clone()).or_default().push((*lane, waiting.due, *id));
+                windows.entry((domain.clone(), *member)).or_default().push((*lane, waiting.due, *id));
             }
         }
         let now = later(800);
         let mut backlog = Vec::new();
-        for (domain, mut window) in windows {
+        for ((domain, member), mut window) in windows {
             window.sort();
             let due: Vec<_> = window.iter().filter(|(_, due, _)| *due <= now).copied().take(5).collect();
             let next = window.iter().filter(|entry| !due.contains(entry)).map(|(_, due, _)| *due).min();
-            let (found, next_due) = self.bench().reader.load(&domain, now, 5).unwrap();
+            let (found, next_due) = self.bench().reader.load(&domain, member, now, 5).unwrap();
+            assert!(found.iter().all(|found| found.member == member && *found.domain == *domain));
             let found: Vec<_> = found.into_iter().map(|found| (found.lane, found.due, found.id)).collect();
             assert_eq!((found, next_due), (due, next), "{domain}");
-            backlog.push((domain, window.iter().map(|(_, due, _)| *due).min().unwrap()));
+            backlog.push((domain, member, window.iter().map(|(_, due, _)| *due).min().unwrap()));
         }
-        let found = self.bench().reader.backlog().unwrap().domains;
-        let found: Vec<_> = found.into_iter().map(|(domain, due)| (domain.to_string(), due)).collect();
+        let found = self.bench().reader.backlog().unwrap().flows;
+        let found: Vec<_> = found.into_iter().map(|(domain, member, due)| (domain.to_string(), member, due)).collect();
         assert_eq!(found, backlog);
     }
 }

@@ -64,14 +64,14 @@ async fn a_damaged_body_is_set_aside_and_the_others_go_on() {
     bench.notes();
     bench.queue.set_aside(bad, "its body fails the checksum").await.unwrap();
     assert_eq!(bench.notes().len(), 2, "the scheduler hears that both deliveries are gone");
-    let (found, _) = bench.reader.load("one.example", later(1), 9).unwrap();
+    let (found, _) = bench.reader.load("one.example", 1, later(1), 9).unwrap();
     assert_eq!(found.iter().map(|delivery| delivery.id).collect::<Vec<_>>(), [good]);
     let shown = bench.reader.show(bad).unwrap().unwrap();
     assert_eq!(shown.aside.as_deref(), Some("its body fails the checksum"));
     assert_eq!(bench.reader.counts().unwrap().aside, 1);
     // An attempt that was in flight meanwhile still counts, and does not bring it back.
     bench.queue.settle(vec![settlement(bad, "one.example", vec![], Next::RetryAt(later(9)))]).await.unwrap();
-    assert_eq!(bench.reader.load("one.example", later(99), 9).unwrap().0.len(), 1);
+    assert_eq!(bench.reader.load("one.example", 1, later(99), 9).unwrap().0.len(), 1);
     // The operator gives it up: everything of it leaves.
     let give_up = |domain| settlement(bad, domain, vec![], Next::Done);
     bench.queue.settle(vec![give_up("one.example"), give_up("two.example")]).await.unwrap();
