@@ -18,6 +18,7 @@ fn message(body: &Bytes) -> NewMessage {
         id: None,
         member: 1,
         credential: 1,
+        admission: None,
         reverse_path: ReversePath::Mailbox("app@member.example".parse().unwrap()),
         parameters: Parameters::default(),
         lane: Lane::Transactional,

@@ -73,6 +73,7 @@ impl World {
             id: None,
             member: 1,
             credential: 1,
+            admission: None,
             reverse_path: ReversePath::Mailbox(Mailbox::parse("pds@host.example.test", false).unwrap()),
             parameters: Default::default(),
             lane: Lane::Otp,

@@ -111,6 +111,7 @@ pub fn notice_message(stored: &StoredDelivery, octets: Vec<bytes::Bytes>, now: S
         id: None,
         member: stored.message.member,
         credential: 0,
+        admission: None,
         reverse_path: ReversePath::Null,
         parameters: queue::Parameters { eight_bit: octets.iter().any(|part| !part.is_ascii()), ..Default::default() },
         lane: scheduler::Lane::Notice,

@@ -19,7 +19,7 @@ use crate::config::Role;
 use crate::control::metrics as names;
 use crate::policy::throttle::Penalty;
 use crate::policy::{Class, Sender, admit};
-use crate::queue::{NewMessage, NewRecipient, Parameters, QueueError};
+use crate::queue::{LISTENER_CREDENTIAL, NewMessage, NewRecipient, Parameters, QueueError};
 use crate::sign::prepare::PrepareError;
 use crate::sign::{self, SignError, Trace, header::Header};
 
@@ -163,7 +163,8 @@ impl Submission {
         let message = NewMessage {
             id: Some(id),
             member: sender.member.id,
-            credential: sender.credential.as_ref().map_or(0, |credential| credential.id),
+            credential: sender.credential.as_ref().map_or(LISTENER_CREDENTIAL, |credential| credential.id),
+            admission: None,
             reverse_path: envelope.reverse_path,
             parameters: Parameters { smtputf8: envelope.parameters.smtputf8, eight_bit, ..Parameters::default() },
             lane: lane(class),

@@ -3,24 +3,31 @@
 //!
 //! [`members`] are the rows on disk · [`directory`] finds who a user name means · [`standing`] is what labels say ·
 //! [`admit`] answers the dialogue's questions · [`from`] reads the From field as strictly as the strictest receiver ·
-//! [`throttle`] slows those who guess · [`dns`] lists what a member publishes.
+//! [`throttle`] slows those who guess · [`dns`] lists what a member publishes · [`tier`] is what members may do,
+//! [`account`] what one of them has spent of it, by [`rate`] and by day ([`today`]).
 //!
-//! Not here: polling labels and changing members (`control`), keys (`sign`), rates and budgets (`scheduler`).
+//! Not here: polling labels and changing members (`control`), keys (`sign`), how fast sites are sent to (`scheduler`).
 
+pub mod account;
 pub mod admit;
 pub mod directory;
 pub mod dns;
 pub mod from;
 pub mod members;
+pub mod rate;
 pub mod standing;
 pub mod throttle;
+pub mod tier;
+pub mod today;
 
 #[cfg(test)]
 mod tests;
 
+pub use account::{Account, Meter};
 pub use admit::Sender;
 pub use directory::{Directory, Requirement, SharedDirectory};
 pub use dns::{DnsRecord, dns_records};
 pub use members::{Class, Credential, CredentialKey, Member};
 pub use standing::{Label, Standing};
 pub use throttle::Throttle;
+pub use tier::{Tier, Tiers};

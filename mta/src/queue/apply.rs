@@ -11,6 +11,7 @@ use heed::{PutFlags, RwTxn};
 use scheduler::QueueId;
 
 use super::codec::{Decoder, Encoder, cut, millis, time};
+use super::duplicates::RecordChanges;
 use super::handle::{Prepared, PreparedSettlement};
 use super::rows::{
     DeliveryRow, MessageRow, PendingKey, PendingRow, delivery_from_key, delivery_key, ledger_key, ledger_prefix, message_key,
@@ -18,6 +19,7 @@ use super::rows::{
 use super::segments::Changes;
 use super::tables::{Environment, Table, Tables};
 use super::types::{Fate, LedgerCount, Next, QueueError, REPLY_BYTES_MAX};
+use super::usage::{UsageChanges, account};
 use crate::events::{Event, What};
 
 /// Ledger rows older than this leave when their source and provider get a new one. No plan of warmup
@@ -47,6 +49,8 @@ pub(crate) struct Transaction<'e> {
     /// Where the events began that this transaction adds.
     began: u64,
     pub(crate) changes: Changes,
+    pub(crate) usage: UsageChanges,
+    pub(crate) records: RecordChanges,
 }
 
 /// What a settlement led to.
@@ -67,7 +71,16 @@ impl Settled {
 
 impl<'e> Transaction<'e> {
     pub(crate) fn begin(env: &'e Environment, tables: Tables, events: EventRange, now: SystemTime) -> Result<Self, QueueError> {
-        Ok(Self { txn: env.write_txn()?, tables, now, events, began: events.next, changes: Changes::default() })
+        Ok(Self {
+            txn: env.write_txn()?,
+            tables,
+            now,
+            events,
+            began: events.next,
+            changes: Changes::default(),
+            usage: UsageChanges::default(),
+            records: RecordChanges::default(),
+        })
     }
 
     /// Puts a message with its deliveries into the queue. Ids rise, so rows are appended.
@@ -107,6 +120,10 @@ impl<'e> Transaction<'e> {
             self.tables.pending.put(&mut self.txn, &key.encode(), &row.encode())?;
         }
         self.changes.born(new.place);
+        self.usage.came(account(message.member, message.credential), new.place.length, new.admission.as_ref());
+        if let Some(fingerprint) = new.admission.and_then(|admission| admission.fingerprint) {
+            self.records.add(fingerprint, message.id, &mut self.txn, &self.tables)?;
+        }
         self.event(Event { recipients: new.recipients, ..self.blank(What::Accepted, message.id, message.member) })
     }
 
@@ -188,6 +205,9 @@ impl<'e> Transaction<'e> {
             return Ok(());
         }
         row.recipients[nth].fate = Some(fate);
+        if fate != Fate::Delivered {
+            self.records.forget(id, &mut self.txn, &self.tables)?;
+        }
         let what = match fate {
             Fate::Delivered => What::Delivered,
             Fate::Failed => What::Failed,
@@ -230,6 +250,7 @@ impl<'e> Transaction<'e> {
         self.tables.messages.delete(&mut self.txn, &message_key(id))?;
         self.tables.aside.delete(&mut self.txn, &message_key(id))?;
         self.changes.died(message.place);
+        self.usage.left(account(message.member, message.credential), message.place.length);
         Ok(())
     }
 
@@ -347,7 +368,7 @@ impl<'e> Transaction<'e> {
 
 /// Puts a row behind all others, where it nearly always belongs: a full page is then left full instead of
 /// being split. Ids are handed out before the commit, so a message may also come after a later one.
-fn append(table: Table, txn: &mut RwTxn<'_>, key: &[u8], row: &[u8]) -> Result<(), heed::Error> {
+pub(crate) fn append(table: Table, txn: &mut RwTxn<'_>, key: &[u8], row: &[u8]) -> Result<(), heed::Error> {
     match table.put_with_flags(txn, PutFlags::APPEND, key, row) {
         Err(heed::Error::Mdb(heed::MdbError::KeyExist)) => table.put(txn, key, row),
         done => done,

@@ -15,9 +15,11 @@ use scheduler::{Lane, QueueId};
 use tokio::sync::{mpsc, oneshot};
 
 use super::codec::{millis, time};
+use super::duplicates::Recent;
 use super::rows::{DOMAIN_BYTES_MAX, DeliveryRow, Place};
 use super::tables::Tables;
-use super::types::{NewMessage, NewRecipient, QueueError, RECIPIENTS_MAX, Recipient, Settlement, StoredMessage};
+use super::types::{Admission, NewMessage, NewRecipient, QueueError, RECIPIENTS_MAX, Recipient, Settlement, StoredMessage};
+use super::usage::{Counts, Held};
 
 /// Requests that wait for the writer on each of its two ways in. When it is reached, callers
 /// wait: sessions stop reading, which is felt by their peers as a slow server and not as an error.
@@ -31,6 +33,8 @@ pub struct Queue {
     normal: mpsc::Sender<Request>,
     stats: Arc<Stats>,
     ids: Ids,
+    counts: Counts,
+    recent: Recent,
 }
 
 /// Hands out queue ids: rising, and never one twice, whatever the clock does.
@@ -65,6 +69,8 @@ pub struct Stats {
     pub enqueued: AtomicU64,
     /// Settlements that became durable.
     pub settled: AtomicU64,
+    /// Messages that were queued already when they were submitted again.
+    pub duplicates: AtomicU64,
     /// Messages refused for want of room.
     pub refused_full: AtomicU64,
     /// Batches that failed by an error of disk or database.
@@ -91,6 +97,9 @@ pub(crate) enum Request {
 pub(crate) struct Prepared {
     /// Its id is not yet true while it is 0.
     pub(crate) message: StoredMessage,
+    pub(crate) admission: Option<Admission>,
+    /// The same message submitted again meanwhile: whoever waits for it is answered with this one's id.
+    pub(crate) followers: Vec<Answer<QueueId>>,
     pub(crate) checksum: u32,
     /// Not yet true either.
     pub(crate) place: Place,
@@ -152,10 +161,15 @@ where
 const TRY_AGAIN: QueueError = QueueError::Full("the batch was cut down to settlements");
 
 impl Queue {
-    pub(crate) fn new(stats: Arc<Stats>, ids: Ids) -> (Self, mpsc::Receiver<Request>, mpsc::Receiver<Request>) {
+    pub(crate) fn new(
+        stats: Arc<Stats>,
+        ids: Ids,
+        counts: Counts,
+        recent: Recent,
+    ) -> (Self, mpsc::Receiver<Request>, mpsc::Receiver<Request>) {
         let (urgent, urgent_requests) = mpsc::channel(REQUESTS_MAX);
         let (normal, normal_requests) = mpsc::channel(REQUESTS_MAX);
-        (Self { urgent, normal, stats, ids }, urgent_requests, normal_requests)
+        (Self { urgent, normal, stats, ids, counts, recent }, urgent_requests, normal_requests)
     }
 
     /// An id for a message that must name it before it is queued. One that is never used leaves a gap.
@@ -163,8 +177,20 @@ impl Queue {
         self.ids.next(now)
     }
 
+    /// What a member has in the queue, as of the last commit; [`OWN`](super::OWN) for mail of our own. Waits for nobody.
+    pub fn held(&self, member: u32, now: SystemTime) -> Held {
+        self.counts.held(member, now)
+    }
+
+    /// Messages submitted lately, as any thread can look for them.
+    pub fn recent(&self) -> &Recent {
+        &self.recent
+    }
+
     /// Takes a message. When this resolves with an id, the message is durable: say 250. A caller that
     /// stops waiting may find it delivered all the same (RFC 1047).
+    ///
+    /// Another id than the message's own: it was queued before under that one, and is not queued again.
     pub async fn enqueue(&self, message: NewMessage) -> Result<QueueId, QueueError> {
         let prepared = Box::new(Prepared::new(message)?);
         let way = if prepared.message.lane == Lane::Otp { &self.urgent } else { &self.normal };
@@ -268,7 +294,15 @@ impl Prepared {
             octets,
         };
         let place = Place { segment: 0, offset: 0, length: 0 };
-        Ok(Self { checksum: crc32fast::hash(&message.octets), message, place, recipients, deliveries })
+        Ok(Self {
+            checksum: crc32fast::hash(&message.octets),
+            message,
+            admission: new.admission,
+            followers: Vec::new(),
+            place,
+            recipients,
+            deliveries,
+        })
     }
 
     /// Rows that it writes, roughly: the measure of a transaction.

@@ -23,7 +23,8 @@
 //!
 //! Who looks where: `types` for what goes in and out, `writer` for the batch and its commit, `apply`
 //! for what a request does to the tables, `reader` for questions, `rows` and `tables` for LMDB,
-//! `segments` for bodies, `room` for what is left, `faults` for tests.
+//! `segments` for bodies, `usage` for whose they are, `duplicates` for what was submitted before, `room` for what is
+//! left, `faults` for tests.
 //!
 //! ```no_run
 //! # async fn example(message: mta::queue::NewMessage) -> Result<(), mta::queue::QueueError> {
@@ -43,6 +44,7 @@
 
 mod apply;
 pub(crate) mod codec;
+mod duplicates;
 mod faults;
 mod handle;
 mod reader;
@@ -53,14 +55,17 @@ mod tables;
 #[cfg(test)]
 mod tests;
 mod types;
+mod usage;
 mod writer;
 
+pub use duplicates::{Fingerprint, Recent};
 pub use faults::{Fault, Faults};
 pub use handle::{Queue, Stats};
 pub use reader::{Backlog, Counts, Filter, Page, Reader, Shown, ShownDelivery, Summary};
 pub use tables::{Environment, Table, Tables};
 pub use types::{
-    Fate, LedgerCount, NewMessage, NewRecipient, Next, Note, Notify, Parameters, QueueError, RECIPIENTS_MAX, REPLY_BYTES_MAX,
-    Recipient, RecipientFate, Ret, Settlement, StoredDelivery, StoredMessage,
+    Admission, Fate, LISTENER_CREDENTIAL, LedgerCount, NewMessage, NewRecipient, Next, Note, Notify, Parameters, QueueError,
+    RECIPIENTS_MAX, REPLY_BYTES_MAX, Recipient, RecipientFate, Ret, Settlement, StoredDelivery, StoredMessage,
 };
+pub use usage::{Held, OWN, Usage};
 pub use writer::{Options, Writer};

@@ -19,6 +19,7 @@ use super::rows::{
 use super::segments::{self, Files};
 use super::tables::{Environment, Tables};
 use super::types::{Parameters, QueueError, Recipient, StoredDelivery, StoredMessage};
+use super::usage::{self, Usage};
 use crate::events::Event;
 
 /// Rows that one page of a list looks at; a filter that matches little answers a short page that
@@ -381,6 +382,11 @@ impl Reader {
             }
         }
         Ok(counts)
+    }
+
+    /// What every account has in the queue and has sent today, [`OWN`](super::OWN) among them.
+    pub fn usages(&self) -> Result<Vec<(u32, Usage)>, QueueError> {
+        usage::read(&self.env.read_txn()?, &self.tables)?.collect()
     }
 
     /// Events after the one with number `seen` (0: from the oldest kept), each with its number. A

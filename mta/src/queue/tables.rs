@@ -18,7 +18,7 @@ pub type Table = Database<'static, Bytes, Bytes>;
 pub type Environment = Env<WithoutTls>;
 
 /// How many there are.
-const COUNT: usize = 13;
+const COUNT: usize = 15;
 
 /// Tables that the environment has room for; later versions may open more.
 pub(crate) const TABLES_MAX: u32 = 32;
@@ -42,6 +42,10 @@ pub struct Tables {
     pub(crate) state: Table,
     /// id → why it was set aside.
     pub(crate) aside: Table,
+    /// account → messages and octets in the queue, recipients sent to today.
+    pub(crate) usage: Table,
+    /// id → fingerprint of what was submitted.
+    pub(crate) submitted: Table,
     /// `policy`'s.
     pub members: Table,
     /// `policy`'s.
@@ -69,6 +73,8 @@ impl Tables {
                 open("events")?,
                 open("state")?,
                 open("aside")?,
+                open("usage")?,
+                open("submitted")?,
                 open("members")?,
                 open("credentials")?,
                 open("keys")?,
@@ -100,6 +106,8 @@ impl Tables {
             self.events,
             self.state,
             self.aside,
+            self.usage,
+            self.submitted,
             self.members,
             self.credentials,
             self.keys,
@@ -120,6 +128,8 @@ impl From<[Table; COUNT]> for Tables {
             events,
             state,
             aside,
+            usage,
+            submitted,
             members,
             credentials,
             keys,
@@ -135,6 +145,8 @@ impl From<[Table; COUNT]> for Tables {
             events,
             state,
             aside,
+            usage,
+            submitted,
             members,
             credentials,
             keys,

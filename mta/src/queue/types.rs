@@ -12,11 +12,16 @@ use bytes::Bytes;
 use scheduler::{Delivery, Lane, QueueId};
 use smtp::address::{Mailbox, ReversePath};
 
+use super::duplicates::Fingerprint;
+
 /// Recipients in one message; more is [`QueueError::Invalid`]. The dialogue's own limit is far lower.
 pub const RECIPIENTS_MAX: usize = 20_000;
 
 /// Octets of a peer's reply that are kept with a delivery; what is longer is cut.
 pub const REPLY_BYTES_MAX: usize = 512;
+
+/// The credential of members' mail that came in without one, from the trusted networks of a listener.
+pub const LISTENER_CREDENTIAL: u32 = u32::MAX;
 
 /// A message as it comes in, and a DSN that we make ourselves.
 #[derive(Clone)]
@@ -26,8 +31,10 @@ pub struct NewMessage {
     pub id: Option<QueueId>,
     /// Whose mail it is: the member's row number.
     pub member: u32,
-    /// The credential it was submitted with; 0 for mail of our own.
+    /// The credential it was submitted with; 0 for mail of our own, [`LISTENER_CREDENTIAL`] for a member's without one.
     pub credential: u32,
+    /// What commits with it because a member submitted it; none for mail of our own.
+    pub admission: Option<Admission>,
     /// Where notices about it go.
     pub reverse_path: ReversePath,
     /// The rest of the envelope that later hops must see.
@@ -43,6 +50,17 @@ pub struct NewMessage {
     /// The message as it will be sent, in pieces that follow each other (trace field, signatures,
     /// the rest). Never changed from here on.
     pub octets: Vec<Bytes>,
+}
+
+/// What is written down beside a message, in its transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Admission {
+    /// The day of UTC, since 1970, whose allowance it was taken from.
+    pub day: u32,
+    /// Recipients taken from it.
+    pub recipients: u32,
+    /// What the same message, submitted again, is known by. None: it would be queued again.
+    pub fingerprint: Option<Fingerprint>,
 }
 
 /// Parameters of `MAIL` that travel with the message.

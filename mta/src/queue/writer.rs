@@ -5,7 +5,7 @@
 //! then is anybody answered. What goes wrong with new mail does not keep settlements from being
 //! committed: the batch is cut down and tried again without it.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 
 use super::apply::{EventRange, Settled, Transaction};
 use super::codec::{Decoder, Encoder};
+use super::duplicates::{Duplicates, Fingerprint, RECORDS_MAX};
 use super::faults::{Fault, Faults};
 use super::handle::{Ids, Prepared, PreparedSettlement, Queue, Request, Stats};
 use super::reader::{Backlog, Reader};
@@ -27,6 +28,7 @@ use super::rows::SegmentRow;
 use super::segments::{Body, Segments, Written};
 use super::tables::{Environment, TABLES_MAX, Tables};
 use super::types::{Note, QueueError, StoredDelivery};
+use super::usage::Usages;
 use crate::control::metrics as names;
 
 /// The row of `state` that holds the last id given out.
@@ -51,6 +53,9 @@ pub struct Options {
     pub free_bytes_floor: u64,
     /// Events kept; older ones leave. Default: 500,000.
     pub events_max: u64,
+    /// Submitted messages remembered, so that they are not queued again; beyond it the oldest are forgotten before
+    /// their time. Default: 262,144.
+    pub submitted_max: usize,
     /// For tests.
     pub faults: Faults,
 }
@@ -65,6 +70,7 @@ impl Default for Options {
             batch_bytes: 8 << 20,
             free_bytes_floor: 256 << 20,
             events_max: 500_000,
+            submitted_max: RECORDS_MAX,
             faults: Faults::default(),
         }
     }
@@ -86,6 +92,8 @@ pub struct Writer {
     waiting: VecDeque<Request>,
     ids: Ids,
     events: EventRange,
+    usages: Usages,
+    duplicates: Duplicates,
     /// Locked as long as we live: two daemons on one directory would overwrite each other's bodies.
     _lock: fs::File,
 }
@@ -125,7 +133,9 @@ impl Writer {
         let last_id = saved.unwrap_or(0).max(newest);
         let first = tables.events.first(&txn)?.map_or(1, |(key, _)| number(key));
         let next = tables.events.last(&txn)?.map_or(1, |(key, _)| number(key) + 1);
+        let duplicates = Duplicates::open(&txn, &tables, options.submitted_max)?;
         drop(txn);
+        let usages = Usages::open(&env, &tables)?;
         let faults = options.faults.clone();
         let segments = Segments::open(bodies, rows, options.segment_bytes, faults.clone())?;
         // The names of what was made above: LMDB syncs its file, not its directory.
@@ -136,10 +146,26 @@ impl Writer {
         let backlog = reader.backlog()?;
         let stats = Arc::new(Stats::default());
         let ids = Ids::after(last_id);
-        let (queue, urgent, normal) = Queue::new(stats.clone(), ids.clone());
+        let (queue, urgent, normal) = Queue::new(stats.clone(), ids.clone(), usages.counts(), duplicates.recent());
         let (events, waiting) = (EventRange { first, next }, VecDeque::new());
-        let writer =
-            Self { env, tables, segments, room, clock, options, stats, notes, urgent, normal, waiting, ids, events, _lock: lock };
+        let writer = Self {
+            env,
+            tables,
+            segments,
+            room,
+            clock,
+            options,
+            stats,
+            notes,
+            urgent,
+            normal,
+            waiting,
+            ids,
+            events,
+            usages,
+            duplicates,
+            _lock: lock,
+        };
         Ok((writer, queue, reader, backlog))
     }
 
@@ -212,7 +238,8 @@ impl Writer {
     }
 
     /// Makes a batch durable and answers it. An error is for the daemon, not for the batch.
-    fn commit(&mut self, mut batch: Vec<Request>) -> Result<Vec<Note>, QueueError> {
+    fn commit(&mut self, batch: Vec<Request>) -> Result<Vec<Note>, QueueError> {
+        let mut batch = self.without_duplicates(batch);
         if batch.iter().any(is_enqueue)
             && let Err(full) = self.room.check(&self.env, &self.tables)
         {
@@ -261,6 +288,37 @@ impl Writer {
             return Err(QueueError::Stopped);
         }
         Ok(self.answer(batch, done))
+    }
+
+    /// Takes out what was submitted before: what is durable is answered at once, what is in this batch with the first.
+    fn without_duplicates(&self, batch: Vec<Request>) -> Vec<Request> {
+        let now = self.clock.now();
+        let mut kept: Vec<Request> = Vec::with_capacity(batch.len());
+        let mut first: HashMap<Fingerprint, usize> = HashMap::new();
+        for request in batch {
+            let (message, answer) = match request {
+                Request::Enqueue(message, answer) => (message, answer),
+                other => {
+                    kept.push(other);
+                    continue;
+                }
+            };
+            if let Some(fingerprint) = message.admission.and_then(|admission| admission.fingerprint) {
+                if let Some(id) = self.duplicates.find(fingerprint, now) {
+                    Stats::add(&self.stats.duplicates, 1);
+                    let _ = answer.send(Ok(id));
+                    continue;
+                }
+                let nth = *first.entry(fingerprint).or_insert(kept.len());
+                if let Some(Request::Enqueue(earlier, _)) = kept.get_mut(nth) {
+                    Stats::add(&self.stats.duplicates, 1);
+                    earlier.followers.push(answer);
+                    continue;
+                }
+            }
+            kept.push(Request::Enqueue(message, answer));
+        }
+        kept
     }
 
     /// Gives every message of the batch its id, and its body a place on disk.
@@ -333,10 +391,14 @@ impl Writer {
             self.tables.segments.delete(&mut txn.txn, &number.to_be_bytes())?;
         }
         txn.trim_events(self.options.events_max)?;
-        let events = txn.events;
+        self.duplicates.trim(&mut txn.records, now, &mut txn.txn, &self.tables)?;
+        let usages = self.usages.write(&txn.usage, &mut txn.txn, &self.tables)?;
+        let (events, usage, records) = (txn.events, txn.usage, txn.records);
         txn.txn.commit()?;
         // From here on it is true.
         self.events = events;
+        self.usages.commit(usages, &usage, now);
+        self.duplicates.commit(records);
         self.segments.commit(&rows);
         if let Some(number) = surplus {
             self.segments.remove(number);
@@ -351,8 +413,11 @@ impl Writer {
         // Whoever asked may have gone meanwhile; the mail is ours all the same.
         for (request, done) in batch.into_iter().zip(done) {
             match (request, done) {
-                (Request::Enqueue(message, answer), _) => {
+                (Request::Enqueue(mut message, answer), _) => {
                     let _ = answer.send(Ok(message.message.id));
+                    for follower in message.followers.drain(..) {
+                        let _ = follower.send(Ok(message.message.id));
+                    }
                     Stats::add(&self.stats.enqueued, 1);
                     note_enqueued(*message, &mut notes);
                 }
@@ -386,11 +451,13 @@ impl Writer {
         let any = !refused.is_empty();
         for request in refused {
             match request {
-                Request::Enqueue(_, answer) => {
+                Request::Enqueue(message, answer) => {
                     if matches!(error, QueueError::Full(_)) {
                         Stats::add(&self.stats.refused_full, 1);
                     }
-                    let _ = answer.send(Err(error.clone()));
+                    for answer in message.followers.into_iter().chain([answer]) {
+                        let _ = answer.send(Err(error.clone()));
+                    }
                 }
                 Request::Settle(_, answer) | Request::SetAside(_, _, answer) => {
                     let _ = answer.send(Err(error.clone()));

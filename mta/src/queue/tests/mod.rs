@@ -7,6 +7,7 @@ mod basics;
 mod crash;
 mod model;
 mod trouble;
+mod usage;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -107,6 +108,7 @@ fn message(recipients: &[&str], octets: &str) -> NewMessage {
         id: None,
         member: 1,
         credential: 2,
+        admission: None,
         reverse_path: ReversePath::Mailbox("sender@member.example".parse().unwrap()),
         parameters: Parameters::default(),
         lane: Lane::Transactional,
