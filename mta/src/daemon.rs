@@ -29,7 +29,8 @@ use crate::control::metrics as names;
 use crate::egress::Source;
 use crate::egress::clerk::Clerk;
 use crate::egress::dispatch::{Dispatcher, Lines};
-use crate::egress::resolver::RouteFinder;
+use crate::egress::question::questions;
+use crate::egress::resolver::{RouteFinder, route_questions};
 use crate::egress::route::{Families, Router};
 use crate::ingress::greeting::Manners;
 use crate::ingress::{Counters, Gate, Service, Shared, settings};
@@ -160,10 +161,14 @@ pub async fn start(config: Arc<Config>, environment: Environment) -> Result<Runn
         }
     })?;
 
+    let (asker, questions) = questions();
+    let (routes_asker, route_questions) = route_questions();
     let parts = Parts {
         config: config.clone(),
         queue: queue.clone(),
         reader: reader.clone(),
+        scheduler: asker,
+        routes: routes_asker,
         clock: clock.clone(),
         dice: dice.clone(),
         io: io.to_string(),
@@ -244,7 +249,7 @@ pub async fn start(config: Arc<Config>, environment: Environment) -> Result<Runn
             v6: sources.iter().any(|source| source.address.is_ipv6()),
         },
     };
-    let finder = RouteFinder { router, clock: clock.clone(), lookups, routes: routes_tx };
+    let finder = RouteFinder { router, clock: clock.clone(), lookups, routes: routes_tx, questions: route_questions };
     floor.start(&Io::Epoll, "resolver", move || finder.run())?;
 
     let errands_max = 2 * in_flight + scheduling.loads_max;
@@ -269,6 +274,7 @@ pub async fn start(config: Arc<Config>, environment: Environment) -> Result<Runn
         rings,
         errands: errands_tx,
         lookups: lookups_tx,
+        questions,
         draining: draining_rx,
         weights: desk.weights(),
     };

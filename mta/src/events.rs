@@ -35,12 +35,18 @@ pub enum What {
     Expired,
     /// An entry is damaged and waits for the operator.
     SetAside,
+    /// An operator cancelled what was open. Final.
+    Cancelled,
+    /// An operator holds a delivery; `reply` says who and why.
+    Held,
+    /// An operator let a delivery go again.
+    Released,
 }
 
 impl What {
     /// Nothing follows for this recipient.
     pub fn is_final(self) -> bool {
-        matches!(self, Self::Delivered | Self::Failed | Self::Expired)
+        matches!(self, Self::Delivered | Self::Failed | Self::Expired | Self::Cancelled)
     }
 
     /// The word for it in logs, metrics and streams.
@@ -52,6 +58,9 @@ impl What {
             Self::Failed => "failed",
             Self::Expired => "expired",
             Self::SetAside => "set_aside",
+            Self::Cancelled => "cancelled",
+            Self::Held => "held",
+            Self::Released => "released",
         }
     }
 
@@ -63,6 +72,9 @@ impl What {
             Self::Failed => 3,
             Self::Expired => 4,
             Self::SetAside => 5,
+            Self::Cancelled => 6,
+            Self::Held => 7,
+            Self::Released => 8,
         }
     }
 
@@ -74,6 +86,9 @@ impl What {
             3 => Self::Failed,
             4 => Self::Expired,
             5 => Self::SetAside,
+            6 => Self::Cancelled,
+            7 => Self::Held,
+            8 => Self::Released,
             _ => return Err(Damaged),
         })
     }
@@ -135,6 +150,14 @@ impl Event {
         fields.end()?;
         Ok(event)
     }
+
+    /// The message of an event, without reading the rest.
+    pub(crate) fn id_of(row: &[u8]) -> Result<QueueId, Damaged> {
+        let mut fields = Decoder::new(row, VERSION)?;
+        fields.time()?;
+        fields.u8()?;
+        Ok(QueueId(fields.u64()?))
+    }
 }
 
 #[cfg(test)]
@@ -145,7 +168,7 @@ mod tests {
 
     #[test]
     fn every_kind_of_event_reads_back_as_it_was_written() {
-        for number in 0..6 {
+        for number in 0..9 {
             let event = Event {
                 at: UNIX_EPOCH + Duration::from_millis(1_790_000_000_001),
                 what: What::from_number(number).unwrap(),
@@ -159,8 +182,9 @@ mod tests {
                 host: "mx.example.org".to_owned(),
                 reply: "451 4.7.1 later".to_owned(),
             };
+            assert_eq!(Event::id_of(&event.encode()), Ok(event.id));
             assert_eq!(Event::decode(&event.encode()), Ok(event));
         }
-        assert_eq!(What::from_number(6), Err(Damaged));
+        assert_eq!(What::from_number(9), Err(Damaged));
     }
 }

@@ -15,6 +15,7 @@ use mta::{
         admin::{Admin, AdminSocket, Stage},
         daemon::{Daemon, Parts},
     },
+    egress::{question::questions, resolver::route_questions},
     queue::{Options, Writer},
 };
 use serde_json::Value;
@@ -48,7 +49,9 @@ fn start(folder: &Path) -> PathBuf {
             let (writer, queue, reader, _) = Writer::open(&config.data_dir, Clock::system(), options, notes).unwrap();
             tokio::task::spawn_local(writer.run());
             let socket = AdminSocket::bind(&config.admin_socket()).await.unwrap();
-            let parts = Parts { config, queue, reader, clock: Clock::system(), dice: Dice::system(), io: "epoll".into() };
+            let (scheduler, routes) = (questions().0, route_questions().0);
+            let (clock, dice) = (Clock::system(), Dice::system());
+            let parts = Parts { config, queue, reader, scheduler, routes, clock, dice, io: "epoll".into() };
             let (_stage, stage) = tokio::sync::watch::channel(Stage::Ready);
             let operations = Arc::new(Daemon::open(parts).unwrap());
             bound.send(()).unwrap();

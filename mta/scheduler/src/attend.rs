@@ -360,7 +360,7 @@ impl Scheduler {
     }
 
     /// Settles what was never tried.
-    fn settle_unsent(&mut self, key: u32, id: QueueId, lane: Lane, cause: Cause, next: Next) {
+    pub(crate) fn settle_unsent(&mut self, key: u32, id: QueueId, lane: Lane, cause: Cause, next: Next) {
         let Some(domain) = self.domains.get_mut(key) else { return };
         let name = domain.name.clone();
         domain.activate().settling += 1;

@@ -181,9 +181,8 @@ pub(crate) fn evaluate(asked: &AtSite, route: &Route, pool: &Pool) -> Evaluation
         found.hold = Some(hold);
         return found;
     }
-    for (id, pooled) in pool.iter() {
-        let question = AtSource { asked, route, id, pooled, path: asked.site.path(id) };
-        match SOURCE_CHECKS.iter().find_map(|check| check(&question)) {
+    for (id, pooled, hold) in at_each_source(asked, route, pool) {
+        match hold {
             None => found.free.push((id, pooled.source.weight)),
             Some(hold) => {
                 found.wake = found.wake.min(hold.clears_at().into());
@@ -199,6 +198,18 @@ pub(crate) fn evaluate(asked: &AtSite, route: &Route, pool: &Pool) -> Evaluation
         found.hold = Some(Hold { reason: Reason::NoSource, set_by: SetBy::Setting("source"), clears: Clears::ByChange });
     }
     found
+}
+
+/// What stops each source of the pool, as far as the site would let it send.
+pub(crate) fn at_each_source<'a>(
+    asked: &'a AtSite<'a>,
+    route: &'a Route,
+    pool: &'a Pool,
+) -> impl Iterator<Item = (SourceId, &'a Pooled, Option<Hold>)> {
+    pool.iter().map(move |(id, pooled)| {
+        let question = AtSource { asked, route, id, pooled, path: asked.site.path(id) };
+        (id, pooled, SOURCE_CHECKS.iter().find_map(|check| check(&question)))
+    })
 }
 
 /// What of `in_flight_max` a lane may use: the last sixteenth is for `otp`.

@@ -84,6 +84,19 @@ impl Health {
         }
     }
 
+    /// Somebody knows better than the clock: it need not be left alone any longer. One delivery still goes ahead of the
+    /// others, because a site that is still down should cost one of them an attempt and not a windowful. True: it was
+    /// left alone.
+    pub(crate) fn lift(&mut self, now: Time) -> bool {
+        match &mut self.state {
+            State::Suspended { until, .. } if *until > now => {
+                *until = now;
+                true
+            }
+            State::Open | State::Suspended { .. } | State::Probing { .. } => false,
+        }
+    }
+
     /// Trouble that is news: leave it alone until then.
     pub(crate) fn suspend(&mut self, until: Time, latest: u64) {
         let failures = self.failures().saturating_add(1);
@@ -114,6 +127,15 @@ mod tests {
         assert!(health.good(true, 11));
         assert!(!health.heeds(false, 3), "a slow one from before the outage");
         assert!(health.heeds(false, 12));
+    }
+
+    #[test]
+    fn a_suspension_that_is_lifted_still_lets_one_go_first() {
+        let mut health = Health::open();
+        assert!(!health.lift(Time::ALWAYS), "there was none");
+        health.suspend(Time::NEVER, 10);
+        assert!(health.lift(Time::ALWAYS) && !health.lift(Time::ALWAYS));
+        assert!(health.suspended_until() == Some(Time::ALWAYS) && health.begin() && !health.begin());
     }
 
     #[test]

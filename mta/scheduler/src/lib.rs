@@ -11,7 +11,8 @@
 //! set of MX hosts share a site (`site.rs`), with a *window* for each of our *sources* that feedback moves (`window.rs`).
 //! A site in trouble is left alone, and then probed by one delivery (`health.rs`). `evaluate.rs` decides whether
 //! something may go, or says why not; `send.rs` starts it and learns from the outcome; `retry.rs` knows when to try
-//! again; `attend.rs` keeps everything in order; `machine.rs` joins the parts.
+//! again; `attend.rs` keeps everything in order; `machine.rs` joins the parts. `view.rs` and `explain.rs` tell an operator
+//! what is going on and why, `operate.rs` does what he wants done.
 //!
 //! # What the driver promises
 //! - Every `Resolve`, `Load` and `Deliver` is answered once, also when it failed; every `Settle` after its commit.
@@ -36,8 +37,10 @@ mod config;
 mod dice;
 mod domain;
 mod evaluate;
+mod explain;
 mod health;
 mod machine;
+mod operate;
 mod retry;
 mod send;
 mod site;
@@ -52,7 +55,9 @@ mod window;
 pub use config::*;
 pub use domain::{WINDOW_LOW, WINDOW_MAX};
 pub use evaluate::{Clears, Decision, Hold, Reason, SetBy};
+pub use explain::*;
 pub use machine::Scheduler;
+pub use operate::*;
 pub use types::*;
 pub use view::*;
 pub use weights::Weights;

@@ -10,7 +10,7 @@ use crate::retry;
 use crate::site;
 use crate::source;
 use crate::time::Time;
-use crate::types::{Action, Cause, Lane, Next, Outcome, QueueId, Route, Scope, SourceId, Verdict};
+use crate::types::{Action, Cancellation, Cause, Lane, Next, Outcome, QueueId, Route, Scope, SourceId, Verdict};
 
 /// Hosts of a site that must be in trouble one after the other before the site is; fewer if it has fewer.
 const HOST_TROUBLES: usize = 3;
@@ -44,6 +44,19 @@ pub(crate) struct Attempt {
     hosts: usize,
     deadline: Time,
     attempts: u16,
+    /// An operator wants gone what this leaves open.
+    cancelled: Option<Cancellation>,
+}
+
+impl Attempt {
+    /// What is still open afterwards is cancelled.
+    pub(crate) fn cancel(&mut self, wish: Cancellation) {
+        self.cancelled = Some(wish);
+    }
+
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.cancelled.is_some()
+    }
 }
 
 impl Scheduler {
@@ -126,6 +139,7 @@ impl Scheduler {
             hosts: route.hosts.len(),
             deadline: entry.deadline,
             attempts: entry.attempts,
+            cancelled: None,
         };
         self.flights.insert((entry.id, key), Flight { lane, state: FlightState::InFlight(attempt) });
         self.attend(now, key);
@@ -142,7 +156,8 @@ impl Scheduler {
         flight.state = FlightState::Settling { tried: true };
         self.trying -= 1;
         self.learn(now, &attempt, outcome);
-        let next = if outcome.open {
+        let cancelled = attempt.cancelled.clone().filter(|_| outcome.open);
+        let next = if outcome.open && cancelled.is_none() {
             let Attempt { attempts, deadline, .. } = attempt;
             retry::after_deferral(now, &self.config.retry, lane, attempts, outcome.retry_after, deadline, &mut self.dice)
         } else {
@@ -153,7 +168,8 @@ impl Scheduler {
             let active = domain.activate();
             active.in_flight -= 1;
             active.settling += 1;
-            self.settles.push_back(Action::Settle { id, domain: name, cause: Cause::Attempted, next });
+            let cause = cancelled.map_or(Cause::Attempted, Cause::Cancelled);
+            self.settles.push_back(Action::Settle { id, domain: name, cause, next });
         }
         self.rouse(attempt.site);
         self.leave_unused(now, attempt.site);
@@ -249,7 +265,7 @@ impl Scheduler {
     }
 
     /// Takes a delivery out of its domain's window.
-    fn withdraw(&mut self, key: u32, id: QueueId) {
+    pub(crate) fn withdraw(&mut self, key: u32, id: QueueId) {
         let Some(active) = self.domains.get_mut(key).and_then(|domain| domain.active.as_mut()) else { return };
         for queue in &mut active.lanes {
             if let Some(nth) = queue.iter().position(|queued| queued.id == id) {

@@ -75,6 +75,15 @@ impl Site {
         self.paths.iter().enumerate().filter_map(|(nth, path)| Some((SourceId(nth as u16), path.as_deref()?)))
     }
 
+    /// Site and sources need not be left alone any longer; true: one of them was.
+    pub(crate) fn lift(&mut self, now: Time) -> bool {
+        let mut lifted = self.health.lift(now);
+        for path in self.paths.iter_mut().flatten() {
+            lifted |= path.health.lift(now);
+        }
+        lifted
+    }
+
     /// After a suspension little is risked from any source.
     pub(crate) fn start_again(&mut self, limits: WindowLimits) {
         for path in self.paths.iter_mut().flatten() {

@@ -37,6 +37,11 @@ impl<T> Slab<T> {
         self.rows.len() - self.free.len()
     }
 
+    /// No row has this number or a larger one.
+    pub(crate) fn end(&self) -> u32 {
+        self.rows.len() as u32
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
         self.rows.iter().enumerate().filter_map(|(key, row)| Some((key as u32, row.as_ref()?)))
     }

@@ -251,6 +251,17 @@ pub enum Cause {
     Unroutable(RouteTrouble),
     /// Its deadline has passed.
     Expired,
+    /// An operator wants it gone.
+    Cancelled(Cancellation),
+}
+
+/// An operator's wish that a delivery be gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cancellation {
+    /// Who wants it, and why.
+    pub by: Arc<str>,
+    /// The sender is told.
+    pub notify: bool,
 }
 
 /// What the queue is to write down about a delivery.

@@ -1,16 +1,14 @@
-//! What an operator may look at: counts, sites, domains, what is in flight, and why a domain's mail waits.
+//! What an operator may look at: counts, sites, domains, what is in flight. Why something waits is in `explain.rs`.
 //!
 //! Iterators borrow the machine, so a caller takes as many rows as it wants to show and no more.
 
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::domain::{Domain, Way};
-use crate::evaluate::{AtSite, Clears, Decision, Hold, Reason, SetBy, evaluate};
+use crate::domain::Domain;
 use crate::machine::Scheduler;
-use crate::send::FlightState;
+use crate::send::{Flight, FlightState};
 use crate::site::Site;
-use crate::source;
 use crate::time::Time;
 use crate::types::{Lane, QueueId, SourceId};
 
@@ -143,54 +141,31 @@ impl Scheduler {
         Some(self.view_site(site))
     }
 
+    /// Names of the sources by number, those included that were removed from the configuration.
+    pub fn source_names(&self) -> Vec<Arc<str>> {
+        self.pool.iter().map(|(_, pooled)| pooled.source.name.clone()).collect()
+    }
+
     /// Everything that is being tried, in no order.
     pub fn in_flight(&self) -> impl Iterator<Item = FlightView> {
-        self.flights.iter().filter_map(|((id, key), flight)| {
-            let FlightState::InFlight(attempt) = &flight.state else { return None };
-            Some(FlightView {
-                id: *id,
-                domain: self.domains.get(*key)?.name.clone(),
-                lane: flight.lane,
-                site: self.sites.get(attempt.site)?.name.clone(),
-                source: attempt.source,
-                slot: attempt.slot,
-                began: attempt.began.system(),
-            })
+        self.flights.iter().filter_map(|((id, key), flight)| self.view_flight(*id, *key, flight))
+    }
+
+    /// None: it is being settled.
+    pub(crate) fn view_flight(&self, id: QueueId, key: u32, flight: &Flight) -> Option<FlightView> {
+        let FlightState::InFlight(attempt) = &flight.state else { return None };
+        Some(FlightView {
+            id,
+            domain: self.domains.get(key)?.name.clone(),
+            lane: flight.lane,
+            site: self.sites.get(attempt.site)?.name.clone(),
+            source: attempt.source,
+            slot: attempt.slot,
+            began: attempt.began.system(),
         })
     }
 
-    /// What would happen to the next delivery of a domain in a lane, and why: answered by the checks that decide.
-    /// None: nothing is known of the domain, so it has no mail. Of several free sources it names the one whose turn
-    /// it is if nothing else goes before.
-    pub fn explain(&self, now: SystemTime, domain: &str, lane: Lane) -> Option<Decision> {
-        let now = Time::from(now);
-        let domain = self.domains.get(*self.domain_by_name.get(domain)?)?;
-        let hold = |reason, set_by, clears| Some(Decision::Hold(Hold { reason, set_by, clears }));
-        let active = domain.active.as_ref().filter(|active| !active.lanes[lane.index()].is_empty());
-        let Some(active) = active else {
-            let clears = domain.next_due.system().map_or(Clears::WithNextAnswer, Clears::At);
-            return hold(Reason::OnDisk, SetBy::Queue, clears);
-        };
-        let route = match &active.way {
-            Way::Unknown | Way::Sought { old: None, .. } => return hold(Reason::Resolving, SetBy::Dns, Clears::WithNextAnswer),
-            Way::Trouble { trouble, until } => {
-                let clears = until.system().map_or(Clears::ByChange, Clears::At);
-                return hold(Reason::Unroutable(trouble.clone()), SetBy::Dns, clears);
-            }
-            Way::Known(route) | Way::Sought { old: Some(route), .. } => route,
-        };
-        let site = self.sites.get(active.site?)?;
-        let found = evaluate(&AtSite { now, config: &self.config, busy: self.busy, lane, site }, route, &self.pool);
-        match source::choose(&found.free, &mut self.dice.clone()) {
-            Some(source) => {
-                let slot = site.path(source).map_or(0, |path| path.window.next_slot());
-                Some(Decision::Send { source, slot })
-            }
-            None => found.hold.map(Decision::Hold),
-        }
-    }
-
-    fn view_domain(&self, domain: &Domain) -> DomainView {
+    pub(crate) fn view_domain(&self, domain: &Domain) -> DomainView {
         let active = domain.active.as_ref();
         let site = active.and_then(|active| self.sites.get(active.site?));
         DomainView {
@@ -203,7 +178,7 @@ impl Scheduler {
         }
     }
 
-    fn view_site(&self, site: &Site) -> SiteView {
+    pub(crate) fn view_site(&self, site: &Site) -> SiteView {
         let limits = self.config.window;
         SiteView {
             name: site.name.clone(),

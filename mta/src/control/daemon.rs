@@ -24,6 +24,7 @@ use super::{
 };
 use crate::{
     config::Config,
+    egress::{question::Asker, resolver::RouteAsker},
     policy::{self, Credential, CredentialKey, Directory, Requirement, SharedDirectory, Standing},
     queue::{Queue, QueueError, Reader},
     sign::{KeyRing, KeyStore, store::StoreError},
@@ -37,6 +38,10 @@ pub struct Parts {
     pub queue: Queue,
     /// To read them.
     pub reader: Reader,
+    /// To ask why something waits.
+    pub scheduler: Asker,
+    /// To ask how a domain's mail would travel.
+    pub routes: RouteAsker,
     /// The time of day.
     pub clock: Clock,
     /// For secrets.

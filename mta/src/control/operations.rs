@@ -236,7 +236,7 @@ impl Operations for Daemon {
         let domain = filter.site.as_deref().map(canonical_domain).transpose();
         let domain = domain.map_err(|error| Refusal::Wrong(format!("--site: {error}")))?.map(|domain| domain.into_owned());
         let limit = filter.limit.unwrap_or(PAGE_MAX);
-        let read = blocking(self, move |daemon| daemon.pages(&Filter { domain, member }, limit)).await?;
+        let read = blocking(self, move |daemon| daemon.pages(&Filter { domain, member, held: false }, limit)).await?;
         let page = read.map_err(unable)?;
         let directory = self.directory.load();
         let deliveries = page.entries.iter().map(|summary| view_delivery(&directory, summary)).collect();

@@ -10,6 +10,7 @@ use super::*;
 use crate::{
     config::Config,
     control::{daemon::Parts, labels::Desk},
+    egress::{question::questions, resolver::route_questions},
     policy::{Label, Standing},
     queue::{NewMessage, NewRecipient, Options, Queue, Writer},
     sign::Algorithm,
@@ -46,8 +47,16 @@ impl World {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(writer.run()).unwrap();
         });
-        let parts =
-            Parts { config, queue: queue.clone(), reader, clock: Clock::system(), dice: Dice::seeded(7), io: "epoll".into() };
+        let parts = Parts {
+            config,
+            queue: queue.clone(),
+            reader,
+            scheduler: questions().0,
+            routes: route_questions().0,
+            clock: Clock::system(),
+            dice: Dice::seeded(7),
+            io: "epoll".into(),
+        };
         World { daemon: Daemon::open(parts).unwrap(), queue, writer }
     }
 

@@ -50,6 +50,7 @@ pub(super) fn view_message(directory: &Directory, it: &Shown) -> QueuedMessage {
             Some(Fate::Delivered) => "delivered",
             Some(Fate::Failed) => "failed",
             Some(Fate::Expired) => "expired",
+            Some(Fate::Cancelled) => "cancelled",
         }
         .to_owned(),
         last: Some(delivery.summary.last_reply.clone()).filter(|reply| !reply.is_empty()),

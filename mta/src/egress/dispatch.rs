@@ -20,9 +20,10 @@ use tokio::task::JoinHandle;
 
 use super::clerk::{self, Close, Errand, Errands, Found};
 use super::deliver::Attempt;
+use super::question::Question;
 use super::{Finished, Job, Source};
 use crate::control::metrics as names;
-use crate::queue::{Note, Queue, QueueError, Settlement, StoredDelivery};
+use crate::queue::{self, Note, Queue, QueueError, Settlement, StoredDelivery};
 
 /// Octets of fresh messages that are kept at hand so that they are sent without a read; what comes
 /// beyond is read from disk when its turn comes.
@@ -54,6 +55,8 @@ pub struct Lines {
     pub errands: mpsc::Sender<Errand>,
     /// To the resolver.
     pub lookups: mpsc::Sender<Arc<str>>,
+    /// From the operator; one is answered between two rounds of mail.
+    pub questions: mpsc::Receiver<Question>,
     /// Becomes true when the daemon stops: nothing new is begun, and what is in flight is finished.
     pub draining: watch::Receiver<bool>,
     /// How much each member sends in its turn. Whoever keeps the tiers replaces it as a whole; it counts from each
@@ -149,6 +152,10 @@ impl Dispatcher {
         let mut errands_done = Vec::new();
         let mut routes = Vec::new();
         loop {
+            // One a round, ahead of mail: a thread that always finds mail would never come to it.
+            if let Ok(question) = self.lines.questions.try_recv() {
+                question.answer(&mut self.scheduler, self.clock.now());
+            }
             let draining = *self.lines.draining.borrow();
             if !draining {
                 self.act();
@@ -195,6 +202,7 @@ impl Dispatcher {
                     }
                 }
                 _ = settled(&mut self.settling) => self.settling = None,
+                Some(question) = self.lines.questions.recv() => question.answer(&mut self.scheduler, self.clock.now()),
                 changed = self.lines.draining.changed() => {
                     if changed.is_err() {
                         return;
@@ -282,6 +290,19 @@ impl Dispatcher {
             return;
         }
         let attempted = self.attempted.remove(&key);
+        if let Cause::Cancelled(wish) = &cause
+            && attempted.is_none()
+            && !wish.notify
+        {
+            // Nobody is told, so nothing need be read.
+            self.take_payload(&key);
+            self.settlements.push(Settlement {
+                next: queue::Next::Cancelled,
+                last_reply: wish.by.to_string(),
+                ..clerk::nothing(key.0, key.1, next)
+            });
+            return;
+        }
         if let Some((job, attempt)) = &attempted
             && attempt.outcomes.iter().all(|outcome| outcome.verdict == Verdict::Delivered)
         {
@@ -339,6 +360,7 @@ impl Dispatcher {
                 self.take_payload(&(id, domain.clone()));
                 self.scheduler.handle_settled(now, id, &domain, next_due);
             }
+            Note::Due { domain, at, .. } => self.scheduler.handle_backlog(now, &domain, at),
         }
     }
 

@@ -3,7 +3,8 @@
 //! `dispatch` drives the scheduler and hands each delivery that may go to the ring thread of its slot;
 //! `deliver` makes the attempt over a connection of the `cache`; `trouble` says what the outcome means;
 //! `settle` writes it down, with a `dsn` where somebody has to be told. `route` finds the hosts of a
-//! domain, `clerk` reads the disk, both on threads that mail in motion does not wait for.
+//! domain, `clerk` reads the disk, both on threads that mail in motion does not wait for. `question` is the operator's way
+//! to the scheduler.
 
 pub mod cache;
 pub mod clerk;
@@ -11,6 +12,7 @@ pub mod deliver;
 pub mod dispatch;
 pub mod dsn;
 pub mod provider;
+pub mod question;
 pub mod resolver;
 pub mod route;
 pub mod settle;

@@ -35,6 +35,10 @@ pub fn settlement(closing: &Closing<'_>) -> (Settlement, Vec<Unreached>) {
     let mut fates = Vec::new();
     let mut unreached = Vec::new();
     let mut last_reply = String::new();
+    let cancelled = match closing.cause {
+        Cause::Cancelled(wish) => Some(wish),
+        Cause::Attempted | Cause::Unroutable(_) | Cause::Expired => None,
+    };
     let host = closing.attempt.and_then(|attempt| attempt.host.as_deref()).unwrap_or_default();
     for recipient in &closing.stored.recipients {
         let outcome =
@@ -51,12 +55,18 @@ pub fn settlement(closing: &Closing<'_>) -> (Settlement, Vec<Unreached>) {
             Verdict::Delivered => Some(Fate::Delivered),
             Verdict::Failed => Some(Fate::Failed),
             Verdict::Deferred if closing.next == Next::Expired => Some(Fate::Expired),
+            Verdict::Deferred if cancelled.is_some() => Some(Fate::Cancelled),
             Verdict::Deferred => None,
         };
         last_reply.clone_from(&reply);
         let Some(fate) = fate else { continue };
         // RFC 3461 §4.1: without NOTIFY, a failure is told.
-        let told = fate != Fate::Delivered && recipient.notify.is_none_or(|notify| notify.failure);
+        let told = match (fate, cancelled) {
+            (Fate::Delivered, _) => false,
+            // An operator who cancels says whether the sender is to hear of it.
+            (Fate::Cancelled, Some(wish)) if !wish.notify => false,
+            _ => recipient.notify.is_none_or(|notify| notify.failure),
+        };
         if told && closing.stored.message.reverse_path != ReversePath::Null {
             unreached.push(Unreached {
                 recipient: recipient.mailbox.to_string(),
@@ -67,9 +77,11 @@ pub fn settlement(closing: &Closing<'_>) -> (Settlement, Vec<Unreached>) {
                 from_peer,
             });
         }
+        let reply = cancelled.filter(|_| fate == Fate::Cancelled).map_or(reply, |wish| wish.by.to_string());
         fates.push(RecipientFate { index: recipient.index, fate, reply });
     }
     let next = match closing.next {
+        Next::Done if cancelled.is_some() => queue::Next::Cancelled,
         Next::Done | Next::Expired => queue::Next::Done,
         Next::RetryAt(at) => queue::Next::RetryAt(at),
     };
@@ -127,6 +139,8 @@ pub fn notice_message(stored: &StoredDelivery, octets: Vec<bytes::Bytes>, now: S
 fn status_of(fate: Fate, code: Option<(u8, u16, u16)>) -> String {
     match (fate, code) {
         (Fate::Expired, _) => "4.4.7".to_owned(),
+        // RFC 3463 §3.4: what happened to it is the mail system's doing.
+        (Fate::Cancelled, _) => "5.3.0".to_owned(),
         (_, Some((class, subject, detail))) => format!("{class}.{subject}.{detail}"),
         (_, None) => "5.0.0".to_owned(),
     }
@@ -136,6 +150,8 @@ fn diagnostic(fate: Fate, reply: &str) -> String {
     match fate {
         Fate::Expired if reply.is_empty() => "delivery time expired; it was never tried".to_owned(),
         Fate::Expired => format!("delivery time expired; the last answer was: {reply}"),
+        Fate::Cancelled if reply.is_empty() => "cancelled by the operator; it was never tried".to_owned(),
+        Fate::Cancelled => format!("cancelled by the operator; the last answer was: {reply}"),
         _ => reply.to_owned(),
     }
 }

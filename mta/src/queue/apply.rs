@@ -14,7 +14,8 @@ use super::codec::{Decoder, Encoder, cut, millis, time};
 use super::duplicates::RecordChanges;
 use super::handle::{Prepared, PreparedSettlement};
 use super::rows::{
-    DeliveryRow, MessageRow, PendingKey, PendingRow, delivery_from_key, delivery_key, ledger_key, ledger_prefix, message_key,
+    DeliveryRow, MessageRow, PendingKey, PendingRow, delivery_from_key, delivery_key, held_key, last_number, ledger_key,
+    ledger_prefix, member_key, message_key, story_key,
 };
 use super::segments::Changes;
 use super::tables::{Environment, Table, Tables};
@@ -43,8 +44,8 @@ pub(crate) struct EventRange {
 /// A batch's transaction.
 pub(crate) struct Transaction<'e> {
     pub(crate) txn: RwTxn<'e>,
-    tables: Tables,
-    now: SystemTime,
+    pub(crate) tables: Tables,
+    pub(crate) now: SystemTime,
     pub(crate) events: EventRange,
     /// Where the events began that this transaction adds.
     began: u64,
@@ -101,6 +102,7 @@ impl<'e> Transaction<'e> {
         };
         let key = message_key(message.id);
         append(self.tables.messages, &mut self.txn, &key, &row.encode())?;
+        self.tables.by_member.put(&mut self.txn, &member_key(message.member, message.id), &[])?;
         for delivery in &new.deliveries {
             let key = delivery_key(message.id, &delivery.domain);
             append(self.tables.deliveries, &mut self.txn, &key, &delivery.row)?;
@@ -147,11 +149,18 @@ impl<'e> Transaction<'e> {
         for found in &settlement.fates {
             self.decide(id, domain, &mut row, prepared, found.index, found.fate, &found.reply)?;
         }
-        if settlement.next == Next::Done && row.open() > 0 {
-            tracing::error!(%id, domain, "settled as done with open recipients: they fail");
+        let rest = match settlement.next {
+            Next::RetryAt(_) => None,
+            Next::Cancelled => Some(Fate::Cancelled),
+            Next::Done => Some(Fate::Failed),
+        };
+        if let Some(fate) = rest.filter(|_| row.open() > 0) {
+            if fate == Fate::Failed {
+                tracing::error!(%id, domain, "settled as done with open recipients: they fail");
+            }
             let open = row.recipients.iter().filter(|recipient| recipient.fate.is_none());
             for index in open.map(|recipient| recipient.index).collect::<Vec<_>>() {
-                self.decide(id, domain, &mut row, prepared, index, Fate::Failed, &settlement.last_reply)?;
+                self.decide(id, domain, &mut row, prepared, index, fate, &settlement.last_reply)?;
             }
         }
         let pending = PendingKey::of(&row, domain, id).encode();
@@ -169,7 +178,7 @@ impl<'e> Transaction<'e> {
                 next_due
             }
             _ => {
-                self.remove(id, &key, &message)?;
+                self.remove(id, domain, &key, &message)?;
                 None
             }
         };
@@ -212,6 +221,7 @@ impl<'e> Transaction<'e> {
             Fate::Delivered => What::Delivered,
             Fate::Failed => What::Failed,
             Fate::Expired => What::Expired,
+            Fate::Cancelled => What::Cancelled,
         };
         self.event(Event {
             recipients: 1,
@@ -230,7 +240,9 @@ impl<'e> Transaction<'e> {
         waiting: Option<PendingRow>,
         at: SystemTime,
     ) -> Result<Option<SystemTime>, QueueError> {
-        row.due = time(millis(at));
+        // What is held waits for its deadline, whatever an attempt says that was under way.
+        let held = waiting.filter(|_| self.is_held(id, domain).unwrap_or(false));
+        row.due = held.map_or(time(millis(at)), |waiting| waiting.deadline);
         self.tables.deliveries.put(&mut self.txn, &delivery_key(id, domain), &row.encode())?;
         let Some(waiting) = waiting else { return Ok(None) };
         let waiting = PendingRow { attempts: row.attempts, recipients: row.open() as u16, ..waiting };
@@ -239,8 +251,11 @@ impl<'e> Transaction<'e> {
     }
 
     /// Removes a delivery, and with the last one the message.
-    fn remove(&mut self, id: QueueId, delivery: &[u8], message: &MessageRow) -> Result<(), QueueError> {
+    fn remove(&mut self, id: QueueId, domain: &str, delivery: &[u8], message: &MessageRow) -> Result<(), QueueError> {
         self.tables.deliveries.delete(&mut self.txn, delivery)?;
+        if !self.tables.held.is_empty(&self.txn)? {
+            self.tables.held.delete(&mut self.txn, &held_key(domain, id))?;
+        }
         let open = message.open.saturating_sub(1);
         if open > 0 {
             let row = MessageRow { open, ..message.clone() };
@@ -249,6 +264,7 @@ impl<'e> Transaction<'e> {
         }
         self.tables.messages.delete(&mut self.txn, &message_key(id))?;
         self.tables.aside.delete(&mut self.txn, &message_key(id))?;
+        self.tables.by_member.delete(&mut self.txn, &member_key(message.member, id))?;
         self.changes.died(message.place);
         self.usage.left(account(message.member, message.credential), message.place.length);
         Ok(())
@@ -318,14 +334,15 @@ impl<'e> Transaction<'e> {
         Ok(self.tables.ledger.put(&mut self.txn, &key, &row.done())?)
     }
 
-    fn event(&mut self, event: Event) -> Result<(), QueueError> {
+    pub(crate) fn event(&mut self, event: Event) -> Result<(), QueueError> {
         let key = self.events.next.to_be_bytes();
         self.tables.events.put_with_flags(&mut self.txn, PutFlags::APPEND, &key, &event.encode())?;
+        self.tables.story.put(&mut self.txn, &story_key(event.id, self.events.next), &[])?;
         self.events.next += 1;
         Ok(())
     }
 
-    fn blank(&self, what: What, id: QueueId, member: u32) -> Event {
+    pub(crate) fn blank(&self, what: What, id: QueueId, member: u32) -> Event {
         Event {
             at: self.now,
             what,
@@ -359,6 +376,14 @@ impl<'e> Transaction<'e> {
         if keep_from > first {
             let (from, to) = (first.to_be_bytes(), keep_from.to_be_bytes());
             let range = (Bound::Included(&from[..]), Bound::Excluded(&to[..]));
+            let mut leave = Vec::new();
+            for entry in self.tables.events.range(&self.txn, &range)? {
+                let (key, row) = entry?;
+                leave.extend(Event::id_of(row).ok().zip(last_number(key)));
+            }
+            for (id, number) in leave {
+                self.tables.story.delete(&mut self.txn, &story_key(id, number))?;
+            }
             self.tables.events.delete_range(&mut self.txn, &range)?;
             self.events.first = keep_from;
         }

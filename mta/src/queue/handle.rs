@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::codec::{millis, time};
 use super::duplicates::Recent;
+use super::operate::{Operated, Operation};
 use super::rows::{DOMAIN_BYTES_MAX, DeliveryRow, Place};
 use super::tables::Tables;
 use super::types::{Admission, NewMessage, NewRecipient, QueueError, RECIPIENTS_MAX, Recipient, Settlement, StoredMessage};
@@ -89,6 +90,7 @@ pub(crate) enum Request {
     Enqueue(Box<Prepared>, Answer<QueueId>),
     Settle(Vec<PreparedSettlement>, Answer<()>),
     SetAside(QueueId, String, Answer<()>),
+    Operate(Operation, Answer<Operated>),
     Work(Box<dyn Work>),
     Stop,
 }
@@ -211,6 +213,11 @@ impl Queue {
     /// Takes a damaged message out of the scheduler's sight and keeps it for the operator.
     pub async fn set_aside(&self, id: QueueId, reason: &str) -> Result<(), QueueError> {
         ask(&self.normal, |answer| Request::SetAside(id, reason.to_owned(), answer)).await
+    }
+
+    /// Does a share of what an operator wants; the answer says where to go on.
+    pub async fn operate(&self, operation: Operation) -> Result<Operated, QueueError> {
+        ask(&self.normal, |answer| Request::Operate(operation, answer)).await
     }
 
     /// Runs `work` in the next transaction and resolves with its value after the commit. An error of

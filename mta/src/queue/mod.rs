@@ -22,9 +22,9 @@
 //! sets the entry aside, where the operator finds it, and goes on with the rest.
 //!
 //! Who looks where: `types` for what goes in and out, `writer` for the batch and its commit, `apply`
-//! for what a request does to the tables, `reader` for questions, `rows` and `tables` for LMDB,
-//! `segments` for bodies, `usage` for whose they are, `duplicates` for what was submitted before, `room` for what is
-//! left, `faults` for tests.
+//! for what a request does to the tables, `operate` for what an operator does, `reader` and `list` for questions, `rows`
+//! and `tables` for LMDB, `segments` for bodies, `usage` for whose they are, `duplicates` for what was submitted before,
+//! `room` for what is left, `faults` for tests.
 //!
 //! ```no_run
 //! # async fn example(message: mta::queue::NewMessage) -> Result<(), mta::queue::QueueError> {
@@ -47,6 +47,8 @@ pub(crate) mod codec;
 mod duplicates;
 mod faults;
 mod handle;
+mod list;
+mod operate;
 mod reader;
 mod room;
 mod rows;
@@ -61,7 +63,9 @@ mod writer;
 pub use duplicates::{Fingerprint, Recent};
 pub use faults::{Fault, Faults};
 pub use handle::{Queue, Stats};
-pub use reader::{Backlog, Counts, Filter, Page, Reader, Shown, ShownDelivery, Summary};
+pub use list::{Filter, Hold, Page, Summary};
+pub use operate::{Operated, Operation, Which, Wish};
+pub use reader::{Backlog, Counts, Reader, Shown, ShownDelivery};
 pub use tables::{Environment, Table, Tables};
 pub use types::{
     Admission, Fate, LISTENER_CREDENTIAL, LedgerCount, NewMessage, NewRecipient, Next, Note, Notify, Parameters, QueueError,

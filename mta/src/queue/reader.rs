@@ -13,8 +13,10 @@ use heed::{RoTxn, WithoutTls};
 use scheduler::{Delivery, Lane, QueueId};
 
 use super::apply::{aside_reason, ledger_count};
+use super::list::Summary;
 use super::rows::{
-    DeliveryRow, MessageRow, PendingKey, PendingRow, SegmentRow, delivery_from_key, delivery_key, ledger_key, message_key,
+    DeliveryRow, MessageRow, PendingKey, PendingRow, SegmentRow, delivery_from_key, delivery_key, last_number, ledger_key,
+    message_key,
 };
 use super::segments::{self, Files};
 use super::tables::{Environment, Tables};
@@ -22,15 +24,11 @@ use super::types::{Parameters, QueueError, Recipient, StoredDelivery, StoredMess
 use super::usage::{self, Usage};
 use crate::events::Event;
 
-/// Rows that one page of a list looks at; a filter that matches little answers a short page that
-/// says where to go on.
-const LOOKED_AT_MAX: usize = 20_000;
-
 /// The queue, for those who look. Cheap to clone.
 #[derive(Clone)]
 pub struct Reader {
-    env: Environment,
-    tables: Tables,
+    pub(super) env: Environment,
+    pub(super) tables: Tables,
     files: Files,
 }
 
@@ -56,6 +54,8 @@ pub struct Counts {
     pub deliveries: u64,
     /// Deliveries that the scheduler can see.
     pub pending: u64,
+    /// Of these, deliveries that an operator holds.
+    pub held: u64,
     /// Messages set aside.
     pub aside: u64,
     /// Events kept.
@@ -68,45 +68,6 @@ pub struct Counts {
     pub segment_bytes: u64,
     /// Octets of the database in use.
     pub database_bytes: u64,
-}
-
-/// Which deliveries to list.
-#[derive(Debug, Clone, Default)]
-pub struct Filter {
-    /// Only to this domain, by member, and each member's in the order of their turn (lane, due). None: by id.
-    pub domain: Option<String>,
-    /// Only of this member.
-    pub member: Option<u32>,
-}
-
-/// A delivery in a list.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Summary {
-    /// The message.
-    pub id: QueueId,
-    /// The recipients' domain.
-    pub domain: String,
-    /// Whose mail it is.
-    pub member: u32,
-    /// Its lane.
-    pub lane: Lane,
-    /// When it is tried next.
-    pub due: SystemTime,
-    /// Attempts so far.
-    pub attempts: u16,
-    /// Recipients that are open.
-    pub open: usize,
-    /// What it waits for, in the peer's words.
-    pub last_reply: String,
-}
-
-/// Part of a list.
-#[derive(Debug, Clone, Default)]
-pub struct Page {
-    /// What was found.
-    pub entries: Vec<Summary>,
-    /// Give this as `after` to go on. None: that was all.
-    pub next: Option<Vec<u8>>,
 }
 
 /// All about a message but its octets.
@@ -153,7 +114,7 @@ impl std::fmt::Debug for ShownDelivery {
     }
 }
 
-type Txn<'a> = RoTxn<'a, WithoutTls>;
+pub(super) type Txn<'a> = RoTxn<'a, WithoutTls>;
 
 impl Reader {
     pub(crate) fn new(env: Environment, tables: Tables, files: Files) -> Self {
@@ -253,7 +214,7 @@ impl Reader {
         MessageRow::decode(row).map_err(|_| QueueError::Corrupt(id))
     }
 
-    fn delivery(&self, txn: &Txn<'_>, id: QueueId, domain: &str) -> Result<DeliveryRow, QueueError> {
+    pub(super) fn delivery(&self, txn: &Txn<'_>, id: QueueId, domain: &str) -> Result<DeliveryRow, QueueError> {
         let row = self.tables.deliveries.get(txn, &delivery_key(id, domain))?.ok_or(QueueError::Unknown(id))?;
         DeliveryRow::decode(row).map_err(|_| QueueError::Corrupt(id))
     }
@@ -294,44 +255,6 @@ impl Reader {
         Ok(backlog)
     }
 
-    /// A page of at most `limit` deliveries; `after` is a former page's `next`.
-    pub fn list(&self, filter: &Filter, after: Option<&[u8]>, limit: usize) -> Result<Page, QueueError> {
-        let txn = self.env.read_txn()?;
-        let (table, prefix) = match &filter.domain {
-            Some(domain) => (self.tables.pending, PendingKey::prefix(domain, filter.member)),
-            None => (self.tables.deliveries, Vec::new()),
-        };
-        let begin = match after.filter(|after| !after.is_empty()) {
-            Some(after) => Bound::Excluded(after),
-            // LMDB knows no empty key.
-            None if prefix.is_empty() => Bound::Unbounded,
-            None => Bound::Included(&prefix[..]),
-        };
-        let mut page = Page::default();
-        for (looked_at, entry) in table.range(&txn, &(begin, Bound::Unbounded))?.enumerate() {
-            let (key, row) = entry?;
-            if !key.starts_with(&prefix) {
-                break;
-            }
-            let summary = match &filter.domain {
-                Some(domain) => PendingKey::decode(key).and_then(|PendingKey { id, .. }| {
-                    let row = self.delivery(&txn, id, domain).ok()?;
-                    Some(summary(id, domain, &row))
-                }),
-                None => {
-                    delivery_from_key(key).and_then(|(id, domain)| Some(summary(id, domain, &DeliveryRow::decode(row).ok()?)))
-                }
-            };
-            // What cannot be read is shown by `show`, which names the damage.
-            page.entries.extend(summary.filter(|found| filter.member.is_none_or(|member| member == found.member)));
-            if page.entries.len() >= limit || looked_at + 1 >= LOOKED_AT_MAX {
-                page.next = Some(key.to_vec());
-                break;
-            }
-        }
-        Ok(page)
-    }
-
     /// All about one message. None: it is not in the queue (any more).
     pub fn show(&self, id: QueueId) -> Result<Option<Shown>, QueueError> {
         let txn = self.env.read_txn()?;
@@ -344,7 +267,8 @@ impl Reader {
             let (key, row) = entry?;
             let row = DeliveryRow::decode(row).map_err(|_| QueueError::Corrupt(id))?;
             let Some((_, domain)) = delivery_from_key(key) else { return Err(QueueError::Corrupt(id)) };
-            deliveries.push(ShownDelivery { summary: summary(id, domain, &row), recipients: row.recipients });
+            let summary = self.summary(&txn, id, domain, &row)?;
+            deliveries.push(ShownDelivery { summary, recipients: row.recipients });
         }
         Ok(Some(Shown {
             id,
@@ -369,6 +293,7 @@ impl Reader {
             messages: self.tables.messages.len(&txn)?,
             deliveries: self.tables.deliveries.len(&txn)?,
             pending: self.tables.pending.len(&txn)?,
+            held: self.tables.held.len(&txn)?,
             aside: self.tables.aside.len(&txn)?,
             events: self.tables.events.len(&txn)?,
             segments: self.tables.segments.len(&txn)?,
@@ -406,6 +331,30 @@ impl Reader {
         Ok(events)
     }
 
+    /// Numbers of the events kept: `first..next`.
+    pub fn event_range(&self) -> Result<std::ops::Range<u64>, QueueError> {
+        let txn = self.env.read_txn()?;
+        let number = |entry: Option<(&[u8], &[u8])>| entry.and_then(|(key, _)| last_number(key));
+        let first = number(self.tables.events.first(&txn)?);
+        let last = number(self.tables.events.last(&txn)?);
+        Ok(first.unwrap_or(1)..last.map_or(1, |last| last + 1))
+    }
+
+    /// The first `limit` events kept of one message, with their numbers.
+    pub fn story(&self, id: QueueId, limit: usize) -> Result<Vec<(u64, Event)>, QueueError> {
+        let txn = self.env.read_txn()?;
+        let mut events = Vec::new();
+        for entry in self.tables.story.prefix_iter(&txn, &message_key(id))?.take(limit) {
+            let Some(number) = last_number(entry?.0) else { continue };
+            let row = self.tables.events.get(&txn, &number.to_be_bytes())?;
+            match row.map(Event::decode) {
+                Some(Ok(event)) => events.push((number, event)),
+                _ => tracing::error!(%id, number, "an event cannot be read and is left out"),
+            }
+        }
+        Ok(events)
+    }
+
     /// What a source has sent to a provider, hour by hour, from `day` on: (day, hour, count).
     pub fn ledger(&self, source: &str, provider: &str, day: u32) -> Result<Vec<(u32, u8, u64)>, QueueError> {
         let txn = self.env.read_txn()?;
@@ -421,19 +370,6 @@ impl Reader {
             }
         }
         Ok(counts)
-    }
-}
-
-fn summary(id: QueueId, domain: &str, row: &DeliveryRow) -> Summary {
-    Summary {
-        id,
-        domain: domain.to_owned(),
-        member: row.member,
-        lane: row.lane,
-        due: row.due,
-        attempts: row.attempts,
-        open: row.open(),
-        last_reply: row.last_reply.clone(),
     }
 }
 

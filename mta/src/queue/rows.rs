@@ -144,6 +144,7 @@ impl DeliveryRow {
                 Some(Fate::Delivered) => 1,
                 Some(Fate::Failed) => 2,
                 Some(Fate::Expired) => 3,
+                Some(Fate::Cancelled) => 4,
             });
         }
         row.done()
@@ -176,6 +177,7 @@ impl DeliveryRow {
                     1 => Some(Fate::Delivered),
                     2 => Some(Fate::Failed),
                     3 => Some(Fate::Expired),
+                    4 => Some(Fate::Cancelled),
                     _ => return Err(Damaged),
                 },
             });
@@ -213,6 +215,33 @@ impl PendingRow {
         Ok(row)
     }
 }
+
+/// `held`: (domain, id) → since when, by whom, and when it would have been due.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct HeldRow {
+    pub(crate) since: SystemTime,
+    /// For what was never tried and was not to be tried before.
+    pub(crate) due: SystemTime,
+    pub(crate) by: String,
+}
+
+impl HeldRow {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut row = Encoder::new(VERSION);
+        row.time(self.since).time(self.due).text(cut(&self.by, BY_BYTES_MAX));
+        row.done()
+    }
+
+    pub(crate) fn decode(row: &[u8]) -> Result<Self, Damaged> {
+        let mut fields = Decoder::new(row, VERSION)?;
+        let row = Self { since: fields.time()?, due: fields.time()?, by: fields.text()?.to_owned() };
+        fields.end()?;
+        Ok(row)
+    }
+}
+
+/// Octets kept of who did something; what is longer is cut.
+const BY_BYTES_MAX: usize = 200;
 
 /// `segments`: number → how full, and how much of it is alive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -320,6 +349,41 @@ impl<'a> PendingKey<'a> {
         key.push(lane_number(self.lane) + 1);
         key
     }
+}
+
+/// Key of `held`: one domain's keys lie together.
+pub(crate) fn held_key(domain: &str, id: QueueId) -> Vec<u8> {
+    let mut key = PendingKey::prefix(domain, None);
+    key.extend_from_slice(&message_key(id));
+    key
+}
+
+/// Takes a key of `held` apart.
+pub(crate) fn held_from_key(key: &[u8]) -> Option<(&str, QueueId)> {
+    let (rest, id) = key.split_last_chunk::<8>()?;
+    let (&0, domain) = rest.split_last()? else { return None };
+    Some((std::str::from_utf8(domain).ok()?, QueueId(u64::from_be_bytes(*id))))
+}
+
+/// Key of `by_member`, whose rows are empty: one for each message.
+pub(crate) fn member_key(member: u32, id: QueueId) -> [u8; 12] {
+    let mut key = [0; 12];
+    key[..4].copy_from_slice(&member.to_be_bytes());
+    key[4..].copy_from_slice(&message_key(id));
+    key
+}
+
+/// Key of `story`, whose rows are empty: one for each event, by message.
+pub(crate) fn story_key(id: QueueId, number: u64) -> [u8; 16] {
+    let mut key = [0; 16];
+    key[..8].copy_from_slice(&message_key(id));
+    key[8..].copy_from_slice(&number.to_be_bytes());
+    key
+}
+
+/// The last eight octets of a key of `by_member` or of `story`.
+pub(crate) fn last_number(key: &[u8]) -> Option<u64> {
+    key.last_chunk::<8>().map(|number| u64::from_be_bytes(*number))
 }
 
 /// Key of `ledger`. Names hold no NUL (the configuration refuses control characters).

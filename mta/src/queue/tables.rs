@@ -8,7 +8,9 @@
 
 use heed::types::Bytes;
 use heed::{CommitOrAbort, Database, Env, RoTxn, WithoutTls};
+use scheduler::QueueId;
 
+use super::rows::{MessageRow, last_number, member_key};
 use super::types::QueueError;
 
 /// A table of octets.
@@ -18,7 +20,7 @@ pub type Table = Database<'static, Bytes, Bytes>;
 pub type Environment = Env<WithoutTls>;
 
 /// How many there are.
-const COUNT: usize = 15;
+const COUNT: usize = 18;
 
 /// Tables that the environment has room for; later versions may open more.
 pub(crate) const TABLES_MAX: u32 = 32;
@@ -46,6 +48,12 @@ pub struct Tables {
     pub(crate) usage: Table,
     /// id → fingerprint of what was submitted.
     pub(crate) submitted: Table,
+    /// (member, id) → nothing: the messages of a member.
+    pub(crate) by_member: Table,
+    /// (domain, id) → since when an operator holds it.
+    pub(crate) held: Table,
+    /// (id, sequence number) → nothing: the events of a message.
+    pub(crate) story: Table,
     /// `policy`'s.
     pub members: Table,
     /// `policy`'s.
@@ -80,6 +88,9 @@ impl Tables {
                 open("keys")?,
                 open("suppressions")?,
                 open("labels")?,
+                open("by_member")?,
+                open("held")?,
+                open("story")?,
             ]))
         })?;
         // The closure above says commit.
@@ -94,6 +105,27 @@ impl Tables {
             used += table.stat(txn)?.non_free_page_size();
         }
         Ok(used)
+    }
+
+    /// Makes the index of members where it does not fit: for a queue that an older daemon wrote.
+    pub(crate) fn index_members(&self, env: &Environment) -> Result<(), QueueError> {
+        let mut txn = env.write_txn()?;
+        if self.by_member.len(&txn)? == self.messages.len(&txn)? {
+            return Ok(());
+        }
+        tracing::info!("indexing the queue by member");
+        let mut keys = Vec::new();
+        for entry in self.messages.iter(&txn)? {
+            let (key, row) = entry?;
+            // Under member 0 it counts; its damage shows when its turn comes.
+            let member = MessageRow::decode(row).map_or(0, |row| row.member);
+            keys.extend(last_number(key).map(|id| member_key(member, QueueId(id))));
+        }
+        self.by_member.clear(&mut txn)?;
+        for key in keys {
+            self.by_member.put(&mut txn, &key, &[])?;
+        }
+        Ok(txn.commit()?)
     }
 
     fn all(&self) -> [Table; COUNT] {
@@ -113,6 +145,9 @@ impl Tables {
             self.keys,
             self.suppressions,
             self.labels,
+            self.by_member,
+            self.held,
+            self.story,
         ]
     }
 }
@@ -135,6 +170,9 @@ impl From<[Table; COUNT]> for Tables {
             keys,
             suppressions,
             labels,
+            by_member,
+            held,
+            story,
         ] = tables;
         Self {
             messages,
@@ -152,6 +190,9 @@ impl From<[Table; COUNT]> for Tables {
             keys,
             suppressions,
             labels,
+            by_member,
+            held,
+            story,
         }
     }
 }

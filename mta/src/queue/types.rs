@@ -175,6 +175,8 @@ pub enum Fate {
     Failed,
     /// Its deadline passed.
     Expired,
+    /// An operator cancelled it.
+    Cancelled,
 }
 
 /// A recipient's fate, as an attempt found it.
@@ -194,8 +196,10 @@ pub enum Next {
     /// Nothing is open. Should something be, it fails with [`Settlement::last_reply`]: mail ends
     /// with an event, never in silence.
     Done,
-    /// Try again then. With nothing open this is `Done`.
+    /// Try again then. With nothing open this is `Done`. What an operator holds stays held.
     RetryAt(SystemTime),
+    /// An operator wants it gone: what is open is cancelled, each recipient with its event.
+    Cancelled,
 }
 
 /// The end of one attempt (or of the wish to make one): everything in it is one transaction.
@@ -255,6 +259,15 @@ pub enum Note {
         domain: Arc<str>,
         /// Still queued, due then. None: gone.
         next_due: Option<SystemTime>,
+    },
+    /// An operator made some of a member's mail for a domain due.
+    Due {
+        /// The recipients' domain.
+        domain: Arc<str>,
+        /// Whose mail.
+        member: u32,
+        /// From when on.
+        at: SystemTime,
     },
 }
 

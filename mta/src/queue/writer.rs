@@ -22,6 +22,7 @@ use super::codec::{Decoder, Encoder};
 use super::duplicates::{Duplicates, Fingerprint, RECORDS_MAX};
 use super::faults::{Fault, Faults};
 use super::handle::{Ids, Prepared, PreparedSettlement, Queue, Request, Stats};
+use super::operate::{CHANGED_MAX, Moved, Operated};
 use super::reader::{Backlog, Reader};
 use super::room::Room;
 use super::rows::SegmentRow;
@@ -135,6 +136,7 @@ impl Writer {
         let next = tables.events.last(&txn)?.map_or(1, |(key, _)| number(key) + 1);
         let duplicates = Duplicates::open(&txn, &tables, options.submitted_max)?;
         drop(txn);
+        tables.index_members(&env)?;
         let usages = Usages::open(&env, &tables)?;
         let faults = options.faults.clone();
         let segments = Segments::open(bodies, rows, options.segment_bytes, faults.clone())?;
@@ -365,6 +367,10 @@ impl Writer {
                     Done::Settled(settled.collect::<Result<_, _>>()?)
                 }
                 Request::SetAside(id, reason, _) => Done::Aside(txn.set_aside(*id, reason)?),
+                Request::Operate(operation, _) => {
+                    let (operated, moved) = txn.operate(operation)?;
+                    Done::Operated(operated, moved)
+                }
                 Request::Work(work) => {
                     // Nested, so that its error undoes its own writes alone.
                     let mut nested = self.env.nested_write_txn(&mut txn.txn)?;
@@ -438,8 +444,15 @@ impl Writer {
                     let _ = answer.send(domains.is_some().then_some(()).ok_or(QueueError::Unknown(id)));
                     notes.extend(domains.into_iter().flatten().map(|domain| gone(id, domain)));
                 }
+                (Request::Operate(_, answer), Done::Operated(operated, moved)) => {
+                    let _ = answer.send(Ok(operated));
+                    notes.extend(moved.into_iter().map(|moved| match moved {
+                        Moved::Until(id, domain, due) => Note::Settled { id, domain, next_due: Some(due) },
+                        Moved::Due(domain, member, at) => Note::Due { domain, member, at },
+                    }));
+                }
                 (Request::Work(work), _) => work.finish(Ok(())),
-                (Request::Settle(..) | Request::SetAside(..) | Request::Stop, _) => {}
+                (Request::Settle(..) | Request::SetAside(..) | Request::Operate(..) | Request::Stop, _) => {}
             }
         }
         notes
@@ -462,6 +475,9 @@ impl Writer {
                 Request::Settle(_, answer) | Request::SetAside(_, _, answer) => {
                     let _ = answer.send(Err(error.clone()));
                 }
+                Request::Operate(_, answer) => {
+                    let _ = answer.send(Err(error.clone()));
+                }
                 Request::Work(work) => work.finish(Err(error.clone())),
                 Request::Stop => {}
             }
@@ -475,6 +491,7 @@ enum Done {
     Nothing,
     Settled(Vec<Settled>),
     Aside(Option<Vec<Arc<str>>>),
+    Operated(Operated, Vec<Moved>),
 }
 
 fn is_enqueue(request: &Request) -> bool {
@@ -494,6 +511,7 @@ fn size(request: &Request) -> (usize, usize) {
             let (more_rows, more_bytes) = settlement.dsn.as_ref().map_or((0, 0), message);
             (rows + 4 + settlement.settlement.fates.len() + more_rows, bytes + more_bytes)
         }),
+        Request::Operate(..) => (5 * CHANGED_MAX, 0),
         _ => (4, 0),
     }
 }

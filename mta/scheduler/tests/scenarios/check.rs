@@ -38,6 +38,7 @@ pub enum Fate {
     Done,
     Expired,
     Unroutable,
+    Cancelled,
 }
 
 /// Our own idea of whether a site may be visited.

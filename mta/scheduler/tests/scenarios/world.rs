@@ -273,11 +273,14 @@ impl World {
             }
             Action::Settle { id, domain, cause, next } => {
                 let key = (id, domain);
-                self.check.settle(&key, cause == Cause::Attempted);
+                let cancelled = matches!(cause, Cause::Cancelled(_));
+                let tried = cause == Cause::Attempted || cancelled && self.check.settling.contains(&key);
+                self.check.settle(&key, tried);
                 let fate = match (&cause, next) {
                     (Cause::Expired, _) | (_, Next::Expired) => Fate::Expired,
                     (Cause::Unroutable(_), _) => Fate::Unroutable,
                     (Cause::Attempted, _) => Fate::Done,
+                    (Cause::Cancelled(_), _) => Fate::Cancelled,
                 };
                 let time = self.soon();
                 self.at(time, Event::Commit { key, next, fate });

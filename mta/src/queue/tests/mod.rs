@@ -6,6 +6,7 @@
 mod basics;
 mod crash;
 mod model;
+mod operate;
 mod trouble;
 mod usage;
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::collections::HashMap;
 
 use super::*;
+use crate::queue::{Which, Wish};
 
 /// What the queue ought to hold.
 #[derive(Default)]
@@ -23,6 +24,16 @@ struct Waiting {
     open: Vec<(u16, String)>,
     attempts: u16,
     due: SystemTime,
+    /// An operator holds it; it would have been due then.
+    held: Option<SystemTime>,
+}
+
+/// Whose mail it is.
+const MEMBERS: [u32; 4] = [1, 2, 256, u32::MAX];
+
+/// When every message of these games expires.
+fn deadline() -> SystemTime {
+    later(86_400)
 }
 
 struct Game {
@@ -72,7 +83,7 @@ impl Game {
         };
         let lane = Lane::ALL[self.random.below(3)];
         // Neighbours in the index, and far apart.
-        let member = [1, 2, 256, u32::MAX][self.random.below(4)];
+        let member = MEMBERS[self.random.below(4)];
         let due = later(self.random.below(1000) as u64);
         let mut domains: BTreeMap<String, Waiting> = BTreeMap::new();
         let mut addresses = Vec::new();
@@ -80,7 +91,7 @@ impl Game {
             let domain = ["a.example", "b.example", "b.example.org", "c.example"][self.random.below(4)];
             self.addresses += 1;
             addresses.push(format!("r{}@{domain}", self.addresses));
-            let waiting = domains.entry(domain.to_owned()).or_insert(Waiting { open: vec![], attempts: 0, due });
+            let waiting = domains.entry(domain.to_owned()).or_insert(Waiting { open: vec![], attempts: 0, due, held: None });
             waiting.open.push((index, addresses.last().unwrap().clone()));
         }
         let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
@@ -125,7 +136,8 @@ impl Game {
                 self.model.messages.remove(&id);
             }
         } else {
-            *waiting = Waiting { open, attempts: waiting.attempts + 1, due };
+            let due = if waiting.held.is_some() { deadline() } else { due };
+            *waiting = Waiting { open, attempts: waiting.attempts + 1, due, held: waiting.held };
         }
         Some(settlement(id, &domain, fates, next))
     }
@@ -133,6 +145,52 @@ impl Game {
     async fn settle(&mut self, most: usize) {
         let settlements: Vec<_> = (0..1 + self.random.below(most)).filter_map(|_| self.attempt()).collect();
         self.bench().queue.settle(settlements).await.unwrap();
+    }
+
+    /// An operator holds, releases or flushes a message's, a member's or a domain's deliveries.
+    async fn operate(&mut self) {
+        let wish = [Wish::Hold, Wish::Release, Wish::Flush][self.random.below(3)];
+        let nth = self.random.below(self.model.messages.len().max(1));
+        let which = match (self.random.below(8), self.model.messages.keys().nth(nth)) {
+            (0 | 1, _) => Which::Member(MEMBERS[self.random.below(4)]),
+            (2, _) | (_, None) => Which::Domain("b.example".to_owned()),
+            (_, Some(id)) => Which::Message(*id),
+        };
+        let changed = self.bench().operate(wish, which.clone()).await;
+        let mut expected = 0;
+        for (id, (_, member, _, domains)) in &mut self.model.messages {
+            for (domain, waiting) in domains {
+                let meant = match &which {
+                    Which::Message(one) => one == id,
+                    Which::Member(one) => one == member,
+                    Which::Domain(one) => one == domain,
+                };
+                // The clock stands still at the start, before everything.
+                let now = |due: SystemTime| if waiting.attempts == 0 { due } else { start() };
+                let (due, held) = match (wish, waiting.held) {
+                    (Wish::Hold, None) => (deadline(), Some(waiting.due)),
+                    (Wish::Release, Some(due)) => (now(due), None),
+                    (Wish::Flush, None) if now(waiting.due) < waiting.due => (start(), None),
+                    _ => continue,
+                };
+                if meant {
+                    expected += 1;
+                    (waiting.due, waiting.held) = (due, held);
+                }
+            }
+        }
+        assert_eq!(changed, expected, "{wish:?} {which:?}");
+    }
+
+    async fn cancel(&mut self) {
+        let nth = self.random.below(self.model.messages.len().max(1));
+        let Some(id) = self.model.messages.keys().nth(nth).copied() else { return };
+        let (_, _, _, domains) = self.model.messages.remove(&id).unwrap();
+        for (_, address) in domains.values().flat_map(|waiting| &waiting.open) {
+            *self.model.finals.entry(address.clone()).or_default() += 1;
+        }
+        let gone = domains.keys().map(|domain| settlement(id, domain, vec![], Next::Cancelled)).collect();
+        self.bench().queue.settle(gone).await.unwrap();
     }
 
     /// The power fails in the middle of an enqueue.
@@ -170,6 +228,16 @@ impl Game {
         let listed = self.bench().list(&Filter::default());
         let listed: Vec<_> = listed.into_iter().map(|found| (found.id, found.domain, found.due, found.open)).collect();
         assert_eq!(listed, expected);
+        let of = |member| self.bench().list(&Filter { member: Some(member), ..Filter::default() });
+        let mut of_members: Vec<_> = MEMBERS.into_iter().flat_map(of).map(|found| (found.id, found.domain)).collect();
+        of_members.sort();
+        assert_eq!(of_members, expected.iter().map(|(id, domain, ..)| (*id, domain.clone())).collect::<Vec<_>>());
+        let mut held = self.bench().held();
+        held.sort();
+        let all =
+            model.messages.iter().flat_map(|(id, (_, _, _, domains))| domains.iter().map(move |(domain, w)| (*id, domain, w)));
+        let expected_held: Vec<_> = all.filter(|(.., w)| w.held.is_some()).map(|(id, domain, _)| (id, domain.clone())).collect();
+        assert_eq!(held, expected_held);
         let counts = reader.counts().unwrap();
         assert_eq!((counts.messages as usize, counts.pending as usize), (model.messages.len(), expected.len()));
         assert_eq!((counts.deliveries as usize, counts.live_bytes), (expected.len(), live));
@@ -213,11 +281,13 @@ async fn play(seed: u64) {
     // Some games are mostly arrivals, some mostly departures.
     let arrivals = 3 + game.random.below(5);
     for _ in 0..50 {
-        match game.random.below(13) {
+        match game.random.below(17) {
             n if n < arrivals => game.enqueue().await,
             10 => game.reopen(true).await,
             11 => game.power_cut([Fault::StopBeforeCommit, Fault::StopAfterCommit][seed as usize % 2]).await,
             12 => game.check(),
+            13..16 => game.operate().await,
+            16 => game.cancel().await,
             _ => game.settle(3).await,
         }
     }

@@ -1,0 +1,303 @@
+//! Why a delivery waits, and how a domain's mail would travel: the answers to an operator's `why` and `where`.
+//!
+//! Every answer comes from the checks that decide (`evaluate.rs`), asked with the same state at the same moment, so
+//! what an operator is told is what the machine does. A question looks at one domain, its site and the pool's sources,
+//! never at the backlog; only the search for a site's domains goes over all of them, some at a time.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use crate::config::Source;
+use crate::domain::Way;
+use crate::evaluate::{AtSite, Clears, Decision, Hold, Reason, SetBy, at_each_source, evaluate, in_flight_max};
+use crate::machine::Scheduler;
+use crate::send::FlightState;
+use crate::site::Site;
+use crate::source;
+use crate::time::Time;
+use crate::types::{Lane, QueueId, Route, RouteTrouble, Routed, SourceId};
+use crate::view::{DomainView, FlightView, SiteView};
+use crate::window::Window;
+
+/// Where a queued delivery is, and what it waits for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Whereabouts {
+    /// It is being tried.
+    InFlight {
+        /// Where to and where from.
+        flight: FlightView,
+        /// An operator has cancelled it: what this attempt leaves open goes.
+        cancelled: bool,
+    },
+    /// What became of it is being written down.
+    Settling,
+    /// It is due and waits in memory.
+    Waiting {
+        /// Deliveries of its domain that go before it: those of better lanes, and earlier ones of its own.
+        ahead: usize,
+        /// The domain whose turn comes next at the site, in this lane or a better one.
+        turn: Option<Arc<str>>,
+        /// What would happen to its domain's next delivery.
+        decision: Decision,
+    },
+    /// It lies on disk only.
+    OnDisk {
+        /// Deliveries of its domain that wait in memory, in its lane or a better one.
+        ahead: usize,
+        /// Not due yet: the time. Due: what holds its domain, or `OnDisk` while nothing does but its turn to be loaded.
+        decision: Decision,
+    },
+}
+
+/// How a domain's mail travels, as far as the scheduler knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WayView {
+    /// Nobody has asked, or it was forgotten.
+    Unknown,
+    /// It is being looked up; a route that ran out may serve meanwhile.
+    Sought(Option<Arc<Route>>),
+    /// By this route.
+    Known(Arc<Route>),
+    /// There is none; believed until then.
+    Trouble {
+        /// Why.
+        trouble: RouteTrouble,
+        /// When it is asked for again.
+        until: Option<SystemTime>,
+    },
+}
+
+/// One of our sources, and what it may do at a site.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceAnswer {
+    /// Its number.
+    pub id: SourceId,
+    /// Its name, address and weight.
+    pub source: Source,
+    /// How many deliveries at once the site bears from it.
+    pub window: u16,
+    /// Deliveries being tried.
+    pub in_flight: u16,
+    /// Left alone until then.
+    pub suspended_until: Option<SystemTime>,
+    /// What stops it; None: it is free.
+    pub hold: Option<Hold>,
+}
+
+/// Something that bounds sending, and whose word it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limit {
+    /// What is bounded.
+    pub name: &'static str,
+    /// How far: a number, or a schedule.
+    pub value: String,
+    /// Who could change it.
+    pub set_by: SetBy,
+}
+
+/// All about the mail of a domain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Survey {
+    /// What waits, if anything is known of the domain.
+    pub domain: Option<DomainView>,
+    /// How it travels.
+    pub way: WayView,
+    /// The site, if it has been visited lately.
+    pub site: Option<SiteView>,
+    /// The pool. Empty without a route.
+    pub sources: Vec<SourceAnswer>,
+    /// What bounds sending there, windows of sources apart.
+    pub limits: Vec<Limit>,
+    /// For each lane: what would happen to a message that came now.
+    pub decisions: [Decision; 3],
+}
+
+impl Scheduler {
+    /// What would happen to the next delivery of a domain in a lane, and why: answered by the checks that decide.
+    /// None: nothing is known of the domain, so it has no mail. Of several free sources it names the one whose turn
+    /// it is if nothing else goes before.
+    pub fn explain(&self, now: SystemTime, domain: &str, lane: Lane) -> Option<Decision> {
+        let domain = self.domains.get(*self.domain_by_name.get(domain)?)?;
+        let active = domain.active.as_ref().filter(|active| !active.lanes[lane.index()].is_empty());
+        let Some(active) = active else { return Some(on_disk(domain.next_due)) };
+        let route = match way_or_hold(&active.way) {
+            Ok(route) => route,
+            Err(hold) => return Some(Decision::Hold(hold)),
+        };
+        self.decide(now.into(), self.sites.get(active.site?)?, route, lane)
+    }
+
+    /// Where a delivery is that the queue holds, and what it waits for; `due` is what the queue says.
+    pub fn whereabouts(&self, now: SystemTime, id: QueueId, domain: &str, lane: Lane, due: SystemTime) -> Whereabouts {
+        let not_loaded = |ahead, decision| Whereabouts::OnDisk { ahead, decision };
+        let found = self.domain_by_name.get(domain).and_then(|key| Some((*key, self.domains.get(*key)?)));
+        // Told soon: its commit is on its way to us.
+        let Some((key, known)) = found else { return not_loaded(0, on_disk(due.into())) };
+        if let Some(flight) = self.flights.get(&(id, key)) {
+            let FlightState::InFlight(attempt) = &flight.state else { return Whereabouts::Settling };
+            return match self.view_flight(id, key, flight) {
+                Some(flight) => Whereabouts::InFlight { flight, cancelled: attempt.is_cancelled() },
+                None => Whereabouts::Settling,
+            };
+        }
+        let Some(active) = known.active.as_ref() else { return not_loaded(0, on_disk(due.into())) };
+        let lanes = &active.lanes;
+        let better: usize = lanes[..lane.index()].iter().map(|queue| queue.len()).sum();
+        if let Some(nth) = lanes[lane.index()].iter().position(|queued| queued.id == id)
+            && let Some(decision) = self.explain(now, domain, lane)
+        {
+            let site = active.site.and_then(|site| self.sites.get(site));
+            let turn = site.and_then(|site| Lane::ALL[..=lane.index()].iter().find_map(|lane| site.turns[lane.index()]));
+            let turn = turn.and_then(|key| Some(self.domains.get(key)?.name.clone()));
+            return Whereabouts::Waiting { ahead: better + nth, turn, decision };
+        }
+        let ahead = active.queued_ahead(lane);
+        if due > now {
+            return not_loaded(ahead, on_disk(due.into()));
+        }
+        // It is due and not here: what holds those before it holds it too.
+        let before = Lane::ALL[..=lane.index()].iter().rev().find(|lane| !lanes[lane.index()].is_empty());
+        let held = before.and_then(|lane| self.explain(now, domain, *lane));
+        let held = held.filter(|decision| matches!(decision, Decision::Hold(_)));
+        not_loaded(ahead, held.unwrap_or_else(|| on_disk(Time::NEVER)))
+    }
+
+    /// How a domain's mail travels and what would happen to a message that came now. `fresh` is what the
+    /// driver has looked up for this question; it is used where the scheduler knows no route.
+    pub fn survey(&self, now: SystemTime, domain: &str, fresh: Option<&Routed>) -> Survey {
+        let known = self.domain_by_name.get(domain).and_then(|key| self.domains.get(*key));
+        let active = known.and_then(|known| known.active.as_ref());
+        let way = match active.map(|active| &active.way) {
+            None | Some(Way::Unknown | Way::Sought { old: None, .. }) => match fresh {
+                None => active.map_or(WayView::Unknown, |active| match active.way {
+                    Way::Sought { .. } => WayView::Sought(None),
+                    Way::Unknown | Way::Known(_) | Way::Trouble { .. } => WayView::Unknown,
+                }),
+                Some(Routed::Route(route)) => WayView::Known(route.clone()),
+                Some(Routed::Trouble(trouble)) => WayView::Trouble { trouble: trouble.clone(), until: None },
+            },
+            Some(Way::Sought { old, .. }) => WayView::Sought(old.clone()),
+            Some(Way::Known(route)) => WayView::Known(route.clone()),
+            Some(Way::Trouble { trouble, until }) => WayView::Trouble { trouble: trouble.clone(), until: until.system() },
+        };
+        let route = match &way {
+            WayView::Known(route) | WayView::Sought(Some(route)) => Some(route.clone()),
+            WayView::Unknown | WayView::Sought(None) | WayView::Trouble { .. } => None,
+        };
+        let known_site = route.as_ref().and_then(|route| self.sites.get(*self.site_by_name.get(&route.site)?));
+        let mut survey = Survey {
+            domain: known.map(|known| self.view_domain(known)),
+            site: known_site.map(|site| self.view_site(site)),
+            sources: Vec::new(),
+            limits: self.limits(),
+            decisions: [(); 3].map(|()| Decision::Hold(resolving())),
+            way,
+        };
+        if let WayView::Trouble { trouble, until } = &survey.way {
+            survey.decisions = [(); 3].map(|()| Decision::Hold(unroutable(trouble, (*until).into())));
+        }
+        let Some(route) = route else { return survey };
+        // One that nobody has visited is as good as new.
+        let new = Site::new(route.site.clone(), route.provider.clone());
+        let site = known_site.unwrap_or(&new);
+        for lane in Lane::ALL {
+            if let Some(decision) = self.decide(now.into(), site, &route, lane) {
+                survey.decisions[lane.index()] = decision;
+            }
+        }
+        let limits = self.config.window;
+        let asked = self.at(now.into(), site, Lane::Notice);
+        let answers = at_each_source(&asked, &route, &self.pool).map(|(id, pooled, hold)| {
+            let path = site.path(id);
+            SourceAnswer {
+                id,
+                source: pooled.source.clone(),
+                window: path.map_or(Window::fresh_size(limits), |path| path.window.size(limits)),
+                in_flight: path.map_or(0, |path| path.window.in_flight()),
+                suspended_until: path.and_then(|path| path.health.suspended_until()?.system()),
+                hold,
+            }
+        });
+        survey.sources = answers.collect();
+        survey
+    }
+
+    /// Domains whose route leads to a site now, found among the next `look_at` domains from `from` on (0: the first);
+    /// and where to go on, if there are more to look at.
+    pub fn domains_of_site(&self, site: &str, from: u32, look_at: u32) -> (Vec<Arc<str>>, Option<u32>) {
+        let Some(&site) = self.site_by_name.get(site) else { return (Vec::new(), None) };
+        let (until, end) = (from.saturating_add(look_at), self.domains.end());
+        let domains = (from..until.min(end)).filter_map(|key| self.domains.get(key));
+        let leads_there = |active: &crate::domain::Active| active.site == Some(site);
+        let found = domains.filter(|domain| domain.active.as_deref().is_some_and(leads_there));
+        (found.map(|domain| domain.name.clone()).collect(), (until < end).then_some(until))
+    }
+
+    fn decide(&self, now: Time, site: &Site, route: &Route, lane: Lane) -> Option<Decision> {
+        let found = evaluate(&self.at(now, site, lane), route, &self.pool);
+        match source::choose(&found.free, &mut self.dice.clone()) {
+            Some(source) => {
+                let slot = site.path(source).map_or(0, |path| path.window.next_slot());
+                Some(Decision::Send { source, slot })
+            }
+            None => found.hold.map(Decision::Hold),
+        }
+    }
+
+    fn at<'a>(&'a self, now: Time, site: &'a Site, lane: Lane) -> AtSite<'a> {
+        AtSite { now, config: &self.config, busy: self.busy, lane, site }
+    }
+
+    fn limits(&self) -> Vec<Limit> {
+        let config = &self.config;
+        let window = config.window;
+        let limit = |name, set_by, value| Limit { name, value, set_by: SetBy::Setting(set_by) };
+        let all = in_flight_max(config, Lane::Otp);
+        let most = in_flight_max(config, Lane::Notice);
+        let mut limits = vec![
+            limit("window, first and least and most", "window", format!("{} {} {}", window.initial, window.min, window.max)),
+            limit("in flight at this node, of which the rest is for otp", "in_flight_max", format!("{most} of {all}")),
+            limit(
+                "site left alone after trouble, first and longest",
+                "suspend",
+                waits(&[config.suspend.first, config.suspend.max]),
+            ),
+        ];
+        for (lane, name) in Lane::ALL.into_iter().zip(["retry of otp", "retry of transactional", "retry of notice"]) {
+            limits.push(limit(name, "retry", waits(config.retry.lane(lane))));
+        }
+        limits
+    }
+}
+
+fn waits(list: &[std::time::Duration]) -> String {
+    let one = |wait: &std::time::Duration| match wait.as_secs() {
+        secs if secs >= 3600 && secs.is_multiple_of(3600) => format!("{}h", secs / 3600),
+        secs if secs >= 60 && secs.is_multiple_of(60) => format!("{}m", secs / 60),
+        secs => format!("{secs}s"),
+    };
+    list.iter().map(one).collect::<Vec<_>>().join(" ")
+}
+
+/// Not loaded: until it is due, and then until there is room for it.
+fn on_disk(due: Time) -> Decision {
+    let clears = due.system().map_or(Clears::WithNextAnswer, Clears::At);
+    Decision::Hold(Hold { reason: Reason::OnDisk, set_by: SetBy::Queue, clears })
+}
+
+fn resolving() -> Hold {
+    Hold { reason: Reason::Resolving, set_by: SetBy::Dns, clears: Clears::WithNextAnswer }
+}
+
+fn unroutable(trouble: &RouteTrouble, until: Time) -> Hold {
+    let clears = until.system().map_or(Clears::ByChange, Clears::At);
+    Hold { reason: Reason::Unroutable(trouble.clone()), set_by: SetBy::Dns, clears }
+}
+
+fn way_or_hold(way: &Way) -> Result<&Arc<Route>, Hold> {
+    match way {
+        Way::Unknown | Way::Sought { old: None, .. } => Err(resolving()),
+        Way::Trouble { trouble, until } => Err(unroutable(trouble, *until)),
+        Way::Known(route) | Way::Sought { old: Some(route), .. } => Ok(route),
+    }
+}

@@ -1,0 +1,115 @@
+//! Questions to the scheduler, and wishes about it: the operator's way to the thread that decides.
+//!
+//! They come over a bounded channel and each carries the way back for its answer. The dispatcher takes one between two
+//! rounds of mail, and each looks at one delivery, one domain, or a few thousand domains' names: whoever asks much
+//! waits, and mail does not.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use scheduler::{Cancellation, Cancelled, Counts, Lane, QueueId, Routed, Scheduler, Survey, Whereabouts};
+use tokio::sync::{mpsc, oneshot};
+
+/// Questions that may wait; past it whoever asks waits.
+const WAITING_MAX: usize = 16;
+
+/// Domains that one question looks at when it seeks those of a site.
+const DOMAINS_AT_ONCE: u32 = 4096;
+
+/// Asks the scheduler. Cheap to clone.
+#[derive(Clone)]
+pub struct Asker(mpsc::Sender<Question>);
+
+/// What the dispatcher takes.
+pub struct Question(Box<Look>);
+
+type Look = dyn FnOnce(&mut Scheduler, SystemTime) + Send;
+
+/// The scheduler's thread has ended: the daemon is going down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the scheduler has stopped")]
+pub struct Stopped;
+
+/// The way in, and the end that the dispatcher reads.
+pub fn questions() -> (Asker, mpsc::Receiver<Question>) {
+    let (sender, receiver) = mpsc::channel(WAITING_MAX);
+    (Asker(sender), receiver)
+}
+
+impl Question {
+    /// Has it answered. Whoever asked may have gone.
+    pub fn answer(self, scheduler: &mut Scheduler, now: SystemTime) {
+        (self.0)(scheduler, now);
+    }
+}
+
+impl Asker {
+    async fn ask<R: Send + 'static>(
+        &self,
+        question: impl FnOnce(&mut Scheduler, SystemTime) -> R + Send + 'static,
+    ) -> Result<R, Stopped> {
+        let (answer, answered) = oneshot::channel();
+        let question = Question(Box::new(move |scheduler, now| drop(answer.send(question(scheduler, now)))));
+        self.0.send(question).await.map_err(|_| Stopped)?;
+        answered.await.map_err(|_| Stopped)
+    }
+
+    /// Where a queued delivery is and what it waits for, with the names of sources; `due` is what the queue says.
+    pub async fn whereabouts(
+        &self,
+        id: QueueId,
+        domain: &str,
+        lane: Lane,
+        due: SystemTime,
+    ) -> Result<(Whereabouts, Vec<Arc<str>>), Stopped> {
+        let domain = domain.to_owned();
+        self.ask(move |scheduler, now| (scheduler.whereabouts(now, id, &domain, lane, due), scheduler.source_names())).await
+    }
+
+    /// How a domain's mail travels; `fresh` is a route looked up for this question.
+    pub async fn survey(&self, domain: &str, fresh: Option<Routed>) -> Result<Survey, Stopped> {
+        let domain = domain.to_owned();
+        self.ask(move |scheduler, now| scheduler.survey(now, &domain, fresh.as_ref())).await
+    }
+
+    /// Counts of everything.
+    pub async fn counts(&self) -> Result<Counts, Stopped> {
+        self.ask(|scheduler, _| scheduler.counts()).await
+    }
+
+    /// Cancels a delivery, unless it is under way.
+    pub async fn cancel(&self, id: QueueId, domain: &str, lane: Lane, wish: Cancellation) -> Result<Cancelled, Stopped> {
+        let domain = domain.to_owned();
+        self.ask(move |scheduler, now| scheduler.handle_cancel(now, id, &domain, lane, wish)).await
+    }
+
+    /// A domain's mail has been made due. Answers its site, if it is known.
+    pub async fn flush(&self, domain: &str) -> Result<Option<Arc<str>>, Stopped> {
+        let domain = domain.to_owned();
+        self.ask(move |scheduler, now| scheduler.handle_flush(now, &domain)).await
+    }
+
+    /// Lifts the suspension of a site. True: there was one.
+    pub async fn lift(&self, site: &str) -> Result<bool, Stopped> {
+        let site = site.to_owned();
+        self.ask(move |scheduler, now| scheduler.handle_lift(now, &site)).await
+    }
+
+    /// Domains that are known to lead to a site now; None: no such site is known.
+    pub async fn domains_of_site(&self, site: &str) -> Result<Option<Vec<Arc<str>>>, Stopped> {
+        let (mut all, mut from, name) = (Vec::new(), 0, site.to_owned());
+        if self.ask(move |scheduler, _| scheduler.site_view(&name).is_none()).await? {
+            return Ok(None);
+        }
+        loop {
+            let site = site.to_owned();
+            let part = move |scheduler: &mut Scheduler, _| scheduler.domains_of_site(&site, from, DOMAINS_AT_ONCE);
+            let (found, next) = self.ask(part).await?;
+            all.extend(found);
+            match next {
+                Some(next) => from = next,
+                None => return Ok(Some(all)),
+            }
+        }
+    }
+}
