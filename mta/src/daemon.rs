@@ -202,6 +202,7 @@ pub async fn start(config: Arc<Config>, environment: Environment) -> Result<Runn
         draining: draining_rx.clone(),
         count: Counters {
             accepted: counter!(names::ACCEPTED),
+            duplicates: counter!(names::DUPLICATES),
             unsigned: counter!(names::UNSIGNED),
             accept_seconds: histogram!(names::ACCEPT_SECONDS),
         },

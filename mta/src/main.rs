@@ -87,12 +87,14 @@ async fn run(config: Config, path: PathBuf) -> Result<(), Box<dyn std::error::Er
     Ok(())
 }
 
-/// What can be changed without a restart: the certificate, and which labels a member needs. Whatever is wrong
+/// What can be changed without a restart: the certificate, which labels a member needs, tiers and duplicates. Whatever is wrong
 /// with the new file, the old settings stay.
 fn reload(running: &daemon::Running, path: &Path) {
     match Config::load(path) {
         Ok(config) => match running.reload(Arc::new(config)) {
-            Ok(()) => tracing::info!("read the settings again: certificate and required labels; all others need a restart"),
+            Ok(()) => tracing::info!(
+                "read the settings again: certificate, required labels, tiers, duplicates; all others need a restart"
+            ),
             Err(error) => tracing::error!(%error, "the certificate is not replaced"),
         },
         Err(error) => tracing::error!(%error, "the settings are not replaced"),

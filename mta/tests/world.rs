@@ -7,6 +7,8 @@
 // A test that cannot go on says so by panicking.
 #![allow(clippy::unwrap_used)]
 
+#[path = "world/limits.rs"]
+mod limits;
 #[path = "world/parts.rs"]
 mod parts;
 

@@ -63,6 +63,17 @@ pub(crate) enum MemberVerb {
         /// What mail without a class of its own is: otp, transactional, notice
         #[arg(long, value_delimiter = ',')]
         class: Vec<String>,
+        /// The tier that it is put into [default: as it is; the tier `default` for a new member]
+        #[arg(long)]
+        tier: Option<String>,
+    },
+    /// Put a member into another tier
+    Set {
+        /// DID or domain
+        member: String,
+        /// One of the settings' tiers
+        #[arg(long)]
+        tier: String,
     },
     /// All members
     List,
@@ -195,6 +206,8 @@ mod tests {
             "tradewind member add --did did:plc:a --domain a.example --class otp,transactional --json",
             "tradewind --config x.toml member list",
             "tradewind member show did:plc:a",
+            "tradewind member add --did did:plc:a --domain a.example --tier small",
+            "tradewind member set a.example --tier small",
             "tradewind member suspend a.example",
             "tradewind member resume a.example",
             "tradewind member remove a.example",
@@ -211,7 +224,11 @@ mod tests {
         ] {
             Args::try_parse_from(line.split(' ')).unwrap_or_else(|error| panic!("{line}: {error}"));
         }
-        for line in ["tradewind key remove --domain a.example", "tradewind key remove --domain a --all --selector s"] {
+        for line in [
+            "tradewind member set a.example",
+            "tradewind key remove --domain a.example",
+            "tradewind key remove --domain a --all --selector s",
+        ] {
             assert!(Args::try_parse_from(line.split(' ')).is_err(), "{line}");
         }
     }

@@ -17,7 +17,9 @@ use anyhow::{Context, anyhow};
 use clap::Parser;
 use mta::{
     config::{self, Config},
-    control::api::{AddMember, Enrolled, ImportKey, Key, Member, QueueFilter, QueuePage, QueuedMessage, RotateKeys, Status},
+    control::api::{
+        AddMember, Enrolled, ImportKey, Key, Member, QueueFilter, QueuePage, QueuedMessage, RotateKeys, SetMember, Status,
+    },
 };
 use serde_json::json;
 
@@ -80,10 +82,11 @@ async fn ask(verb: Verb, daemon: &Client, json: bool) -> anyhow::Result<()> {
 async fn member(verb: MemberVerb, daemon: &Client, json: bool) -> anyhow::Result<()> {
     let path = |member: &str| format!("/v1/members/{}", escape(member));
     match verb {
-        MemberVerb::Add { did, domain, class } => {
-            let added: Enrolled = daemon.post("/v1/members", &AddMember { did, domain, class }).await?;
+        MemberVerb::Add { did, domain, class, tier } => {
+            let added: Enrolled = daemon.post("/v1/members", &AddMember { did, domain, class, tier }).await?;
             print(&added, json)
         }
+        MemberVerb::Set { member, tier } => print(&daemon.post::<Member>(&path(&member), &SetMember { tier }).await?, json),
         MemberVerb::List => print(&daemon.get::<Vec<Member>>("/v1/members").await?, json),
         MemberVerb::Show { member } => print(&daemon.get::<Member>(&path(&member)).await?, json),
         MemberVerb::Suspend { member } => {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use mta::control::api::{DnsRecord, Enrolled, Key, Member, QueuePage, QueuedDelivery, QueuedMessage, Status};
+use mta::control::api::{DnsRecord, Enrolled, Key, Member, QueuePage, QueuedDelivery, QueuedMessage, Spending, Status};
 use serde::Serialize;
 
 /// What can be shown to a person.
@@ -56,8 +56,8 @@ impl Show for Vec<Member> {
         if self.is_empty() {
             return "no members; enrol one with: tradewind member add --did DID --domain DOMAIN\n".to_owned();
         }
-        let rows = self.iter().map(|it| [it.did.clone(), it.domains.join(" "), state(it), it.labels.join(" ")]);
-        table(["DID", "DOMAINS", "STATE", "LABELS"], rows)
+        let rows = self.iter().map(|it| [it.did.clone(), it.domains.join(" "), state(it), it.tier.clone(), it.labels.join(" ")]);
+        table(["DID", "DOMAINS", "STATE", "TIER", "LABELS"], rows)
     }
 }
 
@@ -69,8 +69,30 @@ impl Show for Member {
             ("state", state(self)),
             ("why", self.reason.clone().unwrap_or_default()),
             ("labels", self.labels.join(" ")),
+            ("tier", format!("{}, weight {}", self.tier, self.spending.weight)),
+            ("rate", rate(&self.spending)),
+            ("today", format!("{} sent{}", self.spending.sent_today, most(self.spending.messages_per_day))),
+            ("queue", {
+                let Spending { queue_messages, queue_messages_max, queue_bytes, queue_bytes_max, .. } = self.spending;
+                let messages = format!("{}{}", count_long(queue_messages, "message"), most(queue_messages_max));
+                format!("{messages}, {}{}", count_long(queue_bytes, "octet"), most(queue_bytes_max))
+            }),
         ])
     }
+}
+
+/// Rates count recipients.
+fn rate(spending: &Spending) -> String {
+    match (spending.messages_per_hour, spending.burst, spending.available) {
+        (Some(hourly), Some(burst), available) => {
+            format!("{hourly} an hour, {burst} at once; {} now", available.unwrap_or(burst))
+        }
+        _ => "no limit".to_owned(),
+    }
+}
+
+fn most(limit: Option<u64>) -> String {
+    limit.map(|limit| format!(" of {limit}")).unwrap_or_default()
 }
 
 fn state(member: &Member) -> String {

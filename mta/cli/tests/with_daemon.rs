@@ -32,6 +32,11 @@ private_key = "key.pem"
 name = "ip-a"
 address = "192.0.2.7"
 ehlo = "a.relay.example.test"
+[[tier]]
+name = "small"
+messages_per_hour = 60
+messages_per_day = 500
+queue_messages_max = 100
 "#;
 
 /// Serves on a thread until the test's process ends.
@@ -106,8 +111,22 @@ fn the_operator_enrols_looks_rotates_and_removes() {
     assert_eq!(json(&file, "member suspend host.example")["suspended"], true);
     let list = tradewind(&file, "member list").out;
     let words: Vec<Vec<&str>> = list.lines().map(|line| line.split_whitespace().collect()).collect();
-    assert_eq!(words[1], ["did:plc:abc", "host.example", "suspended"], "{list}");
+    assert_eq!(words[1], ["did:plc:abc", "host.example", "suspended", "default"], "{list}");
     assert_eq!(json(&file, "member resume host.example")["admitted"], true);
+
+    let set = json(&file, "member set host.example --tier small");
+    assert_eq!((&set["tier"], &set["spending"]["messages_per_day"]), (&Value::from("small"), &Value::from(500)));
+    let shown = tradewind(&file, "member show host.example").out;
+    for line in [
+        "tier      small, weight 1\n",
+        "rate      60 an hour, 50 at once; 50 now\n",
+        "today     0 sent of 500\n",
+        "queue     0 messages of 100, 0 octets\n",
+    ] {
+        assert!(shown.contains(line), "{line:?} in {shown}");
+    }
+    let unknown = tradewind(&file, "member set host.example --tier huge");
+    assert_eq!(unknown.err, "tradewind: there is no tier \"huge\"; the settings have: small, default\n");
 
     assert_eq!(json(&file, "key list").as_array().unwrap().len(), 4);
     assert_eq!(json(&file, "key rotate --domain host.example").as_array().unwrap().len(), 2);

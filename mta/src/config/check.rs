@@ -5,6 +5,10 @@
 use std::{net::IpAddr, path::Path, time::Duration};
 
 use super::{Config, Listen, Problem, Role, error::Source};
+use crate::policy::rate::PER_HOUR_MAX;
+
+/// After a day whoever submits the same again means it.
+const DUPLICATES_WINDOW_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// The pool that all mail leaves by.
 pub(super) const DEFAULT_POOL: &str = "default";
@@ -18,6 +22,11 @@ pub(super) fn meaning(config: &Config, source: &Source<'_>) -> Vec<Problem> {
     it.between("drain_secs", config.drain_secs, 1, 3600);
     listeners(it, config);
     sources(it, config);
+    tiers(it, config);
+    it.nonzero("duplicates.window", config.duplicates.window);
+    if config.duplicates.window > DUPLICATES_WINDOW_MAX {
+        it.add("duplicates.window", "is longer than a client tries; choose at most \"24h\"");
+    }
     if config.dns.nameservers.as_ref().is_some_and(Vec::is_empty) {
         it.add("dns.nameservers", "is empty; name one, or leave the line out to use /etc/resolv.conf");
     }
@@ -115,9 +124,7 @@ fn sources(it: &mut Problems<'_>, config: &Config) {
     for (nth, source) in config.source.iter().enumerate() {
         let at = |key: &str| format!("source.{nth}.{key}");
         let before = &config.source[..nth];
-        if source.name.is_empty() || source.name.chars().any(|it| it.is_control() || it.is_whitespace()) {
-            it.add(&at("name"), "is empty or has spaces in it; use a word, such as \"ip-a\"");
-        }
+        it.word(&at("name"), &source.name, "ip-a");
         if before.iter().any(|other| other.name == source.name) {
             it.add(&at("name"), format!("\"{}\" names another source already; names are unique", source.name));
         }
@@ -152,6 +159,39 @@ fn sources(it: &mut Problems<'_>, config: &Config) {
     }
 }
 
+fn tiers(it: &mut Problems<'_>, config: &Config) {
+    for (nth, tier) in config.tier.iter().enumerate() {
+        let at = |key: &str| format!("tier.{nth}.{key}");
+        it.word(&at("name"), &tier.name, "default");
+        if config.tier[..nth].iter().any(|other| other.name == tier.name) {
+            it.add(&at("name"), format!("\"{}\" names another tier already; names are unique", tier.name));
+        }
+        it.between(&at("weight"), tier.weight.into(), 1, 1000);
+        let limits = [
+            ("messages_per_hour", tier.messages_per_hour, PER_HOUR_MAX),
+            ("burst", tier.burst, PER_HOUR_MAX),
+            ("messages_per_day", tier.messages_per_day, 24 * PER_HOUR_MAX),
+            ("queue_messages_max", tier.queue_messages_max, u64::MAX >> 1),
+            ("queue_bytes_max", tier.queue_bytes_max, u64::MAX >> 1),
+        ];
+        for (key, limit, most) in limits {
+            match limit {
+                Some(0) => it.add(&at(key), "must not be 0; `tradewind member suspend` stops a member's mail"),
+                Some(limit) => it.between(&at(key), limit, 1, most),
+                None => {}
+            }
+        }
+        if tier.burst.is_some() && tier.messages_per_hour.is_none() {
+            it.add(&at("burst"), "means nothing without messages_per_hour; add that, or remove this line");
+        }
+        if let (Some(burst), Some(day)) = (tier.burst, tier.messages_per_day)
+            && burst > day
+        {
+            it.add(&at("burst"), format!("is more than the {day} of messages_per_day; choose at most that"));
+        }
+    }
+}
+
 struct Problems<'a> {
     source: &'a Source<'a>,
     found: Vec<Problem>,
@@ -160,6 +200,12 @@ struct Problems<'a> {
 impl Problems<'_> {
     fn add(&mut self, path: &str, message: impl Into<String>) {
         self.found.push(self.source.problem(path, message));
+    }
+
+    fn word(&mut self, path: &str, name: &str, such_as: &str) {
+        if name.is_empty() || name.chars().any(|it| it.is_control() || it.is_whitespace()) {
+            self.add(path, format!("is empty or has spaces in it; use a word, such as \"{such_as}\""));
+        }
     }
 
     fn nonzero(&mut self, path: &str, duration: Duration) {

@@ -2,10 +2,12 @@
 
 use std::fmt::Write;
 
-use super::{Admin, Config, Dns, Egress, Identity, Labeler, Listen, Pool, Presence, Signing, Source, Table, Tls};
+use super::{
+    Admin, Config, Dns, Duplicates, Egress, Identity, Labeler, Listen, Pool, Presence, Signing, Source, Table, Tier, Tls,
+};
 
 /// All tables, in the order of the file.
-pub const TABLES: [Table; 11] = [
+pub const TABLES: [Table; 13] = [
     Config::TABLE,
     Listen::TABLE,
     Tls::TABLE,
@@ -14,6 +16,8 @@ pub const TABLES: [Table; 11] = [
     Egress::TABLE,
     Source::TABLE,
     Pool::TABLE,
+    Tier::TABLE,
+    Duplicates::TABLE,
     Labeler::TABLE,
     Identity::TABLE,
     Admin::TABLE,

@@ -74,6 +74,12 @@ settings! {
             /// Sets of sources.
             #[serde(default)]
             pub pool: Vec<Pool>;
+            /// What members may send.
+            #[serde(default)]
+            pub tier: Vec<Tier>;
+            /// Messages that are submitted a second time.
+            #[serde(default)]
+            pub duplicates: Duplicates;
             /// Whose labels admit a member.
             #[serde(default)]
             pub labeler: Option<Labeler>;
@@ -184,6 +190,55 @@ settings! {
         pub name: String = r#""default""#, Required;
         /// Names of sources.
         pub sources: Vec<String> = r#"["ip-a"]"#, Required;
+    }
+}
+
+settings! {
+    /// What members may send and have in the queue. Write the table once for each tier; `tradewind member set --tier` puts a
+    /// member into one. Those that are in none are in the tier called default; without a table of that name they have no
+    /// limits. Rates count recipients, as mailbox providers do: a message to three is three. All of this is read again on
+    /// SIGHUP.
+    pub struct Tier as "[[tier]]" {
+        /// Its name.
+        pub name: String = r#""default""#, Required;
+        /// Deliveries that a member may begin at a site in each of its turns, beside the turns of other members: 1 to 1000.
+        /// Default: 1.
+        #[serde(default = "defaults::weight")]
+        pub weight: u16 = "1", Default;
+        /// Recipients an hour, on the long run. Past it: 451 4.7.1, with the time when there is room again. The count starts
+        /// afresh with the daemon. Default: no limit.
+        #[serde(default)]
+        pub messages_per_hour: Option<u64> = "1000", Optional;
+        /// Recipients at once, after a while without mail: transactional mail comes in bursts. It is also the most that one
+        /// message may have. Needs messages_per_hour. Default: a sixth of messages_per_hour, but at least 50.
+        #[serde(default)]
+        pub burst: Option<u64> = "200", Optional;
+        /// Recipients a day, by the calendar of UTC. Past it: 451 4.7.1. The count is kept over restarts. Default: no limit.
+        #[serde(default)]
+        pub messages_per_day: Option<u64> = "5000", Optional;
+        /// Messages of one member in the queue. Past it: 452 4.3.1. Default: no limit.
+        #[serde(default)]
+        pub queue_messages_max: Option<u64> = "10000", Optional;
+        /// Octets of one member's messages in the queue, as they are stored. Past it: 452 4.3.1. Default: no limit.
+        #[serde(default)]
+        pub queue_bytes_max: Option<u64> = "268435456", Optional;
+    }
+}
+
+settings! {
+    /// Messages that a client submits a second time, because it never read the answer to the first. The same are: one
+    /// credential, one reverse-path, the same recipients, and either the same ENVID (RFC 3461) and content, where Date and
+    /// Message-ID may have been written anew, or the same content to the octet. Other content is another message, whatever
+    /// its Message-ID. A message without ENVID, Message-ID and Date, or one that could not be delivered, is never a duplicate.
+    /// Read again on SIGHUP.
+    pub struct Duplicates as "[duplicates]" {
+        /// true: they are answered 250 with the queue id of the first, and not sent again. false: they are sent again.
+        /// Default: true.
+        #[serde(default = "defaults::yes")]
+        pub suppress: bool = "true", Default;
+        /// How long a message is remembered, up to 24h. Past 262144 messages the oldest are forgotten before. Default: 1h.
+        #[serde(default = "defaults::duplicates_window", deserialize_with = "value::duration")]
+        pub window: Duration = r#""1h""#, Default;
     }
 }
 
@@ -310,6 +365,12 @@ mod defaults {
     pub(super) fn port() -> u16 {
         25
     }
+    pub(super) fn weight() -> u16 {
+        1
+    }
+    pub(super) fn duplicates_window() -> Duration {
+        Duration::from_secs(3600)
+    }
     pub(super) fn require() -> Vec<String> {
         ["verified-mail-operator", "relay-member"].map(str::to_owned).to_vec()
     }
@@ -336,6 +397,11 @@ mod defaults {
     impl Default for Egress {
         fn default() -> Self {
             Egress { port: port(), allow_private_addresses: false, trust_anchors: None }
+        }
+    }
+    impl Default for Duplicates {
+        fn default() -> Self {
+            Duplicates { suppress: yes(), window: duplicates_window() }
         }
     }
     impl Default for Identity {

@@ -30,6 +30,10 @@ ehlo = "a.relay.example.test"
 [[pool]]
 name = "default"
 sources = ["ip-a"]
+[[tier]]
+name = "default"
+messages_per_hour = 1000
+messages_per_day = 5000
 [labeler]
 url = "http://127.0.0.1:3100"
 did = "did:web:labeler.example.test"
@@ -77,13 +81,13 @@ fn a_wrong_value_is_named_with_its_line() {
         ),
         ("data_dir = \"data\"\n", "", "mta.toml: key `data_dir`: is missing and has no default"),
         ("ehlo = \"a.relay.example.test\"\n", "", "mta.toml:21: key `source.ehlo`: is missing and has no default"),
-        ("[admin]", "[[admin]]", "mta.toml:35: key `admin`: invalid type: map, expected a string"),
+        ("[admin]", "[[admin]]", "mta.toml:39: key `admin`: invalid type: map, expected a string"),
         (
             "[admin]",
             "[warmup]",
-            "mta.toml:35: key `warmup`: no such setting, or it does not work yet; this table knows `hostname`, `data_dir`, \
+            "mta.toml:39: key `warmup`: no such setting, or it does not work yet; this table knows `hostname`, `data_dir`, \
           `io`, `threads`, `connections_max`, `message_bytes_max`, `drain_secs`, `listen`, `tls`, `dns`, `signing`, `egress`, `source`, `pool`, \
-          `labeler`, `identity`, `admin`",
+          `tier`, `duplicates`, `labeler`, `identity`, `admin`",
         ),
         ("port = 25", "port = ", "mta.toml:20: string values must be quoted, expected literal string"),
         (
@@ -99,13 +103,13 @@ fn a_wrong_value_is_named_with_its_line() {
         (
             "\"30s\"",
             "\"30 parsecs\"",
-            "mta.toml:31: key `labeler.poll_interval`: \"30 parsecs\" is not a duration; write it as \"30s\", \"10m\" or \"6h\"",
+            "mta.toml:35: key `labeler.poll_interval`: \"30 parsecs\" is not a duration; write it as \"30s\", \"10m\" or \"6h\"",
         ),
-        ("\"30s\"", "\"0s\"", "mta.toml:31: key `labeler.poll_interval`: must be longer than zero, such as \"30s\""),
+        ("\"30s\"", "\"0s\"", "mta.toml:35: key `labeler.poll_interval`: must be longer than zero, such as \"30s\""),
         (
             "\"6h\"",
             "\"10s\"",
-            "mta.toml:32: key `labeler.stale_after`: is shorter than poll_interval, so labels would be stale between two polls; make it longer",
+            "mta.toml:36: key `labeler.stale_after`: is shorter than poll_interval, so labels would be stale between two polls; make it longer",
         ),
         (
             "127.0.0.0/8",
@@ -149,7 +153,7 @@ fn settings_that_do_not_fit_together_are_named_with_their_line() {
         (
             "127.0.0.1:8025",
             "127.0.0.1:2525",
-            "mta.toml:36: key `admin.address`: 127.0.0.1:2525 is a [[listen]] address too; give one of them another port",
+            "mta.toml:40: key `admin.address`: 127.0.0.1:2525 is a [[listen]] address too; give one of them another port",
         ),
         (
             "[tls]\ncertificate = \"cert.pem\"\nprivate_key = \"key.pem\"\n",
@@ -175,28 +179,74 @@ fn settings_that_do_not_fit_together_are_named_with_their_line() {
         (
             "http://127.0.0.1:3100",
             "http://labeler.example",
-            "mta.toml:29: key `labeler.url`: http is for loopback only; use https",
+            "mta.toml:33: key `labeler.url`: http is for loopback only; use https",
         ),
         (
             "http://127.0.0.1:3100",
             "https://user:secret@labeler.example",
-            "mta.toml:29: key `labeler.url`: \"https://user:secret@labeler.example\" is not a URL, such as \"https://labeler.example\"",
+            "mta.toml:33: key `labeler.url`: \"https://user:secret@labeler.example\" is not a URL, such as \"https://labeler.example\"",
         ),
-        ("http://127.0.0.1:12582", "ftp://[::1]:12582/x", "mta.toml:34: key `identity.plc_url`: ftp is not supported; use https"),
+        ("http://127.0.0.1:12582", "ftp://[::1]:12582/x", "mta.toml:38: key `identity.plc_url`: ftp is not supported; use https"),
         (
             "http://127.0.0.1:12582",
             "127.0.0.1:12582",
-            "mta.toml:34: key `identity.plc_url`: \"127.0.0.1:12582\" is not a URL, such as \"https://labeler.example\"",
+            "mta.toml:38: key `identity.plc_url`: \"127.0.0.1:12582\" is not a URL, such as \"https://labeler.example\"",
         ),
         (
-            "name = \"default\"",
-            "name = \"bulk\"",
+            "name = \"default\"\nsources",
+            "name = \"bulk\"\nsources",
             "mta.toml:26: key `pool.name`: nothing sends by a pool \"bulk\" yet; the only one in use is \"default\"",
         ),
         (
             "[[source]]\nname = \"ip-a\"\naddress = \"127.0.0.2\"\nehlo = \"a.relay.example.test\"\n[[pool]]\nname = \"default\"\nsources = [\"ip-a\"]\n",
             "",
             "mta.toml: key `source`: there is no [[source]] table; add one with the name, address and ehlo that mail leaves with",
+        ),
+    ];
+    for (from, to, says) in cases {
+        check_refused(from, to, says);
+    }
+}
+
+#[test]
+fn impossible_tiers_are_named_with_their_line() {
+    let hourly = "messages_per_hour = 1000\n";
+    let cases = [
+        (
+            "name = \"default\"\nmessages",
+            "name = \"a b\"\nmessages",
+            "mta.toml:29: key `tier.name`: is empty or has spaces in it; use a word, such as \"default\"",
+        ),
+        (
+            hourly,
+            "messages_per_hour = 0\n",
+            "mta.toml:30: key `tier.messages_per_hour`: must not be 0; `tradewind member suspend` stops a member's mail",
+        ),
+        (
+            hourly,
+            "messages_per_hour = -1\n",
+            "mta.toml:30: key `tier.messages_per_hour`: invalid value: integer `-1`, expected u64",
+        ),
+        (hourly, "weight = 5000\n", "mta.toml:30: key `tier.weight`: 5000 is out of range; choose 1 to 1000"),
+        (
+            hourly,
+            "burst = 10\n",
+            "mta.toml:30: key `tier.burst`: means nothing without messages_per_hour; add that, or remove this line",
+        ),
+        (
+            hourly,
+            "messages_per_hour = 1000\nburst = 6000\n",
+            "mta.toml:31: key `tier.burst`: is more than the 5000 of messages_per_day; choose at most that",
+        ),
+        (
+            "[labeler]",
+            "[[tier]]\nname = \"default\"\n[labeler]",
+            "mta.toml:33: key `tier.name`: \"default\" names another tier already; names are unique",
+        ),
+        (
+            "[labeler]",
+            "[duplicates]\nwindow = \"48h\"\n[labeler]",
+            "mta.toml:33: key `duplicates.window`: is longer than a client tries; choose at most \"24h\"",
         ),
     ];
     for (from, to, says) in cases {

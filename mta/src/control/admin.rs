@@ -24,7 +24,7 @@ use tokio::{
 use super::{
     api::{
         AddMember, Enrolled, ImportKey, Key, Member, PAGE_MAX, QueueFilter, QueuePage, QueuedMessage, Refusal, RemoveKeys,
-        RotateKeys, Status, Trouble,
+        RotateKeys, SetMember, Status, Trouble,
     },
     http, page,
 };
@@ -37,6 +37,8 @@ pub trait Operations: Send + Sync + 'static {
     fn members(&self) -> impl Future<Output = Result<Vec<Member>, Refusal>> + Send;
     /// The one with this DID or sending domain.
     fn member(&self, member: &str) -> impl Future<Output = Result<Member, Refusal>> + Send;
+    /// Puts it into a tier.
+    fn set_member(&self, member: &str, change: SetMember) -> impl Future<Output = Result<Member, Refusal>> + Send;
     /// Stops or starts accepting its mail.
     fn suspend(&self, member: &str, suspended: bool) -> impl Future<Output = Result<Member, Refusal>> + Send;
     /// Forgets it, with its credentials and keys.
@@ -144,7 +146,7 @@ fn operator_routes<O: Operations>(admin: Admin<O>) -> Router {
     Router::new()
         .route("/v1/status", get(status::<O>))
         .route("/v1/members", post(add_member::<O>).get(members::<O>))
-        .route("/v1/members/{member}", get(member::<O>).delete(remove_member::<O>))
+        .route("/v1/members/{member}", get(member::<O>).post(set_member::<O>).delete(remove_member::<O>))
         .route("/v1/members/{member}/suspend", post(suspend::<O>))
         .route("/v1/members/{member}/resume", post(resume::<O>))
         .route("/v1/keys", post(import_key::<O>).get(keys::<O>).delete(remove_keys::<O>))
@@ -207,6 +209,14 @@ async fn members<O: Operations>(State(admin): State<Admin<O>>) -> Answer<Vec<Mem
 
 async fn member<O: Operations>(State(admin): State<Admin<O>>, UrlPath(member): UrlPath<String>) -> Answer<Member> {
     admin.operations.member(&member).await.map(Json)
+}
+
+async fn set_member<O: Operations>(
+    State(admin): State<Admin<O>>,
+    UrlPath(member): UrlPath<String>,
+    json: Result<Json<SetMember>, JsonRejection>,
+) -> Answer<Member> {
+    admin.operations.set_member(&member, body(json)?).await.map(Json)
 }
 
 async fn remove_member<O: Operations>(State(admin): State<Admin<O>>, UrlPath(member): UrlPath<String>) -> Answer<Member> {

@@ -29,6 +29,8 @@ fn a_member(did: &str, suspended: bool) -> Member {
         domains: vec!["host.example".into()],
         suspended,
         labels: Vec::new(),
+        tier: "default".into(),
+        spending: Default::default(),
         admitted: !suspended,
         reason: None,
     }
@@ -55,6 +57,10 @@ impl Operations for Fake {
     async fn member(&self, member: &str) -> Result<Member, Refusal> {
         self.asked(format!("member {member}"));
         Err(Refusal::Unknown(format!("no member {member}")))
+    }
+    async fn set_member(&self, member: &str, change: SetMember) -> Result<Member, Refusal> {
+        self.asked(format!("set {member} {}", change.tier));
+        Ok(a_member(member, false))
     }
     async fn suspend(&self, member: &str, suspended: bool) -> Result<Member, Refusal> {
         Ok(a_member(member, suspended))

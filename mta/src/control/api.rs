@@ -6,6 +6,7 @@
 //! | `POST /v1/members` | [`AddMember`] | [`Enrolled`] |
 //! | `GET /v1/members` | | [`Member`]s |
 //! | `GET /v1/members/{member}` | | [`Member`] |
+//! | `POST /v1/members/{member}` | [`SetMember`] | [`Member`] |
 //! | `POST /v1/members/{member}/suspend`, `…/resume` | | [`Member`] |
 //! | `DELETE /v1/members/{member}` | | [`Member`], as it was |
 //! | `POST /v1/keys` | [`ImportKey`] | [`Key`] |
@@ -39,6 +40,17 @@ pub struct AddMember {
     /// What mail of this credential is unless it says otherwise: the first counts. Empty: transactional.
     #[serde(default)]
     pub class: Vec<String>,
+    /// The tier that the member is put into. None: the one that it is in, the default for a new one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub tier: Option<String>,
+}
+
+/// Change what a member may.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetMember {
+    /// The tier that it is put into.
+    pub tier: String,
 }
 
 /// A new credential. The password is told here and never again.
@@ -87,11 +99,40 @@ pub struct Member {
     pub suspended: bool,
     /// The labels that are in force.
     pub labels: Vec<String>,
+    /// Its tier.
+    pub tier: String,
+    /// What it may send and has sent.
+    pub spending: Spending,
     /// Whether its mail is accepted now.
     pub admitted: bool,
     /// If not: why.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub reason: Option<String>,
+}
+
+/// What a member has sent and has in the queue, beside what its tier gives it. None: no limit. Rates count recipients.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spending {
+    /// Deliveries in each of its turns at a site.
+    pub weight: u16,
+    /// On the long run.
+    pub messages_per_hour: Option<u64>,
+    /// At once.
+    pub burst: Option<u64>,
+    /// That it could send to now.
+    pub available: Option<u64>,
+    /// By the calendar of UTC.
+    pub messages_per_day: Option<u64>,
+    /// Of them.
+    pub sent_today: u64,
+    /// Messages in the queue.
+    pub queue_messages: u64,
+    /// Their limit.
+    pub queue_messages_max: Option<u64>,
+    /// Their octets.
+    pub queue_bytes: u64,
+    /// The limit of those.
+    pub queue_bytes_max: Option<u64>,
 }
 
 /// Bring an own key.

@@ -21,6 +21,7 @@ use tokio::sync::{Notify, watch};
 use super::{
     labels::{Desk, PollState, Row, kept_standing},
     operations::NEXT_ID,
+    tiers::{self, Meters},
 };
 use crate::{
     config::Config,
@@ -63,6 +64,7 @@ pub struct Inner {
     pub(super) directory: SharedDirectory,
     pub(super) keys: Arc<ArcSwap<KeyRing>>,
     rows: Mutex<Rows>,
+    meters: Meters,
     /// One change at a time: between looking and writing nobody else writes.
     pub(super) changing: tokio::sync::Mutex<()>,
     pub(super) wake: Arc<Notify>,
@@ -111,6 +113,9 @@ impl Daemon {
         let mut rows = read_rows(&parts.reader)?;
         // Before the first session: last known labels serve, also while the labeler is away.
         rows.standing = Arc::new(kept_standing(read_labels(&parts.reader)?));
+        let meters = Meters::open(&parts.reader)?;
+        parts.queue.recent().set_window(tiers::window(&parts.config));
+        tiers::tell_unknown(&parts.config, rows.members.values());
         let daemon = Daemon(Arc::new(Inner {
             config: ArcSwap::new(parts.config.clone()),
             store,
@@ -118,6 +123,7 @@ impl Daemon {
             directory: Arc::default(),
             keys: Arc::default(),
             rows: Mutex::new(rows),
+            meters,
             changing: tokio::sync::Mutex::default(),
             wake: Arc::default(),
             newcomer: Notify::default(),
@@ -168,6 +174,8 @@ impl Daemon {
 
     /// New settings, after SIGHUP: what admission needs of them changes now.
     pub fn handle_config(&self, config: Arc<Config>) {
+        self.parts.queue.recent().set_window(tiers::window(&config));
+        tiers::tell_unknown(&config, self.rows().members.values());
         self.config.store(config);
         self.rebuild(&self.rows());
     }
@@ -211,11 +219,18 @@ impl Daemon {
             stale_after: labeler.stale_after,
         });
         let (members, credentials) = (rows.members.values().cloned(), rows.credentials.values().cloned());
-        let mut directory = Directory::new(members, credentials, rows.standing.clone(), requirement);
+        let tiers = tiers::tiers(&config);
+        let mut directory = Directory::new(members, credentials, rows.standing.clone(), requirement)
+            .with_accounts(&tiers, |member| self.meters.of(member));
         if config.signing.required {
             directory = directory.requiring_keys(self.keys.load().domains().map(str::to_owned));
         }
         self.directory.store(Arc::new(directory));
+        // Labels are published twice a minute, and the scheduler's thread need not wake for that.
+        let weights = tiers::weights(&tiers, rows.members.values());
+        if **self.weights.borrow() != weights {
+            self.set_weights(weights);
+        }
     }
 
     /// Shows the keys on disk to signers. One that cannot be read is told and left out.

@@ -9,6 +9,11 @@ use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, Promet
 pub const ACCEPTED: &str = "mta_accepted_total";
 /// Transactions and sessions that were refused, by the enhanced status of the reply: `status`.
 pub const REFUSED: &str = "mta_refused_total";
+/// Messages that a client submitted again, and that were not queued again.
+pub const DUPLICATES: &str = "mta_duplicates_suppressed_total";
+/// Commands refused because a member is at a limit of its tier, by `limit`: hour, burst, day, queue_messages, queue_bytes,
+/// message_bytes.
+pub const LIMITED: &str = "mta_limited_total";
 /// Recipients delivered.
 pub const DELIVERED: &str = "mta_delivered_total";
 /// Attempts deferred, by `scope`: recipient, message, host, site, source.
@@ -53,6 +58,8 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
 fn describe() {
     describe_counter!(ACCEPTED, "Messages that got their 250.");
     describe_counter!(REFUSED, "Transactions and sessions refused, by enhanced status.");
+    describe_counter!(DUPLICATES, "Messages submitted again by a client and not queued again.");
+    describe_counter!(LIMITED, "Commands refused because a member is at a limit of its tier, by limit.");
     describe_counter!(DELIVERED, "Recipients delivered.");
     describe_counter!(DEFERRED, "Attempts deferred, by the widest thing the reply speaks of.");
     describe_counter!(FAILED, "Recipients given up.");

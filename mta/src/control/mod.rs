@@ -10,6 +10,7 @@
 //! - [`labels`]: who vouches for our members.
 //! - [`metrics`]: what is counted.
 //! - [`run`]: the thread itself.
+//! - `tiers`: what members may send and have sent.
 
 pub mod admin;
 pub mod api;
@@ -22,6 +23,7 @@ pub mod metrics;
 mod operations;
 mod page;
 pub mod run;
+mod tiers;
 mod views;
 
 pub use run::{Control, start};

@@ -13,9 +13,10 @@ use super::{
     admin::Operations,
     api::{
         AddMember, Enrolled, ImportKey, Key, LabelerStatus, Member, PAGE_MAX, QueueFilter, QueuePage, QueuedMessage, Refusal,
-        RemoveKeys, Status,
+        RemoveKeys, SetMember, Status,
     },
     daemon::Daemon,
+    tiers,
     views::{time, view_delivery, view_key, view_message},
 };
 use crate::{
@@ -49,6 +50,7 @@ impl Operations for Daemon {
         let domain = domain(&new.domain)?;
         let classes = new.class.iter().map(|class| class.parse()).collect::<Result<Vec<Class>, _>>().map_err(Refusal::Wrong)?;
         let class = classes.first().copied().unwrap_or(Class::Transactional);
+        let tier = new.tier.as_deref().map(|tier| tiers::known(&self.config.load(), tier)).transpose()?;
 
         let _change = self.changing.lock().await;
         let known = self.directory.load().member_by_did(&new.did).map(|member| policy::Member::clone(member));
@@ -79,8 +81,15 @@ impl Operations for Daemon {
         .map_err(refuse_store)?;
 
         let secret = members::new_secret(&self.parts.dice);
-        let mut member =
-            known.unwrap_or(policy::Member { id: 0, did: new.did, handle: None, suspended: None, domains: Vec::new() });
+        let mut member = known.unwrap_or(policy::Member {
+            id: 0,
+            did: new.did,
+            handle: None,
+            suspended: None,
+            tier: None,
+            domains: Vec::new(),
+        });
+        member.tier = tier.or(member.tier);
         if !member.domains.contains(&domain) {
             member.domains.push(domain.clone());
         }
@@ -119,22 +128,13 @@ impl Operations for Daemon {
         Ok(self.view(&self.directory.load_full(), &member))
     }
 
+    async fn set_member(&self, member: &str, change: SetMember) -> Result<Member, Refusal> {
+        let tier = tiers::known(&self.config.load(), &change.tier)?;
+        self.change(member, |member| member.tier = Some(tier)).await
+    }
+
     async fn suspend(&self, member: &str, suspended: bool) -> Result<Member, Refusal> {
-        let _change = self.changing.lock().await;
-        let mut member = self.find(member)?;
-        member.suspended = suspended.then(|| SUSPENDED.to_owned());
-        let row = member.encode().map_err(unable)?;
-        let id = member.id;
-        self.parts
-            .queue
-            .transact(move |txn, tables| Ok(tables.members.put(txn, &id.to_be_bytes(), &row)?))
-            .await
-            .map_err(unable)?;
-        let mut rows = self.rows();
-        rows.members.insert(id, member.clone());
-        self.rebuild(&rows);
-        drop(rows);
-        Ok(self.view(&self.directory.load_full(), &member))
+        self.change(member, |member| member.suspended = suspended.then(|| SUSPENDED.to_owned())).await
     }
 
     async fn remove_member(&self, member: &str) -> Result<Member, Refusal> {
@@ -276,10 +276,34 @@ impl Operations for Daemon {
 }
 
 impl Daemon {
+    /// Changes a member's row, then shows it to sessions.
+    async fn change(&self, member: &str, change: impl FnOnce(&mut policy::Member)) -> Result<Member, Refusal> {
+        let _change = self.changing.lock().await;
+        let mut member = self.find(member)?;
+        change(&mut member);
+        let row = member.encode().map_err(unable)?;
+        let id = member.id;
+        self.parts
+            .queue
+            .transact(move |txn, tables| Ok(tables.members.put(txn, &id.to_be_bytes(), &row)?))
+            .await
+            .map_err(unable)?;
+        let mut rows = self.rows();
+        rows.members.insert(id, member.clone());
+        self.rebuild(&rows);
+        drop(rows);
+        Ok(self.view(&self.directory.load_full(), &member))
+    }
+
     fn view(&self, directory: &Directory, member: &policy::Member) -> Member {
         let now = self.now();
         let verdict = admit::on_behalf_of(directory, &member.did).and_then(|sender| admit::may_send(directory, &sender, now));
+        let held = self.parts.queue.held(member.id, now);
+        let account = directory.account(member.id);
+        let (tier, spending) = account.map(|account| tiers::view(member, account, held, now)).unwrap_or_default();
         Member {
+            tier,
+            spending,
             did: member.did.clone(),
             domains: member.domains.clone(),
             suspended: member.suspended.is_some(),

@@ -40,6 +40,8 @@ impl World {
             folder.display()
         );
         let config = Arc::new(Config::parse(Path::new("test"), &text).unwrap());
+        // What `more` is added to, for those who reload.
+        std::fs::write(folder.join("settings"), text.strip_suffix(more).unwrap()).unwrap();
         let (notes, _) = tokio::sync::mpsc::channel(64);
         let options = Options { map_bytes: 64 << 20, segment_bytes: 1 << 20, free_bytes_floor: 0, ..Options::default() };
         let (writer, queue, reader, _) = Writer::open(folder, Clock::system(), options, notes).unwrap();
@@ -67,7 +69,7 @@ impl World {
     }
 
     async fn add(&self, did: &str, domain: &str) -> Result<Enrolled, Refusal> {
-        self.daemon.add_member(AddMember { did: did.into(), domain: domain.into(), class: Vec::new() }).await
+        self.daemon.add_member(AddMember { did: did.into(), domain: domain.into(), class: Vec::new(), tier: None }).await
     }
 
     /// Whether a member's software gets in, asked of admission itself.
@@ -311,5 +313,67 @@ async fn a_handle_is_kept_over_a_restart_and_not_for_those_who_left() {
     world.daemon.remove_member(DID).await.unwrap();
     world.daemon.set_handle(id, Some("harbour.example".into())).await.unwrap();
     assert!(world.daemon.all_members().is_empty() && !named(&world));
+    world.stop().await;
+}
+
+const TIERS: &str = "[[tier]]\nname = \"small\"\nmessages_per_hour = 60\nqueue_messages_max = 9\n\
+                     [[tier]]\nname = \"large\"\nweight = 5\nmessages_per_day = 100\n";
+
+fn small(domain: &str) -> AddMember {
+    AddMember { did: DID.into(), domain: domain.into(), class: Vec::new(), tier: Some("small".into()) }
+}
+
+#[tokio::test]
+async fn a_member_is_put_into_a_tier_and_its_turns_and_limits_follow() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = World::with(folder.path(), TIERS);
+    let weights = world.daemon.weights();
+    world.daemon.add_member(small(DOMAIN)).await.unwrap();
+    let shown = world.daemon.member(DID).await.unwrap();
+    assert_eq!((shown.tier.as_str(), shown.spending.messages_per_hour, shown.spending.burst), ("small", Some(60), Some(50)));
+    assert_eq!((shown.spending.available, shown.spending.queue_messages_max), (Some(50), Some(9)));
+    assert_eq!(weights.borrow().of(1).get(), 1);
+
+    let set = |tier: &str| world.daemon.set_member(DOMAIN, SetMember { tier: tier.into() });
+    let shown = set("large").await.unwrap();
+    assert_eq!((shown.tier.as_str(), shown.spending.weight, shown.spending.messages_per_hour), ("large", 5, None));
+    assert_eq!((shown.spending.available, weights.borrow().of(1).get()), (Some(100), 5));
+    let refused = set("huge").await.unwrap_err();
+    assert_eq!(refused, Refusal::Wrong("there is no tier \"huge\"; the settings have: small, large, default".into()));
+    let refused = world.daemon.add_member(AddMember { tier: Some("huge".into()), ..small("b.example.test") }).await.unwrap_err();
+    assert!(matches!(refused, Refusal::Wrong(_)), "{refused}");
+    // Another domain says nothing of a tier, and changes none.
+    world.daemon.add_member(AddMember { tier: None, ..small("c.example.test") }).await.unwrap();
+    assert_eq!(world.daemon.member(DID).await.unwrap().tier, "large");
+    world.stop().await;
+
+    // After a restart, and then with new settings in which the tier is another, and gone.
+    let world = World::with(folder.path(), TIERS);
+    let weights = world.daemon.weights();
+    assert_eq!((world.daemon.member(DID).await.unwrap().tier.as_str(), weights.borrow().of(1).get()), ("large", 5));
+    let reload = |tiers: &str| {
+        let text = std::fs::read_to_string(folder.path().join("settings")).unwrap() + tiers;
+        world.daemon.handle_config(Arc::new(Config::parse(Path::new("test"), &text).unwrap()));
+    };
+    reload("[[tier]]\nname = \"large\"\nweight = 7\nmessages_per_day = 40\n");
+    let shown = world.daemon.member(DID).await.unwrap();
+    assert_eq!((weights.borrow().of(1).get(), shown.spending.messages_per_day), (7, Some(40)));
+    reload("");
+    let shown = world.daemon.member(DID).await.unwrap();
+    assert_eq!((shown.tier.as_str(), shown.spending.weight), ("default (large is not in the settings)", 1));
+    assert_eq!(weights.borrow().of(1).get(), 1);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_member_has_sent_and_has_queued_is_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = World::with(folder.path(), TIERS);
+    world.daemon.add_member(small(DOMAIN)).await.unwrap();
+    for n in 0..3 {
+        world.enqueue(&format!("user{n}@big.example")).await;
+    }
+    let spending = world.daemon.member(DID).await.unwrap().spending;
+    assert_eq!((spending.queue_messages, spending.queue_bytes), (3, 3 * 19));
     world.stop().await;
 }

@@ -14,12 +14,12 @@ use smtp::address::ReversePath;
 use smtp::reply::Reply;
 use smtp::server::{Answer, Body, Envelope, MailParameters};
 
-use super::{BODY_BYTES_MAX, Shared};
+use super::{BODY_BYTES_MAX, Shared, spend};
 use crate::config::Role;
 use crate::control::metrics as names;
 use crate::policy::throttle::Penalty;
 use crate::policy::{Class, Sender, admit};
-use crate::queue::{LISTENER_CREDENTIAL, NewMessage, NewRecipient, Parameters, QueueError};
+use crate::queue::{Admission, NewMessage, NewRecipient, Parameters, QueueError};
 use crate::sign::prepare::PrepareError;
 use crate::sign::{self, SignError, Trace, header::Header};
 
@@ -53,12 +53,15 @@ pub struct Submission {
     peer: IpAddr,
     sender: Option<Sender>,
     reserved: usize,
+    /// Of the transaction: what SIZE declared, and recipients so far.
+    declared: u64,
+    recipients: usize,
 }
 
 impl Submission {
     /// A session from `peer`; `on_behalf_of` is the member of a relay listener.
     pub fn new(shared: Arc<Shared>, role: Role, on_behalf_of: Option<String>, peer: IpAddr) -> Self {
-        Submission { shared, role, on_behalf_of, peer, sender: None, reserved: 0 }
+        Submission { shared, role, on_behalf_of, peer, sender: None, reserved: 0, declared: 0, recipients: 0 }
     }
 
     /// AUTH. A failure is answered late, and at last with 421.
@@ -110,6 +113,10 @@ impl Submission {
         if let Err(reply) = admit::may_send(&directory, sender, now).and_then(|()| admit::reverse_path(sender, path)) {
             return self.refuse(reply);
         }
+        (self.declared, self.recipients) = (parameters.size.unwrap_or(0), 0);
+        if let Err(reply) = spend::look(&self.shared, sender, 1, self.declared) {
+            return self.refuse(reply);
+        }
         let bytes = parameters.size.map_or(UNDECLARED_BYTES, |size| usize::try_from(size).unwrap_or(usize::MAX));
         if !self.reserve(bytes) {
             return self.refuse(Reply::new(452, (4, 3, 1), "too much mail is being received at once; try again in a moment"));
@@ -117,21 +124,43 @@ impl Submission {
         Answer::Accept
     }
 
+    /// RCPT: may this member send to one more?
+    pub fn recipient(&mut self) -> Answer {
+        let Some(sender) = &self.sender else {
+            return Answer::Refuse(Reply::new(530, (5, 7, 0), "authentication required"));
+        };
+        match spend::look(&self.shared, sender, self.recipients + 1, self.declared) {
+            Ok(()) => {
+                self.recipients += 1;
+                Answer::Accept
+            }
+            Err(reply) => self.refuse(reply),
+        }
+    }
+
     /// The end of data: checks From, adds what an MSA adds, signs, commits.
     pub async fn message(&mut self, envelope: Envelope, octets: Bytes) -> Answer {
         let answer = match self.accept(envelope, octets).await {
-            Ok(id) => Answer::AcceptWith(Reply::new(250, (2, 0, 0), format!("queued as {id}"))),
+            Ok(reply) => Answer::AcceptWith(reply),
             Err(reply) => self.refuse(reply),
         };
         self.release_body();
         answer
     }
 
-    async fn accept(&mut self, envelope: Envelope, octets: Bytes) -> Result<scheduler::QueueId, Reply> {
+    async fn accept(&mut self, envelope: Envelope, octets: Bytes) -> Result<Reply, Reply> {
         let now = self.shared.clock.now();
         let sender = self.sender.clone().ok_or_else(|| Reply::new(530, (5, 7, 0), "authentication required"))?;
         let header = Header::parse(&octets).map_err(|error| Reply::new(550, (5, 6, 0), error.to_string()))?;
         let domain = admit::header_from(&sender, &header)?;
+        let mut parameters = Parameters { smtputf8: envelope.parameters.smtputf8, ..Parameters::default() };
+        let fingerprint =
+            spend::fingerprint(&self.shared, &sender, &envelope, parameters.envid.as_deref(), &header, &octets).await;
+        if let Some(id) = fingerprint.and_then(|fingerprint| self.shared.queue.recent().find(fingerprint, now)) {
+            return Ok(spend::note_duplicate(&self.shared, &sender, id));
+        }
+        // Given back on every way out of here but the last.
+        let spent = spend::take(&self.shared, &sender, envelope.recipients.len(), octets.len())?;
         let class = sender.class();
         let id = self.shared.queue.next_id(now);
         let only_recipient = match envelope.recipients.as_slice() {
@@ -154,7 +183,7 @@ impl Submission {
             PrepareError::Loop(_) => Reply::new(554, (5, 4, 6), error.to_string()),
         })?;
         // Some clients send octets above 127 without saying so; the next host must hear of it.
-        let eight_bit = envelope.parameters.body == Body::EightBitMime || !octets.is_ascii();
+        parameters.eight_bit = envelope.parameters.body == Body::EightBitMime || !octets.is_ascii();
         let job = sign::Job { urgent: class == Class::Otp, message: prepared, domain: Some(domain), now };
         let signed = self.shared.signers.sign(job).await.map_err(|error| sign_trouble(&error))?;
         if signed.member_unsigned {
@@ -163,10 +192,14 @@ impl Submission {
         let message = NewMessage {
             id: Some(id),
             member: sender.member.id,
-            credential: sender.credential.as_ref().map_or(LISTENER_CREDENTIAL, |credential| credential.id),
-            admission: None,
+            credential: spend::credential(&sender),
+            admission: Some(Admission {
+                day: spent.day(),
+                recipients: u32::try_from(envelope.recipients.len()).unwrap_or(u32::MAX),
+                fingerprint,
+            }),
             reverse_path: envelope.reverse_path,
-            parameters: Parameters { smtputf8: envelope.parameters.smtputf8, eight_bit, ..Parameters::default() },
+            parameters,
             lane: lane(class),
             received_at: now,
             deadline: now + lifetime(class),
@@ -177,10 +210,15 @@ impl Submission {
                 .collect(),
             octets: vec![signed.head, signed.rest],
         };
-        let id = self.shared.queue.enqueue(message).await.map_err(|error| queue_trouble(&error))?;
+        let queued = self.shared.queue.enqueue(message).await.map_err(|error| queue_trouble(&error))?;
+        if queued != id {
+            // The first was on its way to the disk when this one came.
+            return Ok(spend::note_duplicate(&self.shared, &sender, queued));
+        }
+        spent.keep();
         self.shared.count.accepted.increment(1);
         self.shared.count.accept_seconds.record(elapsed(now, self.shared.clock.now()));
-        Ok(id)
+        Ok(Reply::new(250, (2, 0, 0), format!("queued as {id}")))
     }
 
     fn refuse(&self, reply: Reply) -> Answer {

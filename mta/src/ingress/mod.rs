@@ -9,6 +9,7 @@
 pub mod answer;
 pub mod greeting;
 pub mod session;
+mod spend;
 
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -86,6 +87,8 @@ pub struct Shared {
 pub struct Counters {
     /// Messages that got 250.
     pub accepted: Counter,
+    /// Messages that were queued before.
+    pub duplicates: Counter,
     /// Messages sent without the member's signature.
     pub unsigned: Counter,
     /// Seconds from the end of data to 250.

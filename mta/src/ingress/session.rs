@@ -103,7 +103,7 @@ async fn answer(submission: &mut Submission, ask: Ask) -> Answer {
     match ask {
         Ask::Auth { username, password, .. } => submission.authenticate(&username, &password).await,
         Ask::Mail { path, parameters } => submission.mail(&path, &parameters),
-        Ask::Recipient { .. } => Answer::Accept,
+        Ask::Recipient { .. } => submission.recipient(),
         Ask::Message { envelope, octets } => submission.message(envelope, octets).await,
     }
 }

@@ -14,8 +14,10 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use smtp::address::canonical_domain;
 
+use super::account::{Account, Meter};
 use super::members::{Credential, Member};
 use super::standing::Standing;
+use super::tier::Tiers;
 
 /// The current snapshot, for every thread.
 pub type SharedDirectory = Arc<ArcSwap<Directory>>;
@@ -47,6 +49,7 @@ pub struct Directory {
     by_member: HashMap<u32, Vec<Arc<Credential>>>,
     /// A handle is a claim: two members may make the same one, and neither locks the other out.
     by_handle: HashMap<String, Vec<u32>>,
+    accounts: HashMap<u32, Account>,
     standing: Arc<Standing>,
     requirement: Option<Requirement>,
     /// None: members without keys may send.
@@ -79,7 +82,7 @@ impl Directory {
                 directory.by_member.entry(credential.member).or_default().push(credential);
             }
         }
-        directory
+        directory.with_accounts(&Tiers::default(), |_| Arc::default())
     }
 
     /// `signing.required` is set: these domains have keys, the others may not send.
@@ -87,6 +90,20 @@ impl Directory {
     pub fn requiring_keys(mut self, domains: impl IntoIterator<Item = String>) -> Self {
         self.signed_domains = Some(domains.into_iter().collect());
         self
+    }
+
+    /// Members under the limits of their tiers; without this they have none. `meter` gives a member's, which goes on
+    /// counting from snapshot to snapshot.
+    #[must_use]
+    pub fn with_accounts(mut self, tiers: &Tiers, meter: impl Fn(u32) -> Arc<Meter>) -> Self {
+        let account = |member: &Arc<Member>| Account::new(tiers.of(member.tier.as_deref()).clone(), meter(member.id));
+        self.accounts = self.members.iter().map(|(id, member)| (*id, account(member))).collect();
+        self
+    }
+
+    /// What a member may send and has sent.
+    pub fn account(&self, member: u32) -> Option<&Account> {
+        self.accounts.get(&member)
     }
 
     /// The credentials that this user name can mean, and the secret to compare with each.

@@ -81,6 +81,9 @@ pub struct Member {
     /// The operator's reason, told to the member. None: may send.
     #[serde(default)]
     pub suspended: Option<String>,
+    /// The tier that the operator put it into. None: the default.
+    #[serde(default)]
+    pub tier: Option<String>,
     /// Domains it sends from, canonical (lower case, A-labels).
     pub domains: Vec<String>,
 }
@@ -236,11 +239,14 @@ mod tests {
             did: "did:plc:abc".into(),
             handle: Some("a.example".into()),
             suspended: None,
+            tier: Some("small".into()),
             domains: vec!["a.example".into()],
         };
         let credential = Credential { id: 1, member: 7, domain: "a.example".into(), class: Class::Transactional, hash: [9; 32] };
         assert_eq!(Member::decode(&member.encode().unwrap()).unwrap(), member);
         assert_eq!(Credential::decode(&credential.encode().unwrap()).unwrap(), credential);
+        let old = br#"{"id":7,"did":"did:plc:abc","domains":[]}"#;
+        assert_eq!(Member::decode(old).unwrap().tier, None, "a row from before there were tiers");
         assert!(Credential::decode(b"{\"id\":1").is_err());
     }
 

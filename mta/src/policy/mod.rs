@@ -4,7 +4,8 @@
 //! [`members`] are the rows on disk · [`directory`] finds who a user name means · [`standing`] is what labels say ·
 //! [`admit`] answers the dialogue's questions · [`from`] reads the From field as strictly as the strictest receiver ·
 //! [`throttle`] slows those who guess · [`dns`] lists what a member publishes · [`tier`] is what members may do,
-//! [`account`] what one of them has spent of it, by [`rate`] and by day ([`today`]).
+//! [`account`] what one of them has spent of it, by [`rate`] and by day ([`today`]) · [`retry`] knows a message that is
+//! submitted a second time.
 //!
 //! Not here: polling labels and changing members (`control`), keys (`sign`), how fast sites are sent to (`scheduler`).
 
@@ -15,6 +16,7 @@ pub mod dns;
 pub mod from;
 pub mod members;
 pub mod rate;
+pub mod retry;
 pub mod standing;
 pub mod throttle;
 pub mod tier;

@@ -34,6 +34,7 @@ impl World {
             did: did.into(),
             handle: handle.map(str::to_owned),
             suspended: None,
+            tier: None,
             domains: domains.iter().map(|&domain| domain.to_owned()).collect(),
         };
         let key = CredentialKey::new(&[7; 32]);

@@ -17,7 +17,7 @@ pub struct Tier {
     /// What the operator calls it.
     pub name: String,
     /// Turns at a site, beside those of other members.
-    pub weight: u32,
+    pub weight: u16,
     /// Recipients an hour, and at once.
     pub rate: Option<Rate>,
     /// Recipients a day.

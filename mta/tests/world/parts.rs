@@ -15,11 +15,11 @@ use loadtest::sink::session::{Session, Step};
 use loadtest::sink::{Message, Provider, Script};
 use mta::config::Config;
 use mta::daemon::{self, Environment};
-use mta::policy::{Directory, Member, Standing};
-use mta::queue::{Fault, Faults, Options};
+use mta::policy::Member;
+use mta::queue::{Fault, Faults, Options, Writer};
 
-const LISTENER: &str = "192.0.2.10:2525";
-const DID: &str = "did:web:member.example";
+/// The first member, which every world has.
+const MEMBER: &str = "member.example";
 const HEADER: &str = "X-World-Message: ";
 /// 2026-11-23, and so far from any edge of the calendar.
 const BEGINNING: u64 = 1_795_400_000;
@@ -30,7 +30,11 @@ pub(crate) struct World {
     folder: tempfile::TempDir,
     zone: Zone,
     providers: BTreeMap<String, (SocketAddr, Arc<Provider>)>,
+    /// Domain and tier; each has a listener of its own.
+    members: Vec<(&'static str, Option<&'static str>)>,
+    settings: String,
     accepted: Arc<Mutex<BTreeSet<u64>>>,
+    unanswered: Arc<Mutex<BTreeSet<u64>>>,
     age: Duration,
 }
 
@@ -40,14 +44,38 @@ pub(crate) struct Day {
     net: sim::Net,
     faults: Faults,
     addresses: BTreeMap<String, SocketAddr>,
+    listeners: BTreeMap<&'static str, SocketAddr>,
     accepted: Arc<Mutex<BTreeSet<u64>>>,
+    unanswered: Arc<Mutex<BTreeSet<u64>>>,
 }
 
 impl World {
     /// An empty world; the same seed gives the same latencies, orders and jitter.
     pub(crate) fn seed(seed: u64) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        World { seed, folder, zone: Zone::new(), providers: BTreeMap::new(), accepted: Arc::default(), age: Duration::ZERO }
+        World {
+            seed,
+            folder,
+            zone: Zone::new(),
+            providers: BTreeMap::new(),
+            members: vec![(MEMBER, None)],
+            settings: String::new(),
+            accepted: Arc::default(),
+            unanswered: Arc::default(),
+            age: Duration::ZERO,
+        }
+    }
+
+    /// One more member, in a tier.
+    pub(crate) fn member(mut self, domain: &'static str, tier: &'static str) -> Self {
+        self.members.push((domain, Some(tier)));
+        self
+    }
+
+    /// Lines for the settings.
+    pub(crate) fn settings(mut self, lines: &str) -> Self {
+        self.settings.push_str(lines);
+        self
     }
 
     /// A provider for one domain.
@@ -67,28 +95,34 @@ impl World {
     {
         let net = sim::Net::new(self.seed);
         let faults = Faults::default();
-        let config = Arc::new(configuration(self.folder.path()));
+        let config = Arc::new(configuration(self.folder.path(), &self.members, &self.settings));
         let io = Io::Sim(net.clone());
         let addresses = self.providers.iter().map(|(domain, (address, _))| (domain.clone(), *address)).collect();
-        let day = Day { net: net.clone(), faults: faults.clone(), addresses, accepted: self.accepted.clone() };
+        let day = Day {
+            net: net.clone(),
+            faults: faults.clone(),
+            addresses,
+            listeners: (0..).zip(&self.members).map(|(nth, (domain, _))| (*domain, listener(nth))).collect(),
+            accepted: self.accepted.clone(),
+            unanswered: self.unanswered.clone(),
+        };
         let start = SystemTime::UNIX_EPOCH + Duration::from_secs(BEGINNING) + self.age;
         let (age, providers, zone, seed) = (self.age, &self.providers, self.zone.clone(), self.seed);
+        let members = &self.members;
         host::run(&io.clone(), async move {
             let began = tokio::time::Instant::now();
             for (address, provider) in providers.values() {
                 provide(&io, *address, provider.clone(), age);
             }
+            enrol(&config.data_dir, members).await;
             let environment = Environment {
                 io,
                 clock: Clock::simulated(start),
                 dice: Dice::seeded(seed),
                 resolver: Resolver::scripted(zone),
-                queue: Options { map_bytes: 1 << 30, segment_bytes: 1 << 20, free_bytes_floor: 0, faults, ..Options::default() },
+                queue: Options { faults, ..options() },
             };
             let running = daemon::start(config, environment).await.unwrap();
-            let member = Member { id: 1, did: DID.into(), handle: None, suspended: None, domains: vec!["member.example".into()] };
-            let directory = Directory::new([member], [], Arc::new(Standing::default()), None);
-            running.desk.directory().store(Arc::new(directory));
             story(day).await;
             tokio::time::sleep_until(began + span).await;
             drop(running);
@@ -143,15 +177,20 @@ impl World {
         self.providers.values().map(|(_, provider)| provider.counts().refusals).sum()
     }
 
+    /// Numbers that were submitted without an answer to the end of data, and are not known to have got 250 since.
+    pub(crate) fn unanswered(&self) -> BTreeSet<u64> {
+        self.unanswered.lock().unwrap().difference(&self.accepted.lock().unwrap()).copied().collect()
+    }
+
     fn queued(&self) -> usize {
         let (notes, _kept) = tokio::sync::mpsc::channel(1);
-        let options = Options { map_bytes: 1 << 30, segment_bytes: 1 << 20, free_bytes_floor: 0, ..Options::default() };
         let (_writer, _queue, reader, _) =
-            mta::queue::Writer::open(&self.folder.path().join("data/queue"), Clock::system(), options, notes).unwrap();
+            Writer::open(&self.folder.path().join("data/queue"), Clock::system(), options(), notes).unwrap();
         usize::try_from(reader.counts().unwrap().deliveries).unwrap()
     }
 
-    fn arrivals(&self) -> Vec<u64> {
+    /// What has arrived, each as often as it has.
+    pub(crate) fn arrivals(&self) -> Vec<u64> {
         let messages = self.providers.values().flat_map(|(_, provider)| provider.messages());
         messages.filter_map(|message| number(&message.octets)).collect()
     }
@@ -160,34 +199,46 @@ impl World {
 impl Day {
     /// Submits message `n`; notes it if the answer to the end of data was 250. A daemon that dies is not an error here.
     pub(crate) async fn submit(&self, n: u64, recipients: &[&str]) {
-        if self.dialogue(n, recipients).await == Some(true) {
-            self.accepted.lock().unwrap().insert(n);
-        }
+        self.submit_from(MEMBER, n, recipients).await;
     }
 
-    async fn dialogue(&self, n: u64, recipients: &[&str]) -> Option<bool> {
+    /// The same for a member. Tells the last reply; none when the connection broke before it.
+    pub(crate) async fn submit_from(&self, member: &str, n: u64, recipients: &[&str]) -> Option<String> {
+        let said = self.dialogue(member, n, recipients).await;
+        match &said {
+            Some(said) if said.starts_with("250") => drop(self.accepted.lock().unwrap().insert(n)),
+            // A daemon that dies here has time to say 421; to the client it is as good as no answer.
+            Some(said) if !said.starts_with("421") => {}
+            _ => drop(self.unanswered.lock().unwrap().insert(n)),
+        }
+        said
+    }
+
+    async fn dialogue(&self, member: &str, n: u64, recipients: &[&str]) -> Option<String> {
         let net = Net::new(Io::Sim(self.net.clone()));
         let wait = || deadline_in(Duration::from_secs(60));
-        let mut connection = net.connect(Some("192.0.2.77".parse().unwrap()), LISTENER.parse().unwrap(), wait()).await.ok()?;
-        let mut lines = vec!["EHLO world".to_owned(), "MAIL FROM:<app@member.example>".to_owned()];
+        let mut connection = net.connect(Some("192.0.2.77".parse().unwrap()), self.listeners[member], wait()).await.ok()?;
+        let mut lines = vec!["EHLO world".to_owned(), format!("MAIL FROM:<app@{member}>")];
         lines.extend(recipients.iter().map(|recipient| format!("RCPT TO:<{recipient}>")));
         lines.push("DATA".to_owned());
         let mut said = reply(&mut connection).await?;
         for line in lines {
             if !said.starts_with('2') {
-                return Some(false);
+                connection.close().await;
+                return Some(said);
             }
             connection.write(Bytes::from(format!("{line}\r\n")), wait()).await.ok()?;
             said = reply(&mut connection).await?;
         }
         let message = format!(
-            "From: app@member.example\r\nTo: {}\r\nSubject: hello\r\n{HEADER}{n}\r\n\r\nYour one-time code is {n}.\r\n.\r\n",
+            "From: app@{member}\r\nTo: {}\r\nSubject: hello\r\nMessage-ID: <{n}@{member}>\r\n{HEADER}{n}\r\n\r\n\
+             Your one-time code is {n}.\r\n.\r\n",
             recipients.join(", ")
         );
         connection.write(Bytes::from(message), wait()).await.ok()?;
         said = reply(&mut connection).await?;
         connection.close().await;
-        Some(said.starts_with("250"))
+        Some(said)
     }
 
     /// The link to a domain's provider dies.
@@ -206,16 +257,52 @@ impl Day {
     }
 }
 
-fn configuration(folder: &Path) -> Config {
+fn options() -> Options {
+    Options { map_bytes: 1 << 30, segment_bytes: 1 << 20, free_bytes_floor: 0, ..Options::default() }
+}
+
+/// The nth member's.
+fn listener(nth: u16) -> SocketAddr {
+    format!("192.0.2.10:{}", 2525 + nth).parse().unwrap()
+}
+
+/// Writes the members' rows, as they were before the daemon starts.
+async fn enrol(data_dir: &Path, members: &[(&'static str, Option<&'static str>)]) {
+    let rows: Vec<_> = (1u32..)
+        .zip(members)
+        .map(|(id, (domain, tier))| Member {
+            id,
+            did: format!("did:web:{domain}"),
+            handle: None,
+            suspended: None,
+            tier: tier.map(str::to_owned),
+            domains: vec![(*domain).to_owned()],
+        })
+        .map(|member| (member.id.to_be_bytes(), member.encode().unwrap()))
+        .collect();
+    std::fs::create_dir_all(data_dir).unwrap();
+    let (notes, _kept) = tokio::sync::mpsc::channel(1);
+    let (writer, queue, _reader, _) = Writer::open(&data_dir.join("queue"), Clock::system(), options(), notes).unwrap();
+    let writer = host::spawn_local(writer.run());
+    let put = queue.transact(move |txn, tables| rows.iter().try_for_each(|(key, row)| Ok(tables.members.put(txn, key, row)?)));
+    put.await.unwrap();
+    queue.stop().await;
+    writer.await.unwrap().unwrap();
+}
+
+fn configuration(folder: &Path, members: &[(&'static str, Option<&'static str>)], more: &str) -> Config {
+    let listeners = (0..).zip(members).map(|(nth, (domain, _))| {
+        format!(
+            "[[listen]]\naddress = \"{}\"\nrole = \"relay\"\ntrusted_networks = [\"192.0.2.0/24\"]\n\
+             member = \"did:web:{domain}\"\n",
+            listener(nth)
+        )
+    });
     let text = format!(
         r#"
         hostname = "relay.world.test"
         data_dir = "{}"
-        [[listen]]
-        address = "{LISTENER}"
-        role = "relay"
-        trusted_networks = ["192.0.2.0/24"]
-        member = "{DID}"
+        {}
         [signing]
         required = false
         [egress]
@@ -224,8 +311,10 @@ fn configuration(folder: &Path) -> Config {
         name = "ip-a"
         address = "192.0.2.11"
         ehlo = "a.relay.world.test"
+        {more}
         "#,
-        folder.join("data").display()
+        folder.join("data").display(),
+        listeners.collect::<String>(),
     );
     Config::parse(Path::new("world.toml"), &text).unwrap_or_else(|error| panic!("{error}"))
 }

@@ -104,7 +104,7 @@ async fn story(once: bool) -> anyhow::Result<()> {
     let client = Client::new(&config, &path);
     let account = network.create_account(DOMAIN);
     let did = account.did.as_str().to_owned();
-    let add = AddMember { did: did.clone(), domain: DOMAIN.to_owned(), class: Vec::new() };
+    let add = AddMember { did: did.clone(), domain: DOMAIN.to_owned(), class: Vec::new(), tier: None };
     let enrolled: Enrolled = client.post("/v1/members", &add).await?;
     teller.tell("enrol", &format!("{did} may send from {DOMAIN}, with a password that is shown once"));
     let before = submit(submission, &enrolled, MAILS[0].1, MAILS[0].2).await;
