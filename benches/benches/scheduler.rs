@@ -46,13 +46,13 @@ fn decisions(c: &mut Criterion) {
                     let route = Route { site: host.name.clone(), provider: "other".into(), hosts: vec![host], valid_until };
                     scheduler.handle_route(now, &domain, Routed::Route(Arc::new(route)));
                 }
-                Action::Load { domain, .. } => scheduler.handle_window(now, &domain, Vec::new(), None),
+                Action::Load { domain, member, .. } => scheduler.handle_window(now, &domain, member, Vec::new(), None),
                 Action::Deliver { id, domain, .. } => {
                     let outcome =
                         Outcome { scope: Scope::Recipient, verdict: Verdict::Delivered, retry_after: None, open: false };
                     scheduler.handle_outcome(now, id, &domain, outcome);
                 }
-                Action::Settle { id, domain, .. } => scheduler.handle_settled(now, id, &domain, None),
+                Action::Settle { id, domain, .. } => scheduler.handle_settled(now, id, &domain, 1, None),
             }
         }
     };

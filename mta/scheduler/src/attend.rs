@@ -1,16 +1,17 @@
-//! Upkeep: after anything has happened to a domain or a site, `attend` brings it into order.
+//! Upkeep: after anything has happened to a flow, a domain or a site, `attend` brings it into order.
 //!
-//! It expires what is past its deadline, seeks a route where there is mail, gives the domain its place in the turns of
+//! It expires what is past its deadline, seeks a route where there is mail, gives the flow its place in the turns of
 //! its site, asks for more when the window runs low, sets the timer, and forgets what nobody needs. Every input
 //! ends here, so each rule stands once.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::domain::{WINDOW_LOW, WINDOW_MAX, Way};
+use crate::domain::{Stand, Way};
+use crate::flow::{Flow, Wants};
 use crate::machine::{Scheduler, Subject};
 use crate::send::{Flight, FlightState};
-use crate::site::{self, Site};
+use crate::site::Site;
 use crate::time::Time;
 use crate::types::{Action, Cause, Lane, Next, QueueId, Route, Verdict};
 
@@ -41,33 +42,87 @@ pub(crate) fn still_serves(route: &Route, now: Time) -> bool {
 }
 
 impl Scheduler {
-    /// Brings a domain into order. It may be forgotten by this, if nothing is left of it.
+    /// Brings a flow into order, and its domain. Either may be forgotten by this, if nothing is left of it.
     pub(crate) fn attend(&mut self, now: Time, key: u32) {
+        let Some(domain) = self.flows.get(key).map(|flow| flow.domain) else { return };
         self.expire(now, key);
         self.find_way(now, key);
         self.give_back(now, key);
         self.take_turns(now, key);
         self.join_loads(now, key);
-        self.rest(now, key);
-        self.forget_or_wake(now, key);
+        self.rest_or_wake(now, key);
+        self.close(now, domain);
+    }
+
+    /// The same for all flows of a domain.
+    pub(crate) fn attend_domain(&mut self, now: Time, key: u32) {
+        let Some(domain) = self.domains.get(key) else { return };
+        let flows: Vec<u32> = domain.flows().collect();
+        for flow in flows {
+            self.attend(now, flow);
+        }
+        self.close(now, key);
+    }
+
+    /// A member's mail to a domain may have become due.
+    pub(crate) fn attend_member(&mut self, now: Time, key: u32, member: u32) {
+        let Some(domain) = self.domains.get_mut(key) else { return };
+        match domain.stand(member) {
+            Some(Stand::Flows(flow)) => self.attend(now, flow),
+            Some(Stand::Rests { next_due, otp, wants: false }) if next_due <= now => {
+                domain.set_stand(member, Some(Stand::Rests { next_due, otp, wants: true }));
+                self.pushed += 1;
+                self.loads[usize::from(!otp)].push(member, key);
+            }
+            Some(Stand::Rests { next_due, wants: false, .. }) => self.wake_domain(key, next_due),
+            Some(Stand::Rests { wants: true, .. }) => {}
+            None => self.close(now, key),
+        }
+    }
+
+    /// A domain's timer went off.
+    pub(crate) fn attend_risen(&mut self, now: Time, key: u32) {
+        let Some(domain) = self.domains.get(key) else { return };
+        let over = domain.active.as_ref().is_some_and(|active| {
+            let trouble = matches!(active.way, Way::Trouble { until, .. } if until <= now);
+            trouble || active.parked.is_some_and(|until| until <= now)
+        });
+        for member in domain.risen(now) {
+            self.attend_member(now, key, member);
+        }
+        if over {
+            self.attend_domain(now, key)
+        } else {
+            self.close(now, key)
+        }
+        let Some(domain) = self.domains.get(key) else { return };
+        let mut next = domain.rests_until();
+        if let Some(active) = &domain.active {
+            let trouble = match &active.way {
+                Way::Trouble { until, .. } => Some(*until),
+                Way::Unknown | Way::Sought { .. } | Way::Known(_) => None,
+            };
+            next = [trouble, active.parked, active.idle_until].into_iter().flatten().filter(|at| *at > now).fold(next, Time::min);
+        }
+        self.wake_domain(key, next);
     }
 
     fn expire(&mut self, now: Time, key: u32) {
-        let Some(active) = self.domains.get_mut(key).and_then(|domain| domain.active.as_mut()) else { return };
-        if active.watch > now {
+        let Some(flow) = self.flows.get_mut(key) else { return };
+        if flow.watch > now {
             return;
         }
-        for (lane, entry) in active.take_expired(now) {
-            self.queued -= 1;
+        let (member, expired) = (flow.member, flow.take_expired(now));
+        self.count_out(member, expired.len());
+        for (lane, entry) in expired {
             self.settle_unsent(key, entry.id, lane, Cause::Expired, Next::Expired);
         }
     }
 
     fn find_way(&mut self, now: Time, key: u32) {
-        let Some(active) = self.domains.get_mut(key).and_then(|domain| domain.active.as_mut()) else { return };
-        if active.queued() == 0 {
-            return;
-        }
+        let Some(flow) = self.flows.get(key).filter(|flow| flow.queued() > 0) else { return };
+        let (domain_key, member, otp) = (flow.domain, flow.member, !flow.lanes[Lane::Otp.index()].is_empty());
+        let Some(active) = self.domains.get_mut(domain_key).and_then(|domain| domain.active.as_mut()) else { return };
         let old = match &active.way {
             Way::Trouble { trouble, until } if *until > now => {
                 if trouble.verdict == Verdict::Failed {
@@ -78,77 +133,73 @@ impl Scheduler {
             Way::Unknown | Way::Trouble { .. } => None,
             Way::Known(route) if Time::from(route.valid_until) > now => return,
             Way::Known(route) => Some(route.clone()),
-            Way::Sought { old: None, .. } => return,
-            Way::Sought { old: Some(route), .. } => Some(route.clone()),
+            Way::Sought { old, .. } => old.clone(),
         };
         let old = old.filter(|route| still_serves(route, now));
         let lost = old.is_none() && active.site.is_some();
-        let otp = !active.lanes[Lane::Otp.index()].is_empty();
-        match &mut active.way {
-            Way::Sought { old: known, .. } => *known = old,
-            way => {
-                *way = Way::Sought { old, asked: false };
-                self.pushed += 1;
-                if otp { self.resolves.push_front(key) } else { self.resolves.push_back(key) }
-            }
+        let asked = matches!(active.way, Way::Sought { asked: true, .. });
+        active.way = Way::Sought { old, asked };
+        // Each member that waits for it stands in the line, so that none waits for the turn of another.
+        if !asked && self.resolves[usize::from(!otp)].push(member, domain_key) {
+            self.pushed += 1;
         }
         if lost {
-            self.lead_to(now, key, None);
+            self.lead_to(now, domain_key, None);
         }
     }
 
-    /// A domain that cannot send for a while gives its memory back, if memory is scarce, so that half of it is always
-    /// there for those that can. Everything is on disk; one-time codes stay, because their deadlines are near and only
-    /// what is in memory is watched.
+    /// A flow that cannot send for a while gives its memory back, if its member's is scarce, for those that can.
+    /// Everything is on disk; one-time codes stay, because their deadlines are near and only what is in memory is watched.
     fn give_back(&mut self, now: Time, key: u32) {
-        if self.in_memory() * 2 < self.config.in_memory_max {
+        if self.has_plenty() {
             return;
         }
-        let Some(domain) = self.domains.get_mut(key) else { return };
-        let Some(active) = domain.active.as_mut() else { return };
+        let Some(flow) = self.flows.get(key) else { return };
+        let Some(active) = self.domains.get(flow.domain).and_then(|domain| domain.active.as_ref()) else { return };
         let until = match &active.way {
             Way::Trouble { until, .. } => Some(*until),
             Way::Unknown | Way::Sought { .. } | Way::Known(_) => {
                 active.site.and_then(|site| self.sites.get(site)).and_then(|site| site.health.suspended_until())
             }
         };
-        let waits = active.queued() > active.lanes[Lane::Otp.index()].len();
-        let Some(until) = until.filter(|until| waits && *until > now) else { return };
+        let waits = flow.queued() > flow.lanes[Lane::Otp.index()].len();
+        let Some(until) = until.filter(|until| waits && *until > now && self.is_scarce(flow.member)) else { return };
+        let Some(flow) = self.flows.get_mut(key) else { return };
+        let (member, mut given) = (flow.member, 0);
         for lane in [Lane::Transactional, Lane::Notice] {
-            self.queued -= std::mem::take(&mut active.lanes[lane.index()]).len();
+            given += std::mem::take(&mut flow.lanes[lane.index()]).len();
         }
-        active.left = [Time::NEVER; 3];
-        domain.next_due = until;
+        flow.left = [Time::NEVER; 3];
+        flow.next_due = until;
+        self.count_out(member, given);
     }
 
     /// The domain takes no mail.
     fn fail_all(&mut self, key: u32) {
-        let Some(trouble) = self.trouble(key).cloned() else { return };
-        let Some(active) = self.domains.get_mut(key).and_then(|domain| domain.active.as_mut()) else { return };
-        active.watch = Time::NEVER;
-        let lanes = std::mem::take(&mut active.lanes);
-        for (lane, entry) in
-            Lane::ALL.into_iter().zip(lanes).flat_map(|(lane, queue)| queue.into_iter().map(move |entry| (lane, entry)))
-        {
-            self.queued -= 1;
+        let Some(flow) = self.flows.get_mut(key) else { return };
+        let Some(trouble) = self.domains.get(flow.domain).and_then(|domain| domain.trouble()).cloned() else { return };
+        let (member, all) = (flow.member, flow.take_all());
+        self.count_out(member, all.len());
+        for (lane, entry) in all {
             self.settle_unsent(key, entry.id, lane, Cause::Unroutable(trouble.clone()), Next::Done);
         }
     }
 
-    /// A domain takes turns in each lane in which it has mail, while nothing holds it apart from its site.
+    /// A flow takes turns in each lane in which it has mail, while nothing holds its domain apart from its site.
     fn take_turns(&mut self, now: Time, key: u32) {
-        let Some(active) = self.domains.get_mut(key).and_then(|domain| domain.active.as_mut()) else { return };
+        let Some(flow) = self.flows.get(key) else { return };
+        let Some(active) = self.domains.get_mut(flow.domain).and_then(|domain| domain.active.as_mut()) else { return };
         active.parked = active.parked.filter(|until| *until > now);
         let may = active.parked.is_none();
-        let wants = active.lanes.each_ref().map(|queue| may && !queue.is_empty());
-        let has = active.links.map(|link| link.is_some());
+        let wants = flow.lanes.each_ref().map(|queue| may && !queue.is_empty());
+        let has = flow.takes_turns();
         let Some(site_key) = active.site.filter(|_| wants != has) else { return };
         let Some(site) = self.sites.get_mut(site_key) else { return };
         for lane in Lane::ALL {
             let nth = lane.index();
             match (has[nth], wants[nth]) {
-                (false, true) => site::join_turns(&mut self.domains, &mut site.turns[nth], lane, key),
-                (true, false) => site::leave_turns(&mut self.domains, &mut site.turns[nth], lane, key),
+                (false, true) => site.turns[nth].join(&mut self.flows, lane, key),
+                (true, false) => site.turns[nth].leave(&mut self.flows, lane, key),
                 (true, true) | (false, false) => {}
             }
         }
@@ -156,82 +207,96 @@ impl Scheduler {
     }
 
     fn join_loads(&mut self, now: Time, key: u32) {
-        let Some(domain) = self.domains.get_mut(key).filter(|domain| !domain.wants_load) else { return };
-        let at = match &domain.active {
-            Some(active) => active.load_at(domain.next_due).unwrap_or(Time::NEVER),
-            None => domain.next_due,
-        };
-        if at > now {
+        let Some(flow) = self.flows.get_mut(key) else { return };
+        if flow.load_at().is_none_or(|at| at > now) {
             return;
         }
-        domain.wants_load = true;
+        let wants = if flow.left[Lane::Otp.index()] <= now { Wants::Otp } else { Wants::Any };
+        if wants <= flow.wants {
+            return;
+        }
+        flow.wants = wants;
         self.pushed += 1;
-        let otp = domain.active.as_ref().is_some_and(|active| active.left[Lane::Otp.index()] <= now);
-        if otp { self.loads.push_front(key) } else { self.loads.push_back(key) }
+        self.loads[usize::from(wants != Wants::Otp)].push(flow.member, flow.domain);
     }
 
-    /// With nothing to do, only the route is remembered, and only for a while.
-    fn rest(&mut self, now: Time, key: u32) {
-        let Some(domain) = self.domains.get_mut(key) else { return };
-        let wants_load = domain.wants_load;
-        let Some(active) = domain.active.as_mut() else { return };
-        let sought = matches!(active.way, Way::Sought { .. });
-        let busy =
-            wants_load || sought || active.is_loading() || active.in_flight > 0 || active.settling > 0 || active.queued() > 0;
-        if busy {
-            if active.idle_until.take().is_some() {
-                self.idle_domains -= 1;
-            }
+    /// With nothing in memory a flow is a due time again, or nothing.
+    fn rest_or_wake(&mut self, now: Time, key: u32) {
+        let Some(flow) = self.flows.get(key) else { return };
+        if !flow.rests() {
+            let at = flow.load_at().filter(|at| *at > now && flow.wants == Wants::Nothing).unwrap_or(Time::NEVER);
+            self.wake_flow(key, at.min(flow.watch));
             return;
         }
-        let until = active.idle_until.or(match &active.way {
-            Way::Known(route) => Some(Time::from(route.valid_until).min(now.plus(ROUTE_MEMORY))),
-            Way::Trouble { until, .. } => Some(*until),
-            Way::Unknown | Way::Sought { .. } => None,
-        });
-        let counted = active.idle_until.is_some();
-        match until.filter(|until| *until > now && (counted || self.idle_domains < IDLE_DOMAINS_MAX)) {
-            Some(until) => {
-                active.idle_until = Some(until);
-                self.idle_domains += usize::from(!counted);
+        let (domain_key, member, next_due, wants) = (flow.domain, flow.member, flow.next_due, flow.wants != Wants::Nothing);
+        let otp = flow.left[Lane::Otp.index()] < Time::NEVER;
+        let stand = (wants || next_due < Time::NEVER).then_some(Stand::Rests { next_due, otp, wants });
+        self.timers.remove(&(flow.wake, Subject::Flow(key)));
+        self.flows.remove(key);
+        let Some(domain) = self.domains.get_mut(domain_key) else { return };
+        domain.set_stand(member, stand);
+        domain.activate().flows -= 1;
+        if !wants {
+            self.wake_domain(domain_key, next_due);
+        }
+    }
+
+    /// Without flows only a domain's route is remembered, and only for a while; without mail nothing.
+    fn close(&mut self, now: Time, key: u32) {
+        let Some(domain) = self.domains.get_mut(key) else { return };
+        if let Some(active) = domain.active.as_mut() {
+            if active.flows > 0 || matches!(active.way, Way::Sought { .. }) {
+                self.idle_domains -= usize::from(active.idle_until.take().is_some());
+                return;
             }
-            None => {
-                self.idle_domains -= usize::from(counted);
-                self.lead_to(now, key, None);
-                if let Some(domain) = self.domains.get_mut(key) {
-                    domain.active = None;
+            let until = active.idle_until.or(match &active.way {
+                Way::Known(route) => Some(Time::from(route.valid_until).min(now.plus(ROUTE_MEMORY))),
+                Way::Trouble { until, .. } => Some(*until),
+                Way::Unknown | Way::Sought { .. } => None,
+            });
+            let counted = active.idle_until.is_some();
+            match until.filter(|until| *until > now && (counted || self.idle_domains < IDLE_DOMAINS_MAX)) {
+                Some(until) => {
+                    active.idle_until = Some(until);
+                    self.idle_domains += usize::from(!counted);
+                    self.wake_domain(key, until);
+                    return;
+                }
+                None => {
+                    self.idle_domains -= usize::from(counted);
+                    self.lead_to(now, key, None);
                 }
             }
         }
+        let Some(domain) = self.domains.get_mut(key) else { return };
+        domain.active = None;
+        if domain.is_empty() {
+            self.timers.remove(&(domain.wake, Subject::Domain(key)));
+            self.domain_by_name.remove(&domain.name);
+            self.domains.remove(key);
+        }
     }
 
-    fn forget_or_wake(&mut self, now: Time, key: u32) {
-        let Some(domain) = self.domains.get_mut(key) else { return };
-        let wake = match &domain.active {
-            None if domain.next_due == Time::NEVER && !domain.wants_load => {
-                self.timers.remove(&(domain.wake, Subject::Domain(key)));
-                self.domain_by_name.remove(&domain.name);
-                self.domains.remove(key);
-                return;
-            }
-            None => domain.next_due,
-            Some(active) => {
-                let load = active.load_at(domain.next_due);
-                let trouble = match &active.way {
-                    Way::Trouble { until, .. } => Some(*until),
-                    Way::Unknown | Way::Sought { .. } | Way::Known(_) => None,
+    /// The flow of a member, made if need be.
+    pub(crate) fn flow(&mut self, domain_key: u32, member: u32) -> u32 {
+        let Some(domain) = self.domains.get_mut(domain_key) else { return u32::MAX };
+        let mut flow = Flow::new(domain_key, member);
+        match domain.stand(member) {
+            Some(Stand::Flows(key)) => return key,
+            Some(Stand::Rests { next_due, otp, wants }) => {
+                flow.note_on_disk(otp.then_some(Lane::Otp), next_due);
+                flow.wants = match (wants, otp) {
+                    (false, _) => Wants::Nothing,
+                    (true, false) => Wants::Any,
+                    (true, true) => Wants::Otp,
                 };
-                let others = [load, trouble, active.parked, active.idle_until];
-                others.into_iter().flatten().filter(|at| *at > now).min().unwrap_or(Time::NEVER).min(active.watch)
             }
-        };
-        // In the line for a load there is nothing to wake for but what is in memory.
-        let wake = if domain.wants_load && domain.active.is_none() { Time::NEVER } else { wake };
-        if wake < domain.wake {
-            self.timers.remove(&(domain.wake, Subject::Domain(key)));
-            self.timers.insert((wake, Subject::Domain(key)));
-            domain.wake = wake;
+            None => {}
         }
+        let key = self.flows.insert(flow);
+        domain.set_stand(member, Some(Stand::Flows(key)));
+        domain.activate().flows += 1;
+        key
     }
 
     /// Moves a domain to another site, or to none. What is in flight stays where it began.
@@ -243,9 +308,9 @@ impl Scheduler {
             return;
         }
         if let Some(old) = old {
-            if let Some(site) = self.sites.get_mut(old) {
-                for lane in Lane::ALL {
-                    site::leave_turns(&mut self.domains, &mut site.turns[lane.index()], lane, key);
+            if let (Some(site), Some(domain)) = (self.sites.get_mut(old), self.domains.get(key)) {
+                for flow in domain.flows() {
+                    Lane::ALL.into_iter().for_each(|lane| site.turns[lane.index()].leave(&mut self.flows, lane, flow));
                 }
                 site.domains -= 1;
             }
@@ -324,6 +389,24 @@ impl Scheduler {
         }
     }
 
+    pub(crate) fn wake_domain(&mut self, key: u32, at: Time) {
+        let Some(domain) = self.domains.get_mut(key) else { return };
+        if at < domain.wake {
+            self.timers.remove(&(domain.wake, Subject::Domain(key)));
+            self.timers.insert((at, Subject::Domain(key)));
+            domain.wake = at;
+        }
+    }
+
+    fn wake_flow(&mut self, key: u32, at: Time) {
+        let Some(flow) = self.flows.get_mut(key) else { return };
+        if at < flow.wake {
+            self.timers.remove(&(flow.wake, Subject::Flow(key)));
+            self.timers.insert((at, Subject::Flow(key)));
+            flow.wake = at;
+        }
+    }
+
     pub(crate) fn wake_site(&mut self, key: u32, at: Time) {
         let Some(site) = self.sites.get_mut(key) else { return };
         if at < site.wake {
@@ -333,39 +416,23 @@ impl Scheduler {
         }
     }
 
-    /// How many deliveries a load may bring now; None: no room. The fuller the memory, the smaller the portions, so
-    /// that many slow domains do not keep the rest waiting.
-    pub(crate) fn load_most(&self) -> Option<usize> {
-        let (used, max) = (self.in_memory(), self.config.in_memory_max.max(1));
-        match () {
-            () if used * 2 < max => Some(WINDOW_MAX),
-            () if used * 4 < max * 3 => Some(WINDOW_LOW / 2),
-            () if used < max => Some(8),
-            () => None,
-        }
-    }
-
-    /// The domains of a site that has just been suspended bring themselves into order, if memory is scarce.
+    /// The flows of a site that has just been suspended bring themselves into order, where memory is scarce.
     pub(crate) fn give_back_site(&mut self, now: Time, site_key: u32) {
-        for lane in [Lane::Transactional, Lane::Notice] {
-            let head = |machine: &Scheduler| machine.sites.get(site_key).and_then(|site| site.turns[lane.index()]);
-            // Each round takes the domain at the head out of this lane's turns, unless there is memory enough.
-            while let Some(key) = head(self) {
-                self.attend(now, key);
-                if head(self) == Some(key) {
-                    break;
-                }
-            }
+        let Some(site) = self.sites.get(site_key).filter(|_| !self.has_plenty()) else { return };
+        let lanes = [Lane::Transactional, Lane::Notice];
+        let flows: Vec<u32> = lanes.iter().flat_map(|lane| site.turns[lane.index()].flows(&mut self.flows, *lane)).collect();
+        for key in flows {
+            self.attend(now, key);
         }
     }
 
     /// Settles what was never tried.
     pub(crate) fn settle_unsent(&mut self, key: u32, id: QueueId, lane: Lane, cause: Cause, next: Next) {
-        let Some(domain) = self.domains.get_mut(key) else { return };
-        let name = domain.name.clone();
-        domain.activate().settling += 1;
-        self.flights.insert((id, key), Flight { lane, state: FlightState::Settling { tried: false } });
+        let Some(flow) = self.flows.get_mut(key) else { return };
+        let Some(domain) = self.domains.get(flow.domain) else { return };
+        flow.settling += 1;
+        self.flights.insert((id, flow.domain), Flight { flow: key, lane, state: FlightState::Settling { tried: false } });
         self.pushed += 1;
-        self.settles.push_back(Action::Settle { id, domain: name, cause, next });
+        self.settles.push_back(Action::Settle { id, domain: domain.name.clone(), cause, next });
     }
 }

@@ -28,11 +28,12 @@ pub struct Config {
     /// mail waits its turn in memory. Each holds a message and perhaps a connection. Default: 4096.
     pub in_flight_max: usize,
     /// Deliveries waiting in memory, all domains together. Near the bound new ones stay on disk, `notice` first, and
-    /// sites that are suspended give theirs back to the disk. About 100 octets each. Default: 131072.
+    /// sites that are suspended give theirs back to the disk. A member takes as much as is left free, so that the mail of
+    /// others always finds room. About 100 octets each, and 300 for each flow. Default: 131072.
     pub in_memory_max: usize,
-    /// `Load`s that may be unanswered; further domains wait their turn. Default: 64.
+    /// `Load`s that may be unanswered; further flows wait, their members take turns. Default: 64.
     pub loads_max: usize,
-    /// `Resolve`s that may be unanswered; further domains wait their turn, those with `otp` first. Default: 256.
+    /// `Resolve`s that may be unanswered; further domains wait, those with `otp` first; members take turns. Default: 256.
     pub resolves_max: usize,
 }
 
@@ -72,7 +73,8 @@ pub struct WindowLimits {
     pub initial: u16,
     /// Trouble narrows no further. Default: 1.
     pub min: u16,
-    /// Success widens no further. Most providers think more than this from one address rude. Default: 50.
+    /// Success widens no further. Most providers think more than this from one address rude. The last place is only for
+    /// `otp`, if there are four. Default: 50.
     pub max: u16,
 }
 

@@ -1,77 +1,51 @@
-//! A recipient domain: what of its mail is in memory, what is known of the rest on disk, and the way it travels.
+//! A recipient domain: the way its mail travels, and who has mail for it.
 //!
-//! Memory follows activity. A domain that has mail only on disk is a name and a due time; the window of deliveries,
-//! the route and the place in a site's turns (`Active`) exist while something is going on.
+//! Memory follows activity. A member whose mail for the domain lies only on disk is a number and a due time; its flow
+//! exists while something is going on, and so does what is known of the domain's route (`Active`).
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use crate::time::Time;
-use crate::types::{Delivery, Lane, QueueId, Route, RouteTrouble};
-
-/// Deliveries of one domain that wait in memory. Past it they stay on disk, where they are safe, and are loaded when
-/// the window runs low.
-pub const WINDOW_MAX: usize = 256;
-
-/// The window runs low below this: more is loaded, if more is due.
-pub const WINDOW_LOW: usize = 64;
+use crate::types::{Route, RouteTrouble};
 
 pub(crate) struct Domain {
     pub(crate) name: Arc<str>,
-    /// Earliest due time of what lies only on disk, as far as we know. What is noted while a `Load` is unanswered
-    /// is kept, because the answer may be older than the note.
-    pub(crate) next_due: Time,
+    /// Who has mail here, by member. Of the 50,000 domains of a large backlog most have one.
+    members: SmallVec<[(u32, Stand); 1]>,
     /// When the timers will bring us back here; may be sooner than necessary, never later.
     pub(crate) wake: Time,
     pub(crate) active: Option<Box<Active>>,
-    /// It stands in the line for `Load`.
-    pub(crate) wants_load: bool,
     /// Times in a row that DNS did not answer.
     pub(crate) route_failures: u8,
 }
 
-impl Domain {
-    pub(crate) fn new(name: Arc<str>) -> Domain {
-        Domain { name, next_due: Time::NEVER, wake: Time::NEVER, active: None, wants_load: false, route_failures: 0 }
-    }
-
-    pub(crate) fn activate(&mut self) -> &mut Active {
-        self.active.get_or_insert_with(|| Box::new(Active::new()))
-    }
+/// How a member stands with a domain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stand {
+    /// All of its mail lies on disk.
+    Rests {
+        next_due: Time,
+        /// There may be one-time codes among it.
+        otp: bool,
+        /// It stands in the line for `Load`.
+        wants: bool,
+    },
+    /// A flow of this number.
+    Flows(u32),
 }
 
 pub(crate) struct Active {
-    /// What waits in memory, each lane in the order (due, id). Everything here is due.
-    pub(crate) lanes: [VecDeque<Queued>; 3],
-    /// Earliest due time in a lane among what we saw go to disk since the last load: a better lane must not wait
-    /// until the window of a lesser one runs low.
-    pub(crate) left: [Time; 3],
-    /// Nothing that waits in memory has an earlier deadline.
-    pub(crate) watch: Time,
-    /// In flight.
-    pub(crate) in_flight: u32,
-    /// Being settled.
-    pub(crate) settling: u32,
+    /// Flows there are.
+    pub(crate) flows: u32,
     pub(crate) way: Way,
-    pub(crate) load: Load,
     /// The site of the route, while there is one.
     pub(crate) site: Option<u32>,
-    /// Neighbours in the site's turns, for each lane that has mail.
-    pub(crate) links: [Option<Link>; 3],
     /// A check that concerns only this domain holds it: it takes no turns until then.
     pub(crate) parked: Option<Time>,
     /// With nothing to do the route is still remembered until then.
     pub(crate) idle_until: Option<Time>,
-    /// The largest id that a load brought: anything larger cannot be known already.
-    pub(crate) loaded_up_to: QueueId,
-}
-
-/// A delivery that waits in memory: what is not the same for the whole lane.
-pub(crate) struct Queued {
-    pub(crate) id: QueueId,
-    pub(crate) due: Time,
-    pub(crate) deadline: Time,
-    pub(crate) attempts: u16,
 }
 
 /// Where a domain's mail goes, as far as it is known.
@@ -90,123 +64,102 @@ pub(crate) enum Way {
     },
 }
 
-pub(crate) enum Load {
-    Idle,
-    /// Unanswered. What was settled since: the answer may be older and still contain it.
-    Asked {
-        settled: Vec<QueueId>,
-    },
-}
+impl Domain {
+    pub(crate) fn new(name: Arc<str>) -> Domain {
+        Domain { name, members: SmallVec::new(), wake: Time::NEVER, active: None, route_failures: 0 }
+    }
 
-#[derive(Clone, Copy)]
-pub(crate) struct Link {
-    pub(crate) previous: u32,
-    pub(crate) next: u32,
-}
+    pub(crate) fn activate(&mut self) -> &mut Active {
+        self.active
+            .get_or_insert_with(|| Box::new(Active { flows: 0, way: Way::Unknown, site: None, parked: None, idle_until: None }))
+    }
 
-/// What became of a delivery that was to be kept in memory.
-pub(crate) enum Kept {
-    Added,
-    /// It took the place of one that is less urgent and goes back to the disk.
-    Displaced,
-    /// Everything in the window is more urgent.
-    Full,
-}
-
-impl Active {
-    fn new() -> Active {
-        Active {
-            lanes: Default::default(),
-            left: [Time::NEVER; 3],
-            watch: Time::NEVER,
-            in_flight: 0,
-            settling: 0,
-            way: Way::Unknown,
-            load: Load::Idle,
-            site: None,
-            links: [None; 3],
-            parked: None,
-            idle_until: None,
-            loaded_up_to: QueueId(0),
+    /// Why there is no way.
+    pub(crate) fn trouble(&self) -> Option<&RouteTrouble> {
+        match &self.active.as_ref()?.way {
+            Way::Trouble { trouble, .. } => Some(trouble),
+            Way::Unknown | Way::Sought { .. } | Way::Known(_) => None,
         }
     }
 
-    pub(crate) fn queued(&self) -> usize {
-        self.lanes.iter().map(VecDeque::len).sum()
+    /// Nobody has mail here.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.members.is_empty()
     }
 
-    /// In this lane or a better one.
-    pub(crate) fn queued_ahead(&self, lane: Lane) -> usize {
-        self.lanes[..=lane.index()].iter().map(VecDeque::len).sum()
+    pub(crate) fn stand(&self, member: u32) -> Option<Stand> {
+        let nth = self.find(member).ok()?;
+        Some(self.members[nth].1)
     }
 
+    pub(crate) fn set_stand(&mut self, member: u32, stand: Option<Stand>) {
+        match (self.find(member), stand) {
+            (Ok(nth), Some(stand)) => self.members[nth].1 = stand,
+            (Ok(nth), None) => drop(self.members.remove(nth)),
+            (Err(nth), Some(stand)) => self.members.insert(nth, (member, stand)),
+            (Err(_), None) => {}
+        }
+    }
+
+    fn find(&self, member: u32) -> Result<usize, usize> {
+        self.members.binary_search_by_key(&member, |(member, _)| *member)
+    }
+
+    /// Who has mail here.
+    pub(crate) fn members(&self) -> Vec<u32> {
+        self.members.iter().map(|(member, _)| *member).collect()
+    }
+
+    /// The flow of a member.
+    pub(crate) fn flow(&self, member: u32) -> Option<u32> {
+        match self.stand(member)? {
+            Stand::Flows(key) => Some(key),
+            Stand::Rests { .. } => None,
+        }
+    }
+
+    /// All flows.
+    pub(crate) fn flows(&self) -> impl Iterator<Item = u32> {
+        self.members.iter().filter_map(|(_, stand)| match stand {
+            Stand::Flows(key) => Some(*key),
+            Stand::Rests { .. } => None,
+        })
+    }
+
+    /// Members whose mail is due and who do not stand in the line for it yet.
+    pub(crate) fn risen(&self, now: Time) -> SmallVec<[u32; 4]> {
+        let due = |(member, stand): &(u32, Stand)| match stand {
+            Stand::Rests { next_due, wants: false, .. } if *next_due <= now => Some(*member),
+            Stand::Rests { .. } | Stand::Flows(_) => None,
+        };
+        self.members.iter().filter_map(due).collect()
+    }
+
+    /// When the first of what lies only on disk is due, flows not counted.
+    pub(crate) fn rests_until(&self) -> Time {
+        let due = |(_, stand): &(u32, Stand)| match stand {
+            Stand::Rests { next_due, wants: false, .. } => Some(*next_due),
+            Stand::Rests { .. } | Stand::Flows(_) => None,
+        };
+        self.members.iter().filter_map(due).min().unwrap_or(Time::NEVER)
+    }
+
+    /// When the first of what lies only on disk at all is due, beside what flows know.
+    pub(crate) fn next_due(&self) -> Time {
+        let due = |(_, stand): &(u32, Stand)| match stand {
+            Stand::Rests { next_due, .. } => Some(*next_due),
+            Stand::Flows(_) => None,
+        };
+        self.members.iter().filter_map(due).min().unwrap_or(Time::NEVER)
+    }
+}
+
+impl Active {
     /// The route to use now.
     pub(crate) fn route(&self) -> Option<&Arc<Route>> {
         match &self.way {
             Way::Known(route) | Way::Sought { old: Some(route), .. } => Some(route),
             Way::Unknown | Way::Sought { old: None, .. } | Way::Trouble { .. } => None,
         }
-    }
-
-    pub(crate) fn is_loading(&self) -> bool {
-        matches!(self.load, Load::Asked { .. })
-    }
-
-    /// When more should be loaded, given the domain's `next_due`. None: there is no need, or not now.
-    pub(crate) fn load_at(&self, next_due: Time) -> Option<Time> {
-        // While that much waits to be written down, reading more would only add to it.
-        if self.is_loading() || self.settling as usize >= WINDOW_MAX {
-            return None;
-        }
-        let low = (self.queued() < WINDOW_LOW).then_some(next_due);
-        let better =
-            Lane::ALL.into_iter().filter(|lane| self.queued_ahead(*lane) < WINDOW_LOW).map(|lane| self.left[lane.index()]);
-        low.into_iter().chain(better).min().filter(|at| *at < Time::NEVER)
-    }
-
-    /// Puts a delivery into its place.
-    pub(crate) fn keep(&mut self, now: Time, delivery: &Delivery) -> Kept {
-        let entry =
-            Queued { id: delivery.id, due: delivery.due.into(), deadline: delivery.deadline.into(), attempts: delivery.attempts };
-        let lane = delivery.lane;
-        let mut kept = Kept::Added;
-        if self.queued() >= WINDOW_MAX {
-            let Some(worst) = Lane::ALL.into_iter().rev().find(|lane| !self.lanes[lane.index()].is_empty()) else {
-                return Kept::Full;
-            };
-            let last = self.lanes[worst.index()].back();
-            if last.is_some_and(|last| (worst, last.due, last.id) < (lane, entry.due, entry.id)) {
-                return Kept::Full;
-            }
-            self.lanes[worst.index()].pop_back();
-            // Whatever waits in memory is due.
-            self.left[worst.index()] = self.left[worst.index()].min(now);
-            kept = Kept::Displaced;
-        }
-        self.watch = self.watch.min(entry.deadline);
-        let queue = &mut self.lanes[lane.index()];
-        // Nearly always the end, so look from there.
-        let after = queue.iter().rev().position(|other| (other.due, other.id) < (entry.due, entry.id)).unwrap_or(queue.len());
-        queue.insert(queue.len() - after, entry);
-        kept
-    }
-
-    /// Takes out what has passed its deadline.
-    pub(crate) fn take_expired(&mut self, now: Time) -> Vec<(Lane, Queued)> {
-        let mut expired = Vec::new();
-        self.watch = Time::NEVER;
-        for lane in Lane::ALL {
-            let queue = &mut self.lanes[lane.index()];
-            let mut nth = 0;
-            while let Some(entry) = queue.get(nth) {
-                if entry.deadline > now {
-                    self.watch = self.watch.min(entry.deadline);
-                    nth += 1;
-                } else if let Some(entry) = queue.remove(nth) {
-                    expired.push((lane, entry));
-                }
-            }
-        }
-        expired
     }
 }

@@ -14,7 +14,6 @@ use crate::site::{Path, Site};
 use crate::source::{Pool, Pooled};
 use crate::time::Time;
 use crate::types::{Lane, Route, RouteTrouble, SourceId};
-use crate::window::Window;
 
 /// What would happen to a domain's next delivery.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,7 +43,7 @@ pub struct Hold {
 /// What a check found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// It lies on disk; its turn to be loaded comes when it is due and the domain's window runs low.
+    /// It lies on disk; its turn to be loaded comes when it is due and its flow's window runs low.
     OnDisk,
     /// The domain's route is being looked up.
     Resolving,
@@ -81,7 +80,7 @@ pub enum Reason {
     WindowFull {
         /// Which.
         source: SourceId,
-        /// Its window now.
+        /// Its window now, as far as the lane may use it.
         window: u16,
     },
 }
@@ -268,8 +267,10 @@ fn source_is_probed(question: &AtSource) -> Option<Hold> {
 
 fn window_is_full(question: &AtSource) -> Option<Hold> {
     let limits = question.asked.config.window;
-    let window = question.path.map_or(Window::fresh_size(limits), |path| path.window.size(limits));
-    let full = question.path.is_some_and(|path| path.window.is_full(limits));
-    let set_by = if window < limits.max { SetBy::Feedback } else { SetBy::Setting("window") };
-    full.then_some(Hold { reason: Reason::WindowFull { source: question.id, window }, set_by, clears: Clears::WithNextAnswer })
+    // Where it has never been, a source has room.
+    let window = &question.path?.window;
+    let room = window.room(limits, question.asked.lane);
+    let set_by = if window.size(limits) < limits.max { SetBy::Feedback } else { SetBy::Setting("window") };
+    let reason = Reason::WindowFull { source: question.id, window: room };
+    (window.in_flight() >= room).then_some(Hold { reason, set_by, clears: Clears::WithNextAnswer })
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::config::Source;
-use crate::domain::Way;
+use crate::domain::{Stand, Way};
 use crate::evaluate::{AtSite, Clears, Decision, Hold, Reason, SetBy, at_each_source, evaluate, in_flight_max};
 use crate::machine::Scheduler;
 use crate::send::FlightState;
@@ -33,18 +33,20 @@ pub enum Whereabouts {
     Settling,
     /// It is due and waits in memory.
     Waiting {
-        /// Deliveries of its domain that go before it: those of better lanes, and earlier ones of its own.
+        /// Deliveries of its member to its domain that go before it: those of better lanes, and earlier ones of its own.
         ahead: usize,
         /// The domain whose turn comes next at the site, in this lane or a better one.
         turn: Option<Arc<str>>,
+        /// The member whose turn that is.
+        turn_of: Option<u32>,
         /// What would happen to its domain's next delivery.
         decision: Decision,
     },
     /// It lies on disk only.
     OnDisk {
-        /// Deliveries of its domain that wait in memory, in its lane or a better one.
+        /// Deliveries of its member to its domain that wait in memory, in its lane or a better one.
         ahead: usize,
-        /// Not due yet: the time. Due: what holds its domain, or `OnDisk` while nothing does but its turn to be loaded.
+        /// Not due yet: the time. Due: what holds those, or `OnDisk` while nothing does but its turn to be loaded.
         decision: Decision,
     },
 }
@@ -113,13 +115,19 @@ pub struct Survey {
 }
 
 impl Scheduler {
-    /// What would happen to the next delivery of a domain in a lane, and why: answered by the checks that decide.
-    /// None: nothing is known of the domain, so it has no mail. Of several free sources it names the one whose turn
-    /// it is if nothing else goes before.
-    pub fn explain(&self, now: SystemTime, domain: &str, lane: Lane) -> Option<Decision> {
+    /// What would happen to the next delivery of a member to a domain in a lane, and why: answered by the checks that
+    /// decide. None: the member has no mail for the domain, as far as is known. Of several free sources it names the one
+    /// whose turn it is if nothing else goes before.
+    pub fn explain(&self, now: SystemTime, domain: &str, member: u32, lane: Lane) -> Option<Decision> {
         let domain = self.domains.get(*self.domain_by_name.get(domain)?)?;
-        let active = domain.active.as_ref().filter(|active| !active.lanes[lane.index()].is_empty());
-        let Some(active) = active else { return Some(on_disk(domain.next_due)) };
+        let flow = match domain.stand(member)? {
+            Stand::Flows(key) => self.flows.get(key)?,
+            Stand::Rests { next_due, .. } => return Some(on_disk(next_due)),
+        };
+        if flow.lanes[lane.index()].is_empty() {
+            return Some(on_disk(flow.next_due));
+        }
+        let active = domain.active.as_ref()?;
         let route = match way_or_hold(&active.way) {
             Ok(route) => route,
             Err(hold) => return Some(Decision::Hold(hold)),
@@ -128,7 +136,15 @@ impl Scheduler {
     }
 
     /// Where a delivery is that the queue holds, and what it waits for; `due` is what the queue says.
-    pub fn whereabouts(&self, now: SystemTime, id: QueueId, domain: &str, lane: Lane, due: SystemTime) -> Whereabouts {
+    pub fn whereabouts(
+        &self,
+        now: SystemTime,
+        id: QueueId,
+        domain: &str,
+        member: u32,
+        lane: Lane,
+        due: SystemTime,
+    ) -> Whereabouts {
         let not_loaded = |ahead, decision| Whereabouts::OnDisk { ahead, decision };
         let found = self.domain_by_name.get(domain).and_then(|key| Some((*key, self.domains.get(*key)?)));
         // Told soon: its commit is on its way to us.
@@ -140,24 +156,27 @@ impl Scheduler {
                 None => Whereabouts::Settling,
             };
         }
-        let Some(active) = known.active.as_ref() else { return not_loaded(0, on_disk(due.into())) };
-        let lanes = &active.lanes;
+        let flow = known.flow(member).and_then(|key| self.flows.get(key));
+        let Some(flow) = flow else { return not_loaded(0, on_disk(due.into())) };
+        let lanes = &flow.lanes;
         let better: usize = lanes[..lane.index()].iter().map(|queue| queue.len()).sum();
         if let Some(nth) = lanes[lane.index()].iter().position(|queued| queued.id == id)
-            && let Some(decision) = self.explain(now, domain, lane)
+            && let Some(decision) = self.explain(now, domain, member, lane)
         {
-            let site = active.site.and_then(|site| self.sites.get(site));
-            let turn = site.and_then(|site| Lane::ALL[..=lane.index()].iter().find_map(|lane| site.turns[lane.index()]));
-            let turn = turn.and_then(|key| Some(self.domains.get(key)?.name.clone()));
-            return Whereabouts::Waiting { ahead: better + nth, turn, decision };
+            let site = known.active.as_ref().and_then(|active| self.sites.get(active.site?));
+            let turn = site.and_then(|site| Lane::ALL[..=lane.index()].iter().find_map(|lane| site.turns[lane.index()].next()));
+            let turn = turn.and_then(|key| self.flows.get(key));
+            let (turn_of, turn) =
+                (turn.map(|flow| flow.member), turn.and_then(|flow| Some(self.domains.get(flow.domain)?.name.clone())));
+            return Whereabouts::Waiting { ahead: better + nth, turn, turn_of, decision };
         }
-        let ahead = active.queued_ahead(lane);
+        let ahead = flow.queued_ahead(lane);
         if due > now {
             return not_loaded(ahead, on_disk(due.into()));
         }
         // It is due and not here: what holds those before it holds it too.
         let before = Lane::ALL[..=lane.index()].iter().rev().find(|lane| !lanes[lane.index()].is_empty());
-        let held = before.and_then(|lane| self.explain(now, domain, *lane));
+        let held = before.and_then(|lane| self.explain(now, domain, member, *lane));
         let held = held.filter(|decision| matches!(decision, Decision::Hold(_)));
         not_loaded(ahead, held.unwrap_or_else(|| on_disk(Time::NEVER)))
     }
@@ -212,7 +231,7 @@ impl Scheduler {
             SourceAnswer {
                 id,
                 source: pooled.source.clone(),
-                window: path.map_or(Window::fresh_size(limits), |path| path.window.size(limits)),
+                window: path.map_or_else(|| Window::new(limits).size(limits), |path| path.window.size(limits)),
                 in_flight: path.map_or(0, |path| path.window.in_flight()),
                 suspended_until: path.and_then(|path| path.health.suspended_until()?.system()),
                 hold,

@@ -6,9 +6,11 @@
 //! a month of mail can be tried out in milliseconds.
 //!
 //! # The words
-//! A *delivery* is one message to one recipient domain. It lies on disk under its domain; what is due is brought into
-//! memory in small windows (`domain.rs`). Only DNS tells to which *site* a domain's mail travels: domains with the same
-//! set of MX hosts share a site (`site.rs`), with a *window* for each of our *sources* that feedback moves (`window.rs`).
+//! A *delivery* is one message to one recipient domain. What one member has for one domain is a *flow*: it lies on disk
+//! under domain and member, and what is due of it is brought into memory in small windows (`flow.rs`, `domain.rs`). Only
+//! DNS tells to which *site* a domain's mail travels: domains with the same set of MX hosts share a site (`site.rs`), with
+//! a *window* for each of our *sources* that feedback moves (`window.rs`). There members take *turns* by weight
+//! (`turns.rs`), as they do for lookups and loads (`line.rs`), and no one of them fills the memory (`memory.rs`).
 //! A site in trouble is left alone, and then probed by one delivery (`health.rs`). `evaluate.rs` decides whether
 //! something may go, or says why not; `send.rs` starts it and learns from the outcome; `retry.rs` knows when to try
 //! again; `attend.rs` keeps everything in order; `machine.rs` joins the parts. `view.rs` and `explain.rs` tell an operator
@@ -19,15 +21,17 @@
 //!   Nothing is sent twice and nothing is lost however long that takes, but each unanswered one holds its place.
 //! - Commits are told in their order: a delivery's `handle_enqueued` before its `handle_settled`. A `Load` may see the disk
 //!   as it was at any time after it was asked for.
-//! - After a restart, `handle_backlog` for each domain that has mail; nothing else needs to be remembered.
+//! - After a restart, `handle_backlog` for each flow that has mail; nothing else needs to be remembered.
 //!
 //! # What it promises
 //! - A delivery is settled exactly once, is never tried before it is due, after its deadline, or twice at a time.
 //! - Windows, slots and the bounds of `Config` hold at every moment. Nothing waits while it may go.
-//! - One-time codes overtake all other mail of their site, in every line. Trouble of a site costs only the delivery that
-//!   met it an attempt.
-//! - Its memory follows what is active: 1,000,000 deferred deliveries of 50,000 domains are 50,000 names and times.
-//!   What is expired is noticed at once while it is in memory, otherwise when it comes due.
+//! - One-time codes overtake all other mail of their site, in every line, and a window that is full of other mail has one
+//!   more place for them. Trouble of a site costs only the delivery that met it an attempt.
+//! - A member's mail, however much it is and wherever it lies, delays another member's by no more than one turn: as many
+//!   deliveries as its weight says.
+//! - Its memory follows what is active: 1,000,000 deferred deliveries of 50,000 domains are 50,000 names, and a time for
+//!   each member that has mail there. What is expired is noticed at once while it is in memory, otherwise when it comes due.
 //!
 //! Not here: MX and TLS policy (`egress/route`, `egress/tls_policy`), what a reply means (`egress/trouble`), the queue.
 #![forbid(unsafe_code)]
@@ -38,24 +42,29 @@ mod dice;
 mod domain;
 mod evaluate;
 mod explain;
+mod flow;
 mod health;
+mod line;
 mod machine;
+mod memory;
 mod operate;
 mod retry;
+mod ring;
 mod send;
 mod site;
 mod slab;
 mod source;
 mod time;
+mod turns;
 mod types;
 mod view;
 mod weights;
 mod window;
 
 pub use config::*;
-pub use domain::{WINDOW_LOW, WINDOW_MAX};
 pub use evaluate::{Clears, Decision, Hold, Reason, SetBy};
 pub use explain::*;
+pub use flow::{WINDOW_LOW, WINDOW_MAX};
 pub use machine::Scheduler;
 pub use operate::*;
 pub use types::*;

@@ -1,6 +1,6 @@
 //! The machine: its state, its inputs, and the order in which it asks for things.
 //!
-//! Upkeep of domains and sites is in `attend.rs`, sending and what comes of it in `send.rs`.
+//! Upkeep of flows, domains and sites is in `attend.rs`, sending and what comes of it in `send.rs`.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -8,14 +8,16 @@ use std::time::{Duration, SystemTime};
 
 use crate::config::{Config, Source};
 use crate::dice::{Dice, Hashing};
-use crate::domain::{Domain, Kept, Load, WINDOW_LOW, WINDOW_MAX, Way};
+use crate::domain::{Domain, Stand, Way};
+use crate::flow::{Flow, Kept, Load, WINDOW_LOW, WINDOW_MAX, Wants};
+use crate::line::Line;
 use crate::retry;
 use crate::send::Flight;
 use crate::site::Site;
 use crate::slab::Slab;
 use crate::source::Pool;
 use crate::time::Time;
-use crate::types::{Action, Delivery, Lane, QueueId, RouteTrouble, Routed, SourceId, Verdict};
+use crate::types::{Action, Delivery, Lane, QueueId, Routed, SourceId, Verdict};
 use crate::weights::Weights;
 
 /// A driver that answers `Load` with nothing although something is due is not asked again at once.
@@ -33,23 +35,25 @@ pub struct Scheduler {
     pub(crate) dice: Dice,
     pub(crate) domains: Slab<Domain>,
     pub(crate) domain_by_name: HashMap<Arc<str>, u32, Hashing>,
+    pub(crate) flows: Slab<Flow>,
     pub(crate) sites: Slab<Site>,
     pub(crate) site_by_name: HashMap<Arc<str>, u32, Hashing>,
     /// In flight or being settled. Bounded by `in_memory_max`, together with what waits.
     pub(crate) flights: HashMap<(QueueId, u32), Flight, Hashing>,
-    /// What wakes by itself, at its `wake`. One entry a domain or site.
+    /// What wakes by itself, at its `wake`. One entry a domain, flow or site.
     pub(crate) timers: BTreeSet<(Time, Subject)>,
     /// Sites that may be able to send: those with `otp`, and all others. One entry a site in each.
     pub(crate) ready: [VecDeque<u32>; 2],
     /// To be given out; bounded by `flights`.
     pub(crate) settles: VecDeque<Action>,
-    /// In the line for `Load` and for `Resolve`. One entry a domain in each.
-    pub(crate) loads: VecDeque<u32>,
-    pub(crate) resolves: VecDeque<u32>,
+    /// In line for `Load` and for `Resolve`: those with `otp`, and all others. One entry a flow in each.
+    pub(crate) loads: [Line; 2],
+    pub(crate) resolves: [Line; 2],
     pub(crate) loads_asked: usize,
     pub(crate) resolves_asked: usize,
-    /// Waiting in memory, all domains together.
+    /// Waiting in memory, all flows together, and of each member that has any.
     pub(crate) queued: usize,
+    pub(crate) queued_by_member: HashMap<u32, usize, Hashing>,
     /// In flight, or tried and being settled: what `in_flight_max` bounds.
     pub(crate) busy: usize,
     /// Being tried.
@@ -68,6 +72,7 @@ pub struct Scheduler {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Subject {
     Domain(u32),
+    Flow(u32),
     Site(u32),
 }
 
@@ -75,6 +80,7 @@ impl Scheduler {
     /// An empty scheduler. `seed` makes its choices repeatable; take it from real dice, because it also keys the tables.
     pub fn new(config: Config, seed: u64) -> Scheduler {
         let hashing = Hashing::seeded(seed);
+        let lines = [hashing.clone(), hashing.clone()];
         let mut pool = Pool::new();
         pool.configure(&config.sources);
         Scheduler {
@@ -84,17 +90,19 @@ impl Scheduler {
             dice: Dice::seeded(seed),
             domains: Slab::new(),
             domain_by_name: HashMap::with_hasher(hashing.clone()),
+            flows: Slab::new(),
             sites: Slab::new(),
             site_by_name: HashMap::with_hasher(hashing.clone()),
-            flights: HashMap::with_hasher(hashing),
+            flights: HashMap::with_hasher(hashing.clone()),
             timers: BTreeSet::new(),
             ready: Default::default(),
             settles: VecDeque::new(),
-            loads: VecDeque::new(),
-            resolves: VecDeque::new(),
+            loads: lines.clone().map(Line::new),
+            resolves: lines.map(Line::new),
             loads_asked: 0,
             resolves_asked: 0,
             queued: 0,
+            queued_by_member: HashMap::with_hasher(hashing),
             busy: 0,
             trying: 0,
             idle_domains: 0,
@@ -113,7 +121,7 @@ impl Scheduler {
         for key in domains {
             if let Some(active) = self.domains.get_mut(key).and_then(|domain| domain.active.as_mut()) {
                 active.parked = None;
-                self.attend(now.into(), key);
+                self.attend_domain(now.into(), key);
             }
         }
         let sites: Vec<u32> = self.sites.iter().map(|(key, _)| key).collect();
@@ -132,12 +140,12 @@ impl Scheduler {
         self.pool.get(id).map(|pooled| &pooled.source)
     }
 
-    /// A domain has mail on disk, due then at the earliest. At start once for each domain; later whenever something
-    /// else than the scheduler's own actions changed what is on disk (an operator released or flushed mail).
-    pub fn handle_backlog(&mut self, now: SystemTime, domain: &str, next_due: SystemTime) {
+    /// A member has mail for a domain on disk, due then at the earliest. At start once for each flow; later whenever
+    /// something else than the scheduler's own actions changed what is on disk (an operator released or flushed mail).
+    pub fn handle_backlog(&mut self, now: SystemTime, domain: &str, member: u32, next_due: SystemTime) {
         let key = self.domain(domain);
-        self.note_on_disk(key, None, next_due.into());
-        self.attend(now.into(), key);
+        self.note_on_disk(key, member, None, next_due.into());
+        self.attend_member(now.into(), key, member);
     }
 
     /// A delivery was committed. True: it waits in memory, so its octets may be kept at hand too; false: it will be
@@ -149,60 +157,66 @@ impl Scheduler {
         if self.flights.contains_key(&(delivery.id, key)) {
             return true;
         }
-        let kept = self.waits_already(key, &delivery) || self.has_room(now, key, &delivery) && self.keep(now, key, &delivery);
+        let kept = self.waits_already(key, &delivery) || self.may_wait(now, key, &delivery) && self.keep(now, key, &delivery);
         if !kept {
-            self.note_on_disk(key, Some(delivery.lane), delivery.due.into());
+            self.note_on_disk(key, delivery.member, Some(delivery.lane), delivery.due.into());
         }
-        self.attend(now, key);
+        self.attend_member(now, key, delivery.member);
         kept
     }
 
     /// Whether a new delivery may wait in memory instead of on disk.
-    fn has_room(&self, now: Time, key: u32, delivery: &Delivery) -> bool {
-        let max = self.config.in_memory_max;
-        let room = match delivery.lane {
-            Lane::Otp => max,
-            Lane::Transactional => max - max / 8,
-            Lane::Notice => max - max / 4,
-        };
-        if Time::from(delivery.due) > now || self.in_memory() >= room {
+    fn may_wait(&self, now: Time, key: u32, delivery: &Delivery) -> bool {
+        if Time::from(delivery.due) > now || self.room(delivery.lane, delivery.member) == 0 {
             return false;
         }
-        // Older mail that is due on disk goes first, or it would never come while new mail keeps coming. While it is
-        // being read, new mail may wait here: what is older takes its place if there is too much.
-        let Some(domain) = self.domains.get(key) else { return false };
-        let behind = domain.next_due <= now && !domain.active.as_ref().is_some_and(|active| active.is_loading());
+        // Older mail of the flow that is due on disk goes first, or it would never come while new mail keeps coming. While
+        // it is being read, new mail may wait here: what is older takes its place if there is too much.
+        let behind = match self.domains.get(key).and_then(|domain| domain.stand(delivery.member)) {
+            Some(Stand::Rests { next_due, .. }) => next_due <= now,
+            Some(Stand::Flows(flow)) => self.flows.get(flow).is_some_and(|flow| flow.next_due <= now && !flow.is_loading()),
+            None => false,
+        };
         delivery.lane == Lane::Otp || !behind
     }
 
     fn waits_already(&self, key: u32, delivery: &Delivery) -> bool {
-        let Some(active) = self.domains.get(key).and_then(|domain| domain.active.as_ref()) else { return false };
-        delivery.id <= active.loaded_up_to && active.lanes.iter().flatten().any(|queued| queued.id == delivery.id)
+        let flow = self.domains.get(key).and_then(|domain| domain.flow(delivery.member));
+        let Some(flow) = flow.and_then(|flow| self.flows.get(flow)) else { return false };
+        delivery.id <= flow.loaded_up_to && flow.lanes.iter().flatten().any(|queued| queued.id == delivery.id)
     }
 
-    /// Puts a delivery into its domain's window; false: the window is full of what is more urgent.
+    /// Puts a delivery into its flow's window; false: the window is full of what is more urgent.
     fn keep(&mut self, now: Time, key: u32, delivery: &Delivery) -> bool {
-        let Some(domain) = self.domains.get_mut(key) else { return false };
-        match domain.activate().keep(now, delivery) {
-            Kept::Added => self.queued += 1,
-            Kept::Displaced => domain.next_due = domain.next_due.min(now),
+        let flow = self.flow(key, delivery.member);
+        match self.flows.get_mut(flow).map_or(Kept::Full, |flow| flow.keep(now, delivery)) {
+            Kept::Added => self.count_in(delivery.member, 1),
+            Kept::Displaced => {}
             Kept::Full => return false,
         }
         true
     }
 
     /// Answers `Action::Load`: the first deliveries that are due, in the order (lane, due, id), `max` of them if there
-    /// are so many; and the earliest due time of all others of the domain, `None` if there are none. If the disk could
+    /// are so many; and the earliest due time of all others of the flow, `None` if there are none. If the disk could
     /// not be read: nothing, and a time to try again.
-    pub fn handle_window(&mut self, now: SystemTime, domain: &str, window: Vec<Delivery>, next_due: Option<SystemTime>) {
+    pub fn handle_window(
+        &mut self,
+        now: SystemTime,
+        domain: &str,
+        member: u32,
+        window: Vec<Delivery>,
+        next_due: Option<SystemTime>,
+    ) {
         let now = Time::from(now);
         let Some(&key) = self.domain_by_name.get(domain) else { return };
-        let Some(active) = self.domains.get_mut(key).and_then(|domain| domain.active.as_mut()) else { return };
-        let Load::Asked { settled } = std::mem::replace(&mut active.load, Load::Idle) else { return };
+        let Some(flow_key) = self.domains.get(key).and_then(|domain| domain.flow(member)) else { return };
+        let Some(flow) = self.flows.get_mut(flow_key) else { return };
+        let Load::Asked { settled } = std::mem::replace(&mut flow.load, Load::Idle) else { return };
         self.loads_asked -= 1;
-        let mut waiting: Vec<QueueId> = active.lanes.iter().flatten().map(|queued| queued.id).collect();
+        let mut waiting: Vec<QueueId> = flow.lanes.iter().flatten().map(|queued| queued.id).collect();
         waiting.sort_unstable();
-        active.loaded_up_to = window.iter().map(|delivery| delivery.id).max().unwrap_or(QueueId(0)).max(active.loaded_up_to);
+        flow.loaded_up_to = window.iter().map(|delivery| delivery.id).max().unwrap_or(QueueId(0)).max(flow.loaded_up_to);
         for delivery in &window {
             // The answer may be older than what we know: then what we know holds.
             let known = waiting.binary_search(&delivery.id).is_ok()
@@ -211,14 +225,14 @@ impl Scheduler {
             if known {
                 continue;
             }
-            let fits = Time::from(delivery.due) <= now && self.in_memory() < self.config.in_memory_max;
+            let fits = Time::from(delivery.due) <= now && self.room(delivery.lane, member) > 0;
             if !(fits && self.keep(now, key, delivery)) {
-                self.note_on_disk(key, Some(delivery.lane), delivery.due.into());
+                self.note_on_disk(key, member, Some(delivery.lane), delivery.due.into());
             }
         }
         let least = if window.is_empty() { now.plus(LOAD_AGAIN_AFTER) } else { Time::ALWAYS };
-        self.note_on_disk(key, None, least.max(next_due.into()));
-        self.attend(now, key);
+        self.note_on_disk(key, member, None, least.max(next_due.into()));
+        self.attend(now, flow_key);
     }
 
     /// Answers `Action::Resolve`.
@@ -249,9 +263,10 @@ impl Scheduler {
                 };
                 active.way = Way::Trouble { trouble, until };
                 self.lead_to(now, key, None);
+                self.wake_domain(key, until);
             }
         }
-        self.attend(now, key);
+        self.attend_domain(now, key);
     }
 
     /// What to do next; None: nothing until `next_timeout` or an input.
@@ -292,6 +307,12 @@ impl Scheduler {
                     if let Some(domain) = self.domains.get_mut(key) {
                         domain.wake = Time::NEVER;
                     }
+                    self.attend_risen(now, key);
+                }
+                Subject::Flow(key) => {
+                    if let Some(flow) = self.flows.get_mut(key) {
+                        flow.wake = Time::NEVER;
+                    }
                     self.attend(now, key);
                 }
                 Subject::Site(key) => {
@@ -307,9 +328,11 @@ impl Scheduler {
 
     fn resolve(&mut self) -> Option<Action> {
         while self.resolves_asked < self.config.resolves_max.max(1) {
-            let key = self.resolves.pop_front()?;
+            let (_, key) = self.resolves[0].pop().or_else(|| self.resolves[1].pop())?;
             let Some(domain) = self.domains.get_mut(key) else { continue };
-            let Some(Way::Sought { asked, .. }) = domain.active.as_mut().map(|active| &mut active.way) else { continue };
+            let Some(active) = domain.active.as_mut() else { continue };
+            // Several members may have stood in line for it.
+            let Way::Sought { asked: asked @ false, .. } = &mut active.way else { continue };
             *asked = true;
             self.resolves_asked += 1;
             return Some(Action::Resolve { domain: domain.name.clone() });
@@ -317,36 +340,46 @@ impl Scheduler {
         None
     }
 
-    fn load(&mut self, now: Time) -> Option<Action> {
-        while self.loads_asked < self.config.loads_max.max(1) {
-            let most = self.load_most()?;
-            let key = self.loads.pop_front()?;
-            let Some(domain) = self.domains.get_mut(key) else { continue };
-            domain.wants_load = false;
-            let next_due = std::mem::replace(&mut domain.next_due, Time::NEVER);
-            let name = domain.name.clone();
-            let active = domain.activate();
-            // It was due when it joined the line; meanwhile enough may have come in another way.
-            if active.load_at(next_due).is_none_or(|at| at > now) {
-                domain.next_due = next_due;
-                self.attend(now, key);
-                continue;
-            }
-            for left in &mut active.left {
-                *left = if *left <= now { Time::NEVER } else { *left };
-            }
-            let known = active.queued() + active.in_flight as usize + active.settling as usize;
-            active.load = Load::Asked { settled: Vec::new() };
-            self.loads_asked += 1;
-            // What is known lies on disk too and may come first, so it is added to what we want.
-            let wanted = most.min(WINDOW_MAX.saturating_sub(active.queued()).max(WINDOW_LOW));
-            return Some(Action::Load { domain: name, max: known + wanted });
+    /// Whose turn it is to be loaded, among those that have one-time codes or among all others, and how much.
+    fn next_load(&mut self, lane: Lane) -> Option<(u32, u32, usize)> {
+        let nth = usize::from(lane != Lane::Otp);
+        if self.loads[nth].len() == 0 {
+            return None;
         }
-        None
+        let found = self.loads[nth].find(|member| self.portion(lane, member) > 0)?;
+        let (member, key) = self.loads[nth].take(found)?;
+        Some((member, key, self.portion(lane, member)))
     }
 
-    pub(crate) fn in_memory(&self) -> usize {
-        self.queued + self.flights.len()
+    fn load(&mut self, now: Time) -> Option<Action> {
+        while self.loads_asked < self.config.loads_max.max(1) {
+            let (member, key, most) = self.next_load(Lane::Otp).or_else(|| self.next_load(Lane::Notice))?;
+            match self.domains.get(key).and_then(|domain| domain.stand(member)) {
+                Some(Stand::Flows(_) | Stand::Rests { wants: true, .. }) => {}
+                // It stood in both lines.
+                Some(Stand::Rests { wants: false, .. }) | None => continue,
+            }
+            let flow_key = self.flow(key, member);
+            let Some(flow) = self.flows.get_mut(flow_key) else { continue };
+            flow.wants = Wants::Nothing;
+            // It was due when it joined the line; meanwhile enough may have come in another way.
+            if flow.load_at().is_none_or(|at| at > now) {
+                self.attend(now, flow_key);
+                continue;
+            }
+            flow.next_due = Time::NEVER;
+            for left in &mut flow.left {
+                *left = if *left <= now { Time::NEVER } else { *left };
+            }
+            let known = flow.queued() + flow.in_flight as usize + flow.settling as usize;
+            flow.load = Load::Asked { settled: Vec::new() };
+            self.loads_asked += 1;
+            // What is known lies on disk too and may come first, so it is added to what we want.
+            let wanted = most.min(WINDOW_MAX.saturating_sub(flow.queued()).max(WINDOW_LOW));
+            let domain = self.domains.get(key)?.name.clone();
+            return Some(Action::Load { domain, member, max: known + wanted });
+        }
+        None
     }
 
     /// For a domain that nothing was known about.
@@ -360,20 +393,23 @@ impl Scheduler {
         key
     }
 
-    pub(crate) fn note_on_disk(&mut self, key: u32, lane: Option<Lane>, due: Time) {
+    pub(crate) fn note_on_disk(&mut self, key: u32, member: u32, lane: Option<Lane>, due: Time) {
         let Some(domain) = self.domains.get_mut(key) else { return };
-        domain.next_due = domain.next_due.min(due);
-        if let (Some(lane), Some(active)) = (lane, domain.active.as_mut()) {
-            let left = &mut active.left[lane.index()];
-            *left = (*left).min(due);
-        }
-    }
-
-    /// Why the domain's trouble is what it is.
-    pub(crate) fn trouble(&self, key: u32) -> Option<&RouteTrouble> {
-        match &self.domains.get(key)?.active.as_ref()?.way {
-            Way::Trouble { trouble, .. } => Some(trouble),
-            Way::Unknown | Way::Sought { .. } | Way::Known(_) => None,
+        match domain.stand(member) {
+            Some(Stand::Flows(flow)) => {
+                if let Some(flow) = self.flows.get_mut(flow) {
+                    flow.note_on_disk(lane, due);
+                }
+            }
+            Some(Stand::Rests { next_due, otp, wants }) => {
+                let (next_due, otp) = (next_due.min(due), otp || lane == Some(Lane::Otp));
+                domain.set_stand(member, Some(Stand::Rests { next_due, otp, wants }));
+            }
+            None if due == Time::NEVER => {}
+            None => {
+                let otp = lane == Some(Lane::Otp);
+                domain.set_stand(member, Some(Stand::Rests { next_due: due, otp, wants: false }));
+            }
         }
     }
 }

@@ -25,8 +25,17 @@ pub enum Cancelled {
 }
 
 impl Scheduler {
-    /// Cancels a delivery that the queue holds in `lane`, wherever it waits.
-    pub fn handle_cancel(&mut self, now: SystemTime, id: QueueId, domain: &str, lane: Lane, wish: Cancellation) -> Cancelled {
+    /// Cancels a delivery of `member` that the queue holds in `lane`, wherever it waits.
+    pub fn handle_cancel(
+        &mut self,
+        now: SystemTime,
+        id: QueueId,
+        domain: &str,
+        member: u32,
+        lane: Lane,
+        wish: Cancellation,
+    ) -> Cancelled {
+        let now = Time::from(now);
         let key = self.domain(domain);
         match self.flights.get_mut(&(id, key)).map(|flight| &mut flight.state) {
             Some(FlightState::InFlight(attempt)) => {
@@ -36,10 +45,11 @@ impl Scheduler {
             Some(FlightState::Settling { .. }) => return Cancelled::Settling,
             None => {}
         }
-        self.withdraw(key, id);
+        self.withdraw(now, key, id);
         // From here on it is as if it had expired: no load brings it back before it is settled.
-        self.settle_unsent(key, id, lane, Cause::Cancelled(wish), Next::Done);
-        self.attend(now.into(), key);
+        let flow = self.flow(key, member);
+        self.settle_unsent(flow, id, lane, Cause::Cancelled(wish), Next::Done);
+        self.attend(now, flow);
         Cancelled::Withdrawn
     }
 
@@ -70,8 +80,10 @@ impl Scheduler {
                 active.way = Way::Unknown;
             }
         }
-        self.note_on_disk(key, None, now);
-        self.attend(now, key);
+        for member in known.members() {
+            self.note_on_disk(key, member, None, now);
+            self.attend_member(now, key, member);
+        }
         let active = self.domains.get(key)?.active.as_ref()?;
         Some(self.sites.get(active.site?)?.name.clone())
     }

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::domain::{Load, Way};
+use crate::domain::Way;
 use crate::evaluate::{AtSite, evaluate, in_flight_max};
+use crate::flow::Load;
 use crate::machine::Scheduler;
 use crate::retry;
-use crate::site;
 use crate::source;
 use crate::time::Time;
 use crate::types::{Action, Cancellation, Cause, Lane, Next, Outcome, QueueId, Route, Scope, SourceId, Verdict};
@@ -18,8 +18,9 @@ const HOST_TROUBLES: usize = 3;
 /// A peer cannot have us stay away for longer than this.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 3600);
 
-/// A delivery that left its domain's window and is not settled yet.
+/// A delivery that left its flow's window and is not settled yet.
 pub(crate) struct Flight {
+    pub(crate) flow: u32,
     pub(crate) lane: Lane,
     pub(crate) state: FlightState,
 }
@@ -75,7 +76,8 @@ impl Scheduler {
                 continue;
             }
             let Some(site) = self.sites.get(site_key) else { continue };
-            let active = self.domains.get(key).and_then(|domain| domain.active.as_ref());
+            let Some(domain_key) = self.flows.get(key).map(|flow| flow.domain) else { continue };
+            let active = self.domains.get(domain_key).and_then(|domain| domain.active.as_ref());
             let Some(route) = active.and_then(|active| active.route()).cloned() else { continue };
             let asked = AtSite { now, config: &self.config, busy: self.busy, lane, site };
             let found = evaluate(&asked, &route, &self.pool);
@@ -88,10 +90,11 @@ impl Scheduler {
                 // Another lookup may find other addresses; a reload may bring another source.
                 let least = now.plus(self.config.unroutable_for.max(Duration::from_secs(1)));
                 let until = Time::from(route.valid_until).max(least).min(found.wake);
-                if let Some(active) = self.domains.get_mut(key).and_then(|domain| domain.active.as_mut()) {
+                if let Some(active) = self.domains.get_mut(domain_key).and_then(|domain| domain.active.as_mut()) {
                     active.parked = Some(until);
                 }
-                self.attend(now, key);
+                self.wake_domain(domain_key, until);
+                self.attend_domain(now, domain_key);
                 self.rouse(site_key);
             } else if found.wake < Time::NEVER {
                 self.wake_site(site_key, found.wake);
@@ -102,25 +105,25 @@ impl Scheduler {
 
     /// A deadline has passed, or the route has run out.
     fn is_out_of_order(&self, now: Time, key: u32) -> bool {
-        let Some(active) = self.domains.get(key).and_then(|domain| domain.active.as_ref()) else { return true };
+        let Some(flow) = self.flows.get(key) else { return true };
+        let Some(active) = self.domains.get(flow.domain).and_then(|domain| domain.active.as_ref()) else { return true };
         let stale = match &active.way {
             Way::Known(route) => Time::from(route.valid_until) <= now,
             Way::Sought { old: Some(route), .. } => !crate::attend::still_serves(route, now),
             Way::Unknown | Way::Sought { old: None, .. } | Way::Trouble { .. } => false,
         };
-        stale || active.watch <= now
+        stale || flow.watch <= now
     }
 
     fn begin(&mut self, now: Time, site_key: u32, key: u32, lane: Lane, route: Arc<Route>, source: SourceId) -> Option<Action> {
         let site = self.sites.get_mut(site_key)?;
-        let domain = self.domains.get_mut(key)?;
-        let name = domain.name.clone();
-        let active = domain.active.as_mut()?;
-        let entry = active.lanes[lane.index()].pop_front()?;
-        active.in_flight += 1;
-        site::pass_turn(&self.domains, &mut site.turns[lane.index()], lane);
+        let flow = self.flows.get_mut(key)?;
+        let (domain_key, member) = (flow.domain, flow.member);
+        let name = self.domains.get(domain_key)?.name.clone();
+        let entry = flow.lanes[lane.index()].pop_front()?;
+        flow.in_flight += 1;
+        site.turns[lane.index()].pass(&mut self.flows, lane, &self.weights);
         site.in_flight += 1;
-        self.queued -= 1;
         self.busy += 1;
         self.trying += 1;
         self.begun += 1;
@@ -141,7 +144,8 @@ impl Scheduler {
             attempts: entry.attempts,
             cancelled: None,
         };
-        self.flights.insert((entry.id, key), Flight { lane, state: FlightState::InFlight(attempt) });
+        self.flights.insert((entry.id, domain_key), Flight { flow: key, lane, state: FlightState::InFlight(attempt) });
+        self.count_out(member, 1);
         self.attend(now, key);
         Some(Action::Deliver { id: entry.id, domain: name, route, source, slot })
     }
@@ -152,7 +156,7 @@ impl Scheduler {
         let Some(&key) = self.domain_by_name.get(domain) else { return };
         let Some(flight) = self.flights.get_mut(&(id, key)) else { return };
         let FlightState::InFlight(attempt) = &flight.state else { return };
-        let (attempt, lane) = (attempt.clone(), flight.lane);
+        let (attempt, lane, flow_key) = (attempt.clone(), flight.lane, flight.flow);
         flight.state = FlightState::Settling { tried: true };
         self.trying -= 1;
         self.learn(now, &attempt, outcome);
@@ -163,17 +167,15 @@ impl Scheduler {
         } else {
             Next::Done
         };
-        if let Some(domain) = self.domains.get_mut(key) {
-            let name = domain.name.clone();
-            let active = domain.activate();
-            active.in_flight -= 1;
-            active.settling += 1;
+        if let (Some(domain), Some(flow)) = (self.domains.get(key), self.flows.get_mut(flow_key)) {
+            flow.in_flight -= 1;
+            flow.settling += 1;
             let cause = cancelled.map_or(Cause::Attempted, Cause::Cancelled);
-            self.settles.push_back(Action::Settle { id, domain: name, cause, next });
+            self.settles.push_back(Action::Settle { id, domain: domain.name.clone(), cause, next });
         }
         self.rouse(attempt.site);
         self.leave_unused(now, attempt.site);
-        self.attend(now, key);
+        self.attend(now, flow_key);
     }
 
     /// What an outcome says about the site and about our source there.
@@ -232,45 +234,55 @@ impl Scheduler {
     }
 
     /// Answers `Action::Settle` after the commit: when it is due again, if it is still queued. Also to be told when
-    /// somebody else settled a delivery (an operator held or cancelled it); one in flight is finished first.
-    pub fn handle_settled(&mut self, now: SystemTime, id: QueueId, domain: &str, due: Option<SystemTime>) {
+    /// somebody else settled a delivery (an operator held or cancelled it); one in flight is finished first. `member`,
+    /// whose mail it is, is only needed if it is due again.
+    pub fn handle_settled(&mut self, now: SystemTime, id: QueueId, domain: &str, member: u32, due: Option<SystemTime>) {
         let now = Time::from(now);
         let key = match self.domain_by_name.get(domain) {
             Some(&key) => key,
             None if due.is_none() => return,
             None => self.domain(domain),
         };
-        let mut lane = None;
+        let (mut member, mut lane) = (member, None);
         match self.flights.get(&(id, key)) {
             Some(Flight { state: FlightState::InFlight(_), .. }) => return,
-            Some(Flight { state: FlightState::Settling { tried }, lane: its_lane }) => {
-                self.busy -= usize::from(*tried);
-                lane = Some(*its_lane);
+            Some(&Flight { state: FlightState::Settling { tried }, lane: its_lane, flow: flow_key }) => {
+                self.busy -= usize::from(tried);
+                lane = Some(its_lane);
                 self.flights.remove(&(id, key));
-                if let Some(active) = self.domains.get_mut(key).and_then(|domain| domain.active.as_mut()) {
-                    active.settling -= 1;
+                if let Some(flow) = self.flows.get_mut(flow_key) {
+                    member = flow.member;
+                    flow.settling -= 1;
+                    if let Load::Asked { settled } = &mut flow.load {
+                        settled.push(id);
+                    }
                 }
             }
-            None => self.withdraw(key, id),
-        }
-        if let Some(active) = self.domains.get_mut(key).and_then(|domain| domain.active.as_mut())
-            && let Load::Asked { settled } = &mut active.load
-        {
-            settled.push(id);
+            None => self.withdraw(now, key, id),
         }
         if let Some(due) = due {
-            self.note_on_disk(key, lane, due.into());
+            self.note_on_disk(key, member, lane, due.into());
         }
-        self.attend(now, key);
+        self.attend_member(now, key, member);
     }
 
-    /// Takes a delivery out of its domain's window.
-    pub(crate) fn withdraw(&mut self, key: u32, id: QueueId) {
-        let Some(active) = self.domains.get_mut(key).and_then(|domain| domain.active.as_mut()) else { return };
-        for queue in &mut active.lanes {
-            if let Some(nth) = queue.iter().position(|queued| queued.id == id) {
-                queue.remove(nth);
-                self.queued -= 1;
+    /// Takes a delivery that waits in memory, or is just being loaded, out of whichever flow of the domain it is in.
+    pub(crate) fn withdraw(&mut self, now: Time, key: u32, id: QueueId) {
+        let flows: Vec<u32> = self.domains.get(key).into_iter().flat_map(|domain| domain.flows()).collect();
+        for key in flows {
+            let Some(flow) = self.flows.get_mut(key) else { continue };
+            if let Load::Asked { settled } = &mut flow.load {
+                settled.push(id);
+            }
+            let member = flow.member;
+            let places = flow.lanes.iter_mut().filter_map(|queue| {
+                let nth = queue.iter().position(|queued| queued.id == id)?;
+                queue.remove(nth)
+            });
+            let found = places.count();
+            if found > 0 {
+                self.count_out(member, found);
+                self.attend(now, key);
             }
         }
     }

@@ -5,9 +5,15 @@ pub(crate) struct Slab<T> {
     free: Vec<u32>,
 }
 
+impl<T> Default for Slab<T> {
+    fn default() -> Slab<T> {
+        Slab { rows: Vec::new(), free: Vec::new() }
+    }
+}
+
 impl<T> Slab<T> {
     pub(crate) fn new() -> Slab<T> {
-        Slab { rows: Vec::new(), free: Vec::new() }
+        Slab::default()
     }
 
     pub(crate) fn insert(&mut self, row: T) -> u32 {

@@ -283,11 +283,13 @@ pub enum Action {
         /// Recipient domain.
         domain: Arc<str>,
     },
-    /// Read the first `max` deliveries of the domain that are due now, in the order (lane, due, id); answer with
-    /// `handle_window`. The answer may contain deliveries that are known already, in flight or being settled.
+    /// Read the first `max` deliveries of the member to the domain that are due now, in the order (lane, due, id); answer
+    /// with `handle_window`. The answer may contain deliveries that are known already, in flight or being settled.
     Load {
         /// Recipient domain.
         domain: Arc<str>,
+        /// Whose mail.
+        member: u32,
         /// At most so many, known ones included.
         max: usize,
     },

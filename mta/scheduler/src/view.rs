@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::domain::Domain;
+use crate::line::Line;
 use crate::machine::Scheduler;
 use crate::send::{Flight, FlightState};
 use crate::site::Site;
@@ -29,9 +30,9 @@ pub struct Counts {
     pub in_flight: usize,
     /// Deliveries being settled.
     pub settling: usize,
-    /// Domains that wait to be loaded, or are being loaded.
+    /// Flows that wait to be loaded, or are being loaded.
     pub loading: usize,
-    /// Domains that wait to be resolved, or are being resolved.
+    /// Flows that wait for their domain to be resolved, and domains that are being resolved.
     pub resolving: usize,
 }
 
@@ -114,8 +115,8 @@ impl Scheduler {
             queued: self.queued,
             in_flight: self.trying,
             settling: self.flights.len() - self.trying,
-            loading: self.loads.len() + self.loads_asked,
-            resolving: self.resolves.len() + self.resolves_asked,
+            loading: self.loads.iter().map(Line::len).sum::<usize>() + self.loads_asked,
+            resolving: self.resolves.iter().map(Line::len).sum::<usize>() + self.resolves_asked,
         }
     }
 
@@ -166,16 +167,25 @@ impl Scheduler {
     }
 
     pub(crate) fn view_domain(&self, domain: &Domain) -> DomainView {
-        let active = domain.active.as_ref();
-        let site = active.and_then(|active| self.sites.get(active.site?));
-        DomainView {
+        let site = domain.active.as_ref().and_then(|active| self.sites.get(active.site?));
+        let mut view = DomainView {
             name: domain.name.clone(),
             site: site.map(|site| site.name.clone()),
-            queued: active.map_or([0; 3], |active| active.lanes.each_ref().map(|queue| queue.len())),
-            in_flight: active.map_or(0, |active| active.in_flight as usize),
-            settling: active.map_or(0, |active| active.settling as usize),
-            next_due: domain.next_due.system(),
+            queued: [0; 3],
+            in_flight: 0,
+            settling: 0,
+            next_due: None,
+        };
+        let mut next_due = domain.next_due();
+        for flow in domain.flows().filter_map(|key| self.flows.get(key)) {
+            for (queued, queue) in view.queued.iter_mut().zip(&flow.lanes) {
+                *queued += queue.len();
+            }
+            view.in_flight += flow.in_flight as usize;
+            view.settling += flow.settling as usize;
+            next_due = next_due.min(flow.next_due);
         }
+        DomainView { next_due: next_due.system(), ..view }
     }
 
     pub(crate) fn view_site(&self, site: &Site) -> SiteView {

@@ -2,14 +2,18 @@
 //!
 //! As TCP does it: quickly up until the first trouble, slowly from then on, down to a half at once. A slot is a small
 //! number that names the ring thread and its cached connection, so the lowest free one is taken: the fewer slots in
-//! use, the fewer connections.
+//! use, the fewer connections. One-time codes find a place in a window that is full of other mail (`room`).
 
 use smallvec::SmallVec;
 
 use crate::config::WindowLimits;
+use crate::types::Lane;
 
 /// Windows are counted in these parts, so that "one more for each windowful" needs no fractions.
 const UNIT: u32 = 1024;
+
+/// Of a maximum smaller than this no place is kept for one-time codes.
+const SHARED_BELOW: u16 = 4;
 
 #[derive(Debug)]
 pub(crate) struct Window {
@@ -29,11 +33,6 @@ impl Window {
         Window { size, threshold: u32::MAX, in_flight: 0, narrowed_at: 0, slots: Slots::default() }
     }
 
-    /// The room that a source has where it has never been.
-    pub(crate) fn fresh_size(limits: WindowLimits) -> u16 {
-        limits.initial.clamp(limits.min.max(1), limits.max.max(1))
-    }
-
     pub(crate) fn size(&self, limits: WindowLimits) -> u16 {
         ((self.size / UNIT) as u16).min(limits.max).max(1)
     }
@@ -42,8 +41,17 @@ impl Window {
         self.in_flight
     }
 
-    pub(crate) fn is_full(&self, limits: WindowLimits) -> bool {
-        self.in_flight >= self.size(limits)
+    /// How many deliveries at once a lane may bring it to. A one-time code that meets a window full of other mail has one
+    /// place more, so that it waits for nobody's end: beyond what feedback allows now, but never beyond the configured
+    /// maximum, so there the last place is kept free of other mail. Of less than `SHARED_BELOW` places that would be too
+    /// much: such a code is next when one of them ends.
+    pub(crate) fn room(&self, limits: WindowLimits, lane: Lane) -> u16 {
+        let (size, max) = (self.size(limits), limits.max.max(1));
+        match lane {
+            Lane::Otp => size.saturating_add(1).min(max),
+            Lane::Transactional | Lane::Notice if max < SHARED_BELOW => size,
+            Lane::Transactional | Lane::Notice => size.min(max - 1),
+        }
     }
 
     /// The slot that `begin` would give.
@@ -169,6 +177,18 @@ mod tests {
         assert_eq!(window.size(LIMITS), 2);
         assert!((5..=100).all(|number| window.narrow(LIMITS, number, number)));
         assert_eq!(window.size(LIMITS), 1);
+    }
+
+    #[test]
+    fn a_one_time_code_has_one_place_more_and_nobody_more_than_the_maximum() {
+        let limits = |initial, max| WindowLimits { initial, min: 1, max };
+        for (initial, max, otp, others) in
+            [(1, 8, 2, 1), (4, 8, 5, 4), (7, 8, 8, 7), (8, 8, 8, 7), (4, 4, 4, 3), (3, 3, 3, 3), (1, 3, 2, 1), (1, 1, 1, 1)]
+        {
+            let (limits, window) = (limits(initial, max), Window::new(limits(initial, max)));
+            assert_eq!((window.room(limits, Lane::Otp), window.room(limits, Lane::Notice)), (otp, others), "{initial} of {max}");
+            assert_eq!(window.room(limits, Lane::Transactional), others);
+        }
     }
 
     #[test]

@@ -18,10 +18,12 @@ use crate::sign::{Job as SignJob, Prepared, Signers};
 
 /// What the dispatcher wants read.
 pub enum Errand {
-    /// The next deliveries of a domain.
+    /// The next deliveries of a member to a domain.
     Load {
         /// Recipient domain.
         domain: Arc<str>,
+        /// Whose mail.
+        member: u32,
         /// At most so many.
         max: usize,
     },
@@ -60,6 +62,8 @@ pub enum Errands {
     Window {
         /// Recipient domain.
         domain: Arc<str>,
+        /// Whose mail.
+        member: u32,
         /// The deliveries that are due.
         window: Vec<Delivery>,
         /// The earliest due time among those that are not in `window`.
@@ -114,7 +118,7 @@ impl Clerk {
     pub async fn run(mut self) {
         while let Some(errand) = self.errands.recv().await {
             let answer = match errand {
-                Errand::Load { domain, max } => self.load(domain, max),
+                Errand::Load { domain, member, max } => self.load(domain, member, max),
                 Errand::Fetch { id, domain } => self.fetch(id, domain),
                 Errand::Close(close) => self.close(*close).await,
             };
@@ -124,13 +128,13 @@ impl Clerk {
         }
     }
 
-    fn load(&self, domain: Arc<str>, max: usize) -> Errands {
-        match self.reader.load_domain(&domain, self.clock.now(), max) {
-            Ok((window, next_due)) => Errands::Window { domain, window, next_due },
+    fn load(&self, domain: Arc<str>, member: u32, max: usize) -> Errands {
+        match self.reader.load(&domain, member, self.clock.now(), max) {
+            Ok((window, next_due)) => Errands::Window { domain, member, window, next_due },
             Err(error) => {
                 tracing::error!(domain = %domain, %error, "the queue cannot be read; trying again in a minute");
                 let again = self.clock.now() + Duration::from_secs(60);
-                Errands::Window { domain, window: Vec::new(), next_due: Some(again) }
+                Errands::Window { domain, member, window: Vec::new(), next_due: Some(again) }
             }
         }
     }

@@ -99,7 +99,7 @@ struct Counters {
 }
 
 impl Dispatcher {
-    /// `sources` in the order of the scheduler's configuration; `backlog` is each domain and member that has mail
+    /// `sources` in the order of the scheduler's configuration; `backlog` is each member's mail to each domain
     /// on disk, with its earliest due time.
     pub fn new(
         scheduler: Scheduler,
@@ -139,8 +139,8 @@ impl Dispatcher {
         };
         let now = dispatcher.clock.now();
         dispatcher.scheduler.handle_weights(dispatcher.lines.weights.borrow_and_update().clone());
-        for (domain, _, next_due) in backlog {
-            dispatcher.scheduler.handle_backlog(now, &domain, next_due);
+        for (domain, member, next_due) in backlog {
+            dispatcher.scheduler.handle_backlog(now, &domain, member, next_due);
         }
         dispatcher
     }
@@ -235,7 +235,7 @@ impl Dispatcher {
         while let Some(action) = self.scheduler.poll(now) {
             match action {
                 Action::Resolve { domain } => self.lookups.push_back(domain),
-                Action::Load { domain, max } => self.errands.push_back(Errand::Load { domain, max }),
+                Action::Load { domain, member, max } => self.errands.push_back(Errand::Load { domain, member, max }),
                 Action::Deliver { id, domain, route, source, slot } => self.deliver((id, domain), route, source.0, slot),
                 Action::Settle { id, domain, cause, next } => self.settle((id, domain), cause, next),
             }
@@ -356,11 +356,11 @@ impl Dispatcher {
                     self.payloads.insert(key, stored);
                 }
             }
-            Note::Settled { id, domain, next_due } => {
+            Note::Settled { id, domain, member, next_due } => {
                 self.take_payload(&(id, domain.clone()));
-                self.scheduler.handle_settled(now, id, &domain, next_due);
+                self.scheduler.handle_settled(now, id, &domain, member, next_due);
             }
-            Note::Due { domain, at, .. } => self.scheduler.handle_backlog(now, &domain, at),
+            Note::Due { domain, member, at } => self.scheduler.handle_backlog(now, &domain, member, at),
         }
     }
 
@@ -378,7 +378,9 @@ impl Dispatcher {
     fn handle_errand(&mut self, done: Errands) {
         let now = self.clock.now();
         match done {
-            Errands::Window { domain, window, next_due } => self.scheduler.handle_window(now, &domain, window, next_due),
+            Errands::Window { domain, member, window, next_due } => {
+                self.scheduler.handle_window(now, &domain, member, window, next_due);
+            }
             Errands::Settlement(settlement) => {
                 self.closing -= 1;
                 self.settlements.push(*settlement);

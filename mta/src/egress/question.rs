@@ -54,16 +54,19 @@ impl Asker {
         answered.await.map_err(|_| Stopped)
     }
 
-    /// Where a queued delivery is and what it waits for, with the names of sources; `due` is what the queue says.
+    /// Where a queued delivery of `member` is and what it waits for, with the names of sources; `due` is what the queue
+    /// says.
     pub async fn whereabouts(
         &self,
         id: QueueId,
         domain: &str,
+        member: u32,
         lane: Lane,
         due: SystemTime,
     ) -> Result<(Whereabouts, Vec<Arc<str>>), Stopped> {
         let domain = domain.to_owned();
-        self.ask(move |scheduler, now| (scheduler.whereabouts(now, id, &domain, lane, due), scheduler.source_names())).await
+        self.ask(move |scheduler, now| (scheduler.whereabouts(now, id, &domain, member, lane, due), scheduler.source_names()))
+            .await
     }
 
     /// How a domain's mail travels; `fresh` is a route looked up for this question.
@@ -78,9 +81,16 @@ impl Asker {
     }
 
     /// Cancels a delivery, unless it is under way.
-    pub async fn cancel(&self, id: QueueId, domain: &str, lane: Lane, wish: Cancellation) -> Result<Cancelled, Stopped> {
+    pub async fn cancel(
+        &self,
+        id: QueueId,
+        domain: &str,
+        member: u32,
+        lane: Lane,
+        wish: Cancellation,
+    ) -> Result<Cancelled, Stopped> {
         let domain = domain.to_owned();
-        self.ask(move |scheduler, now| scheduler.handle_cancel(now, id, &domain, lane, wish)).await
+        self.ask(move |scheduler, now| scheduler.handle_cancel(now, id, &domain, member, lane, wish)).await
     }
 
     /// A domain's mail has been made due. Answers its site, if it is known.

@@ -56,6 +56,8 @@ pub(crate) struct Transaction<'e> {
 
 /// What a settlement led to.
 pub(crate) struct Settled {
+    /// Whose mail it was; 0 if that is not known any more.
+    pub(crate) member: u32,
     /// None: the delivery is gone.
     pub(crate) next_due: Option<SystemTime>,
     /// Whether its DSN was queued.
@@ -66,7 +68,7 @@ pub(crate) struct Settled {
 
 impl Settled {
     fn gone(aside: Vec<Arc<str>>) -> Self {
-        Self { next_due: None, dsn: false, aside }
+        Self { member: 0, next_due: None, dsn: false, aside }
     }
 }
 
@@ -191,7 +193,7 @@ impl<'e> Transaction<'e> {
                 dsn = true;
             }
         }
-        Ok(Settled { next_due, dsn, aside: Vec::new() })
+        Ok(Settled { member: row.member, next_due, dsn, aside: Vec::new() })
     }
 
     /// Gives a recipient its final fate, once, with its event.

@@ -82,7 +82,7 @@ pub struct Operated {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Moved {
     /// It waits until then.
-    Until(QueueId, Arc<str>, SystemTime),
+    Until(QueueId, Arc<str>, u32, SystemTime),
     /// Something of this member may be due.
     Due(Arc<str>, u32, SystemTime),
 }
@@ -165,7 +165,7 @@ impl Transaction<'_> {
             })?;
         }
         Ok(Some(match operation.wish {
-            Wish::Hold => Moved::Until(id, domain.clone(), due),
+            Wish::Hold => Moved::Until(id, domain.clone(), row.member, due),
             Wish::Release | Wish::Flush => Moved::Due(domain.clone(), row.member, due),
         }))
     }

@@ -162,35 +162,6 @@ impl Reader {
         Ok((found, next_due))
     }
 
-    /// The same over all members, merged. For a scheduler that takes turns by domain only.
-    pub fn load_domain(
-        &self,
-        domain: &str,
-        now: SystemTime,
-        max: usize,
-    ) -> Result<(Vec<Delivery>, Option<SystemTime>), QueueError> {
-        let mut members = Vec::new();
-        {
-            let txn = self.env.read_txn()?;
-            let mut from = PendingKey::prefix(domain, None);
-            while let Some((key, _)) = self.tables.pending.get_greater_than_or_equal_to(&txn, &from)? {
-                let Some(first) = PendingKey::decode(key).filter(|first| first.domain == domain) else { break };
-                members.push(first.member);
-                from = PendingKey { lane: Lane::Notice, ..first }.after_lane();
-            }
-        }
-        let (mut all, mut next_due) = (Vec::new(), None);
-        for member in members {
-            let (found, next) = self.load(domain, member, now, max)?;
-            all.extend(found);
-            next_due = [next_due, next].into_iter().flatten().min();
-        }
-        all.sort_by_key(|delivery| (delivery.lane, delivery.due, delivery.id));
-        let rest = all.split_off(all.len().min(max));
-        let next_due = rest.iter().map(|delivery| delivery.due).chain(next_due).min();
-        Ok((all, next_due))
-    }
-
     /// What an attempt at a delivery needs. `Corrupt`: have it set aside. `Unknown`: it is done.
     pub fn fetch(&self, id: QueueId, domain: &str) -> Result<StoredDelivery, QueueError> {
         let mut seen = None;

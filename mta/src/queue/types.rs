@@ -257,6 +257,8 @@ pub enum Note {
         id: QueueId,
         /// Which of its deliveries.
         domain: Arc<str>,
+        /// Whose mail it is; 0 where the entry is gone and could not say.
+        member: u32,
         /// Still queued, due then. None: gone.
         next_due: Option<SystemTime>,
     },

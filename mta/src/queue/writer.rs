@@ -415,7 +415,7 @@ impl Writer {
     /// Tells everybody, and makes the notes for the scheduler.
     fn answer(&self, batch: Vec<Request>, done: Vec<Done>) -> Vec<Note> {
         let mut notes = Vec::new();
-        let gone = |id, domain| Note::Settled { id, domain, next_due: None };
+        let gone = |id, domain| Note::Settled { id, domain, member: 0, next_due: None };
         // Whoever asked may have gone meanwhile; the mail is ours all the same.
         for (request, done) in batch.into_iter().zip(done) {
             match (request, done) {
@@ -433,7 +433,8 @@ impl Writer {
                     for (PreparedSettlement { settlement, dsn }, settled) in settlements.into_iter().zip(settled) {
                         let id = settlement.id;
                         notes.extend(settled.aside.into_iter().map(|domain| gone(id, domain)));
-                        notes.push(Note::Settled { id, domain: settlement.domain, next_due: settled.next_due });
+                        let Settled { member, next_due, .. } = settled;
+                        notes.push(Note::Settled { id, domain: settlement.domain, member, next_due });
                         if let Some(dsn) = dsn.filter(|_| settled.dsn) {
                             Stats::add(&self.stats.enqueued, 1);
                             note_enqueued(dsn, &mut notes);
@@ -447,7 +448,7 @@ impl Writer {
                 (Request::Operate(_, answer), Done::Operated(operated, moved)) => {
                     let _ = answer.send(Ok(operated));
                     notes.extend(moved.into_iter().map(|moved| match moved {
-                        Moved::Until(id, domain, due) => Note::Settled { id, domain, next_due: Some(due) },
+                        Moved::Until(id, domain, member, due) => Note::Settled { id, domain, member, next_due: Some(due) },
                         Moved::Due(domain, member, at) => Note::Due { domain, member, at },
                     }));
                 }

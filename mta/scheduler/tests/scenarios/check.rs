@@ -90,7 +90,12 @@ impl Checkers {
         let lowest = (0..).find(|n| !slots.contains(n)).unwrap();
         assert_eq!(slot, lowest, "not the lowest free slot of {site}");
         slots.insert(slot);
-        assert!(slots.len() <= usize::from(config.window.max), "the window of {site} is exceeded");
+        let max = usize::from(config.window.max);
+        assert!(slots.len() <= max, "the window of {site} is exceeded");
+        assert!(
+            lane == Lane::Otp || max < 4 || slots.len() < max,
+            "{key:?} takes the place that {site} keeps for one-time codes"
+        );
         assert!(self.in_flight.len() + self.settling.len() < config.in_flight_max + config.in_memory_max);
         assert!(self.in_flight.len() < config.in_flight_max, "too much in flight");
         if lane == Lane::Otp {

@@ -44,6 +44,22 @@ fn a_one_time_code_of_a_window_full_of_notices_is_kept_in_memory() {
 }
 
 #[test]
+fn a_one_time_code_does_not_wait_for_a_window_full_of_slow_mail() {
+    let mut world = World::seed(8).site("mx", &["a.test", "b.test"], accepts_in(10 * MINUTE));
+    (0..5_000).for_each(|_| drop(world.submit("a.test", Lane::Notice, 9 * DAY)));
+    world.run(MINUTE);
+    assert_eq!(world.check.in_flight.len(), usize::from(world.config.window.initial));
+    let before = world.now;
+    let otp = world.submit("b.test", Lane::Otp, 10 * MINUTE);
+    world.run(SECOND);
+    assert!(world.tries(&otp)[0].duration_since(before).unwrap() < SECOND / 10);
+    // The one place more is taken, so the next one waits for the first that ends.
+    let next = world.submit("b.test", Lane::Otp, 10 * MINUTE);
+    world.run(9 * MINUTE);
+    assert_eq!(world.tries(&next).len(), 1);
+}
+
+#[test]
 fn a_better_lane_is_fetched_from_disk_although_the_window_is_full_of_a_lesser_one() {
     let mut world = World::seed(4).site("mx", &["a.test"], accepts_in(10 * SECOND));
     (0..2_000).for_each(|_| drop(world.lies_on_disk("a.test", Lane::Notice, start(), 30 * DAY)));

@@ -6,6 +6,7 @@
 #![allow(unreachable_pub, reason = "one crate, and nobody uses it")]
 
 mod check;
+mod fairness;
 mod lanes;
 mod limits;
 mod races;

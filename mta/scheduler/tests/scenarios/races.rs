@@ -43,10 +43,10 @@ fn deliveries(actions: &[Action]) -> Vec<QueueId> {
 #[test]
 fn what_was_loaded_before_we_were_told_of_it_goes_once() {
     let mut scheduler = scheduler();
-    scheduler.handle_backlog(start(), "a.test", start());
+    scheduler.handle_backlog(start(), "a.test", 1, start());
     assert!(matches!(poll(&mut scheduler, start())[..], [Action::Load { .. }]));
     let window: Vec<Delivery> = (0..20).map(delivery).collect();
-    scheduler.handle_window(start(), "a.test", window.clone(), None);
+    scheduler.handle_window(start(), "a.test", 1, window.clone(), None);
     // Ten are in flight and ten wait, when we are told of all of them.
     assert_eq!(deliveries(&poll(&mut scheduler, start())).len(), 10);
     for late in window {
@@ -62,14 +62,14 @@ fn what_was_settled_while_a_load_was_read_does_not_come_back() {
     let mut scheduler = scheduler();
     assert!(scheduler.handle_enqueued(start(), delivery(1)));
     assert_eq!(deliveries(&poll(&mut scheduler, start())), [delivery(1).id]);
-    scheduler.handle_backlog(start(), "a.test", start());
+    scheduler.handle_backlog(start(), "a.test", 1, start());
     assert!(matches!(poll(&mut scheduler, start())[..], [Action::Load { max, .. }] if max > 1));
     // The disk is read now; what was read arrives after the delivery was settled.
     let read = vec![delivery(1), delivery(2)];
     scheduler.handle_outcome(start(), delivery(1).id, "a.test", ACCEPTED);
     assert!(matches!(poll(&mut scheduler, start())[..], [Action::Settle { .. }]));
-    scheduler.handle_settled(start(), delivery(1).id, "a.test", None);
-    scheduler.handle_window(start(), "a.test", read, None);
+    scheduler.handle_settled(start(), delivery(1).id, "a.test", 1, None);
+    scheduler.handle_window(start(), "a.test", 1, read, None);
     assert_eq!(deliveries(&poll(&mut scheduler, start())), [delivery(2).id]);
 }
 
@@ -79,13 +79,13 @@ fn what_an_operator_took_away_does_not_go() {
     (0..12).for_each(|nth| assert!(scheduler.handle_enqueued(start(), delivery(nth))));
     let first = deliveries(&poll(&mut scheduler, start()));
     assert_eq!(first.len(), 10);
-    scheduler.handle_settled(start(), delivery(10).id, "a.test", None);
+    scheduler.handle_settled(start(), delivery(10).id, "a.test", 1, None);
     // Another one is held, and released after an hour.
-    scheduler.handle_settled(start(), delivery(11).id, "a.test", Some(start() + HOUR));
+    scheduler.handle_settled(start(), delivery(11).id, "a.test", 1, Some(start() + HOUR));
     for id in first {
         scheduler.handle_outcome(start(), id, "a.test", ACCEPTED);
         poll(&mut scheduler, start());
-        scheduler.handle_settled(start(), id, "a.test", None);
+        scheduler.handle_settled(start(), id, "a.test", 1, None);
     }
     assert!(poll(&mut scheduler, start()).is_empty());
     assert!(matches!(poll(&mut scheduler, start() + HOUR)[..], [Action::Load { .. }]));
@@ -95,9 +95,9 @@ fn what_an_operator_took_away_does_not_go() {
 fn answers_to_what_was_never_asked_change_nothing() {
     let mut scheduler = scheduler();
     scheduler.handle_route(start(), "a.test", Routed::Route(route("mx", start() + HOUR)));
-    scheduler.handle_window(start(), "a.test", vec![delivery(1)], Some(start()));
+    scheduler.handle_window(start(), "a.test", 1, vec![delivery(1)], Some(start()));
     scheduler.handle_outcome(start(), delivery(1).id, "a.test", Outcome { open: true, ..ACCEPTED });
-    scheduler.handle_settled(start(), delivery(1).id, "a.test", None);
+    scheduler.handle_settled(start(), delivery(1).id, "a.test", 1, None);
     assert!(poll(&mut scheduler, start()).is_empty());
     assert_eq!(scheduler.counts(), Default::default());
 }
@@ -105,13 +105,13 @@ fn answers_to_what_was_never_asked_change_nothing() {
 #[test]
 fn a_disk_that_answers_nothing_is_not_asked_in_a_circle() {
     let mut scheduler = scheduler();
-    scheduler.handle_backlog(start(), "a.test", start());
+    scheduler.handle_backlog(start(), "a.test", 1, start());
     let (mut now, mut reads) = (start(), 0);
     while now < start() + MINUTE {
         for action in poll(&mut scheduler, now) {
             assert!(matches!(action, Action::Load { .. }));
             reads += 1;
-            scheduler.handle_window(now, "a.test", Vec::new(), Some(start()));
+            scheduler.handle_window(now, "a.test", 1, Vec::new(), Some(start()));
         }
         now = scheduler.next_timeout().unwrap().max(now);
     }
@@ -121,12 +121,12 @@ fn a_disk_that_answers_nothing_is_not_asked_in_a_circle() {
 #[test]
 fn what_is_older_goes_first_although_it_was_loaded_later() {
     let mut scheduler = scheduler();
-    scheduler.handle_backlog(start(), "a.test", start() - MINUTE);
+    scheduler.handle_backlog(start(), "a.test", 1, start() - MINUTE);
     assert!(matches!(poll(&mut scheduler, start())[..], [Action::Load { .. }]));
     // New mail may wait in memory while the disk is read.
     (100..112).for_each(|nth| assert!(scheduler.handle_enqueued(start(), delivery(nth))));
     let old = (0..12).map(|nth| Delivery { due: start() - MINUTE, ..delivery(nth) });
-    scheduler.handle_window(start(), "a.test", old.collect(), None);
+    scheduler.handle_window(start(), "a.test", 1, old.collect(), None);
     let went = deliveries(&poll(&mut scheduler, start()));
     assert_eq!(went, (0..10).map(|nth| delivery(nth).id).collect::<Vec<_>>());
 }

@@ -1,9 +1,11 @@
 //! Random worlds: every kind of outcome, changing routes, restarts of nothing but luck. Whatever happens, each delivery
 //! is settled exactly once, none is lost, none is sent twice, and the bounds hold (`check`).
 
+use std::num::NonZeroU16;
+use std::sync::Arc;
 use std::time::Duration;
 
-use scheduler::{Config, Lane, Outcome, Routed, Scope, Verdict, WindowLimits};
+use scheduler::{Config, Lane, Outcome, Routed, Scope, Verdict, Weights, WindowLimits};
 
 use crate::check::Fate;
 use crate::world::*;
@@ -65,15 +67,17 @@ fn live(seed: u64) -> World {
     }
     let days = 2 * DAY;
     for _ in 0..world.luck.below(300) {
-        let (lane, domain, due, lifetime) = any_message(&mut world.luck, domains);
-        world.lies_on_disk(&domain, lane, start() + due, due + lifetime);
+        let (member, lane, domain, due, lifetime) = any_message(&mut world.luck, domains);
+        world.lies_on_disk_of(member, &domain, lane, start() + due, due + lifetime);
     }
+    let weights: Weights = (0..3).map(|member| (member, NonZeroU16::new(1 + world.luck.below(9) as u16).unwrap())).collect();
+    world.scheduler.handle_weights(Arc::new(weights));
     world.restart();
     for _ in 0..world.luck.below(500) {
-        let (lane, domain, due, lifetime) = any_message(&mut world.luck, domains);
+        let (member, lane, domain, due, lifetime) = any_message(&mut world.luck, domains);
         // A third of it in one burst.
         let due = if world.luck.below(3) == 0 { HOUR } else { due };
-        world.submit_at(start() + due, &domain, lane, lifetime);
+        world.submit_of(member, start() + due, &domain, lane, lifetime);
     }
     world.run(days);
     if world.luck.below(2) == 0 {
@@ -86,10 +90,12 @@ fn live(seed: u64) -> World {
     world
 }
 
-fn any_message(luck: &mut Luck, domains: u64) -> (Lane, String, Duration, Duration) {
+fn any_message(luck: &mut Luck, domains: u64) -> (u32, Lane, String, Duration, Duration) {
     let lane = Lane::from_index(luck.below(3) as usize).unwrap();
     let lifetime = if lane == Lane::Otp { 10 * MINUTE } else { Duration::from_secs(60 + luck.below(5 * 86_400)) };
-    (lane, format!("d{}.test", luck.below(domains)), luck.millis(2 * 86_400_000), lifetime)
+    // One member has most of the mail.
+    let member = luck.below(6).saturating_sub(2) as u32;
+    (member, lane, format!("d{}.test", luck.below(domains)), luck.millis(2 * 86_400_000), lifetime)
 }
 
 #[test]

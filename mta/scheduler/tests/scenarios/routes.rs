@@ -66,7 +66,7 @@ fn a_domain_whose_dns_is_silent_waits_costs_no_attempt_and_goes_when_it_answers(
     world.run(10 * MINUTE + SECOND);
     assert_eq!(world.fate(&otp), Some(Fate::Expired), "its ten minutes are over");
     assert!(matches!(
-        world.scheduler.explain(world.now, "a.test", Lane::Transactional),
+        world.scheduler.explain(world.now, "a.test", 1, Lane::Transactional),
         Some(Decision::Hold(hold)) if matches!(hold.reason, Reason::Unroutable(_)) && hold.clears_at().is_some()
     ));
     world.run(5 * HOUR);
@@ -90,7 +90,7 @@ fn a_host_that_no_source_can_reach_holds_only_its_domain() {
     let others: Vec<_> = (0..50).map(|_| world.submit("four.test", Lane::Otp, HOUR)).collect();
     world.run(MINUTE);
     assert!(others.iter().all(|key| world.fate(key) == Some(Fate::Done)));
-    let decision = world.scheduler.explain(world.now, "six.test", Lane::Otp);
+    let decision = world.scheduler.explain(world.now, "six.test", 1, Lane::Otp);
     assert!(matches!(decision, Some(Decision::Hold(hold)) if matches!(hold.reason, Reason::NoAddress(_))));
     world.run(HOUR);
     assert_eq!(world.fate(&held), Some(Fate::Expired));

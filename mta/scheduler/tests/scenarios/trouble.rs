@@ -44,7 +44,7 @@ fn a_site_that_is_down_for_a_day_gets_only_probes_and_drains_afterwards() {
     let tries = world.log.len();
     assert!((50..80).contains(&tries), "{tries} tries in a day");
     assert!(matches!(
-        world.scheduler.explain(world.now, "a.test", Lane::Transactional),
+        world.scheduler.explain(world.now, "a.test", 1, Lane::Transactional),
         Some(Decision::Hold(hold)) if matches!(hold.reason, Reason::SiteSuspended { .. })
     ));
     world.run(5 * HOUR);

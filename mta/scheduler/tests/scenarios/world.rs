@@ -62,8 +62,22 @@ pub fn accepts_in(latency: Duration) -> Script {
     Box::new(move |_, _| (latency, ACCEPTED))
 }
 
+/// Domain, member, lane, due, id.
+type Row = (Arc<str>, u32, Lane, SystemTime, QueueId);
+
+/// Where a delivery is in the index.
+#[derive(Clone, Copy)]
+pub struct Place {
+    pub member: u32,
+    pub lane: Lane,
+    pub due: SystemTime,
+}
+
+fn row(key: &Key, place: Place) -> Row {
+    (key.1.clone(), place.member, place.lane, place.due, key.0)
+}
+
 struct Stored {
-    member: u32,
     deadline: SystemTime,
     attempts: u16,
 }
@@ -71,8 +85,8 @@ struct Stored {
 enum Event {
     Submit(Delivery),
     Told(Told),
-    Read { domain: Arc<str>, max: usize },
-    Window { domain: Arc<str>, window: Vec<Delivery>, next_due: Option<SystemTime> },
+    Read { domain: Arc<str>, member: u32, max: usize },
+    Window { domain: Arc<str>, member: u32, window: Vec<Delivery>, next_due: Option<SystemTime> },
     Resolved(Arc<str>),
     Outcome(Key, Outcome),
     Commit { key: Key, next: Next, fate: Fate },
@@ -81,7 +95,7 @@ enum Event {
 /// What the writer tells, in the order of its commits.
 enum Told {
     Enqueued(Delivery),
-    Settled(Key, Option<SystemTime>),
+    Settled(Key, u32, Option<SystemTime>),
 }
 
 pub struct World {
@@ -90,9 +104,9 @@ pub struct World {
     pub now: SystemTime,
     pub luck: Luck,
     pub check: Checkers,
-    /// The index that the queue keeps: domain, lane, due, id.
-    disk: BTreeMap<(Arc<str>, Lane, SystemTime, QueueId), Stored>,
-    places: HashMap<Key, (Lane, SystemTime)>,
+    /// The index that the queue keeps.
+    disk: BTreeMap<Row, Stored>,
+    places: HashMap<Key, Place>,
     sites: HashMap<String, Script>,
     resolver: HashMap<String, Resolution>,
     /// Where the last answer led a domain, and until when the scheduler must know it.
@@ -105,9 +119,16 @@ pub struct World {
     pub disk_millis: u64,
     pub reads: usize,
     pub lookups: usize,
-    unanswered: HashMap<Arc<str>, usize>,
+    /// Lookups of a domain, and reads of a member's mail to it.
+    unanswered: HashMap<(Arc<str>, Option<u32>), usize>,
     /// Every try: when, what, where to, where from.
     pub log: Vec<(SystemTime, Key, Arc<str>, SourceId)>,
+    /// Whose each was.
+    pub members: Vec<u32>,
+    /// How many tries there had been when the scheduler first had a delivery in its hands.
+    pub known_at: HashMap<Key, usize>,
+    /// Every lookup and every read: of which domain, and the read whose.
+    pub asked: Vec<(Arc<str>, Option<u32>)>,
     /// With sites that never fail, mail must not wait while a window has room.
     pub never_idle: bool,
 }
@@ -138,6 +159,9 @@ impl World {
             lookups: 0,
             unanswered: HashMap::new(),
             log: Vec::new(),
+            members: Vec::new(),
+            known_at: HashMap::new(),
+            asked: Vec::new(),
             never_idle: false,
         }
     }
@@ -169,38 +193,49 @@ impl World {
 
     /// A member submits a message at `time`, with a lifetime.
     pub fn submit_at(&mut self, time: SystemTime, domain: &str, lane: Lane, lifetime: Duration) -> Key {
-        self.sequence += 1;
-        let id = QueueId::new(time, self.sequence as u32);
-        let domain: Arc<str> = domain.into();
-        let key = (id, domain.clone());
-        let (deadline, due) = (time + lifetime, time);
-        let delivery = Delivery { id, domain, lane, member: 1, due, deadline, attempts: 0, recipients: 1, bytes: 4096 };
-        self.at(time, Event::Submit(delivery));
-        key
+        self.submit_of(1, time, domain, lane, lifetime)
     }
 
     pub fn submit(&mut self, domain: &str, lane: Lane, lifetime: Duration) -> Key {
         self.submit_at(self.now, domain, lane, lifetime)
     }
 
+    /// The same by another member.
+    pub fn submit_of(&mut self, member: u32, time: SystemTime, domain: &str, lane: Lane, lifetime: Duration) -> Key {
+        self.sequence += 1;
+        let id = QueueId::new(time, self.sequence as u32);
+        let domain: Arc<str> = domain.into();
+        let key = (id, domain.clone());
+        let (deadline, due) = (time + lifetime, time);
+        let delivery = Delivery { id, domain, lane, member, due, deadline, attempts: 0, recipients: 1, bytes: 4096 };
+        self.at(time, Event::Submit(delivery));
+        key
+    }
+
     /// Mail that was on disk before the daemon started; call `restart` afterwards.
     pub fn lies_on_disk(&mut self, domain: &str, lane: Lane, due: SystemTime, lifetime: Duration) -> Key {
+        self.lies_on_disk_of(1, domain, lane, due, lifetime)
+    }
+
+    /// The same by another member.
+    pub fn lies_on_disk_of(&mut self, member: u32, domain: &str, lane: Lane, due: SystemTime, lifetime: Duration) -> Key {
         self.sequence += 1;
         let key: Key = (QueueId::new(self.now, self.sequence as u32), Arc::from(domain));
-        self.disk.insert((key.1.clone(), lane, due, key.0), Stored { member: 1, deadline: self.now + lifetime, attempts: 0 });
-        self.places.insert(key.clone(), (lane, due));
+        let place = Place { member, lane, due };
+        self.disk.insert(row(&key, place), Stored { deadline: self.now + lifetime, attempts: 0 });
+        self.places.insert(key.clone(), place);
         key
     }
 
     /// The daemon starts and finds what is on disk.
     pub fn restart(&mut self) {
-        let mut first: BTreeMap<Arc<str>, SystemTime> = BTreeMap::new();
-        for (domain, _, due, _) in self.disk.keys() {
-            let earliest = first.entry(domain.clone()).or_insert(*due);
+        let mut first: BTreeMap<(Arc<str>, u32), SystemTime> = BTreeMap::new();
+        for (domain, member, _, due, _) in self.disk.keys() {
+            let earliest = first.entry((domain.clone(), *member)).or_insert(*due);
             *earliest = (*due).min(*earliest);
         }
-        for (domain, due) in first {
-            self.scheduler.handle_backlog(self.now, &domain, due);
+        for ((domain, member), due) in first {
+            self.scheduler.handle_backlog(self.now, &domain, member, due);
         }
     }
 
@@ -246,27 +281,30 @@ impl World {
         match action {
             Action::Resolve { domain } => {
                 self.lookups += 1;
-                *self.unanswered.entry(domain.clone()).or_default() += 1;
+                self.asked.push((domain.clone(), None));
+                *self.unanswered.entry((domain.clone(), None)).or_default() += 1;
                 let time = self.soon();
                 self.at(time, Event::Resolved(domain));
             }
-            Action::Load { domain, max } => {
+            Action::Load { domain, member, max } => {
                 self.reads += 1;
-                *self.unanswered.entry(domain.clone()).or_default() += 1;
+                self.asked.push((domain.clone(), Some(member)));
+                *self.unanswered.entry((domain.clone(), Some(member))).or_default() += 1;
                 let time = self.soon();
-                self.at(time, Event::Read { domain, max });
+                self.at(time, Event::Read { domain, member, max });
             }
             Action::Deliver { id, domain, route, source, slot } => {
                 let key = (id, domain);
-                let Some(&(lane, due)) = self.places.get(&key) else { panic!("{key:?} goes, and is not in the queue") };
-                let deadline = self.disk[&(key.1.clone(), lane, due, id)].deadline;
+                let Some(&place) = self.places.get(&key) else { panic!("{key:?} goes, and is not in the queue") };
+                let deadline = self.disk[&row(&key, place)].deadline;
                 let (led_to, now) = (&self.led_to, self.now);
-                let facts = (lane, due, deadline);
+                let facts = (place.lane, place.due, deadline);
                 let trip = (route.site.clone(), source, slot);
                 self.check.deliver(self.now, &self.config, &key, facts, trip, |domain| {
                     led_to.get(domain).filter(|(_, until)| *until > now).map(|(site, _)| site.clone())
                 });
                 self.log.push((self.now, key.clone(), route.site.clone(), source));
+                self.members.push(place.member);
                 let script = self.sites.get_mut(&*route.site).expect("a site of this world");
                 let (latency, outcome) = script(&mut self.luck, &Try { now: self.now, source });
                 self.at(self.now + latency, Event::Outcome(key, outcome));
@@ -291,29 +329,34 @@ impl World {
     fn happen(&mut self, event: Event) {
         match event {
             Event::Submit(delivery) => {
-                let key = (delivery.domain.clone(), delivery.lane, delivery.due, delivery.id);
-                self.disk.insert(key, Stored { member: delivery.member, deadline: delivery.deadline, attempts: 0 });
-                self.places.insert((delivery.id, delivery.domain.clone()), (delivery.lane, delivery.due));
+                let key = (delivery.id, delivery.domain.clone());
+                let place = Place { member: delivery.member, lane: delivery.lane, due: delivery.due };
+                self.disk.insert(row(&key, place), Stored { deadline: delivery.deadline, attempts: 0 });
+                self.places.insert(key, place);
                 self.tell(Told::Enqueued(delivery));
             }
             Event::Told(Told::Enqueued(delivery)) => {
                 let (key, lane) = ((delivery.id, delivery.domain.clone()), delivery.lane);
                 if self.scheduler.handle_enqueued(self.now, delivery) {
+                    self.known_at.entry(key.clone()).or_insert(self.log.len());
                     self.check.kept(key, lane);
                 }
             }
-            Event::Told(Told::Settled(key, due)) => self.scheduler.handle_settled(self.now, key.0, &key.1, due),
-            Event::Read { domain, max } => {
-                let (window, next_due) = self.read(&domain, max);
+            Event::Told(Told::Settled(key, member, due)) => self.scheduler.handle_settled(self.now, key.0, &key.1, member, due),
+            Event::Read { domain, member, max } => {
+                let (window, next_due) = self.read(&domain, member, max);
                 let time = self.soon();
-                self.at(time, Event::Window { domain, window, next_due });
+                self.at(time, Event::Window { domain, member, window, next_due });
             }
-            Event::Window { domain, window, next_due } => {
-                *self.unanswered.get_mut(&domain).unwrap() -= 1;
-                self.scheduler.handle_window(self.now, &domain, window, next_due);
+            Event::Window { domain, member, window, next_due } => {
+                *self.unanswered.get_mut(&(domain.clone(), Some(member))).unwrap() -= 1;
+                for delivery in &window {
+                    self.known_at.entry((delivery.id, domain.clone())).or_insert(self.log.len());
+                }
+                self.scheduler.handle_window(self.now, &domain, member, window, next_due);
             }
             Event::Resolved(domain) => {
-                *self.unanswered.get_mut(&domain).unwrap() -= 1;
+                *self.unanswered.get_mut(&(domain.clone(), None)).unwrap() -= 1;
                 let routed = self.resolver.get_mut(&*domain).expect("a domain of this world")(self.now);
                 match &routed {
                     Routed::Route(route) => {
@@ -329,17 +372,17 @@ impl World {
                 self.scheduler.handle_outcome(self.now, key.0, &key.1, outcome);
             }
             Event::Commit { key, next, fate } => {
-                let (lane, due) = self.places.remove(&key).expect("in the queue");
-                let stored = self.disk.remove(&(key.1.clone(), lane, due, key.0)).unwrap();
+                let place = self.places.remove(&key).expect("in the queue");
+                let stored = self.disk.remove(&row(&key, place)).unwrap();
                 self.check.settled(self.now, &key, next, stored.deadline, fate);
                 let mut again = None;
                 if let Next::RetryAt(at) = next {
                     again = Some(at);
-                    self.places.insert(key.clone(), (lane, at));
-                    let attempts = stored.attempts + 1;
-                    self.disk.insert((key.1.clone(), lane, at, key.0), Stored { attempts, ..stored });
+                    let (place, attempts) = (Place { due: at, ..place }, stored.attempts + 1);
+                    self.places.insert(key.clone(), place);
+                    self.disk.insert(row(&key, place), Stored { attempts, ..stored });
                 }
-                self.tell(Told::Settled(key, again));
+                self.tell(Told::Settled(key, place.member, again));
             }
         }
     }
@@ -349,16 +392,17 @@ impl World {
         self.at(self.writer, Event::Told(told));
     }
 
-    fn read(&self, domain: &Arc<str>, max: usize) -> (Vec<Delivery>, Option<SystemTime>) {
+    fn read(&self, domain: &Arc<str>, member: u32, max: usize) -> (Vec<Delivery>, Option<SystemTime>) {
         let (mut window, mut next_due) = (Vec::new(), None);
-        let from = (domain.clone(), Lane::Otp, UNIX_EPOCH, QueueId(0));
-        for ((_, lane, due, id), stored) in self.disk.range(from..).take_while(|((at, ..), _)| at == domain) {
+        let from = (domain.clone(), member, Lane::Otp, UNIX_EPOCH, QueueId(0));
+        let flow = self.disk.range(from..).take_while(|((at, of, ..), _)| at == domain && *of == member);
+        for ((_, _, lane, due, id), stored) in flow {
             if *due <= self.now && window.len() < max {
                 window.push(Delivery {
                     id: *id,
                     domain: domain.clone(),
                     lane: *lane,
-                    member: stored.member,
+                    member,
                     due: *due,
                     deadline: stored.deadline,
                     attempts: stored.attempts,
@@ -389,6 +433,12 @@ impl World {
         self.log.iter().filter(|(_, other, ..)| other == key).map(|(time, ..)| *time).collect()
     }
 
+    /// Tries of others that began after the scheduler had this one in its hands and before it was tried itself.
+    pub fn passed_by(&self, key: &Key) -> usize {
+        let tried = self.log.iter().position(|(_, other, ..)| other == key);
+        tried.unwrap_or_else(|| panic!("{key:?} was never tried")) - self.known_at[key]
+    }
+
     pub fn tries_of_domain(&self, domain: &str) -> usize {
         self.log.iter().filter(|(_, key, ..)| &*key.1 == domain).count()
     }
@@ -411,13 +461,14 @@ impl World {
             *at_site.entry(&trip.site).or_default() += 1;
         }
         let room = usize::from(self.config.window.initial) * self.config.sources.len();
-        for (key, (_, due)) in &self.places {
+        for (key, Place { member, due, .. }) in &self.places {
             let under_way = self.check.in_flight.contains_key(key) || self.check.settling.contains(key);
-            let asked = self.unanswered.get(&key.1).is_some_and(|n| *n > 0);
+            let flow = [None, Some(*member)].map(|of| (key.1.clone(), of));
+            let asked = flow.iter().any(|flow| self.unanswered.get(flow).is_some_and(|n| *n > 0));
             // The writer has not told of it yet.
             let untold = self.what.values().any(|event| match event {
                 Event::Told(Told::Enqueued(delivery)) => delivery.id == key.0,
-                Event::Told(Told::Settled(other, _)) => other == key,
+                Event::Told(Told::Settled(other, ..)) => other == key,
                 _ => false,
             });
             let site = self.led_to.get(&key.1).map(|(site, _)| site);

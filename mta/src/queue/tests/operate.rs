@@ -19,9 +19,14 @@ impl Bench {
         }
     }
 
-    /// What the scheduler would be given then.
+    /// What the scheduler would be given then, of all members.
     fn due_at(&self, domain: &str, now: SystemTime) -> Vec<QueueId> {
-        self.reader.load_domain(domain, now, usize::MAX).unwrap().0.into_iter().map(|found| found.id).collect()
+        let flows = self.reader.backlog().unwrap().flows;
+        let members = flows.into_iter().filter(|(of, ..)| **of == *domain).map(|(_, member, _)| member);
+        let load = |member| self.reader.load(domain, member, now, usize::MAX).unwrap().0;
+        let mut found: Vec<_> = members.flat_map(load).map(|found| (found.lane, found.due, found.id)).collect();
+        found.sort();
+        found.into_iter().map(|(.., id)| id).collect()
     }
 
     pub(super) fn held(&self) -> Vec<(QueueId, String)> {
