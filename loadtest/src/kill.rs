@@ -75,6 +75,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         message_bytes: 4096,
         from: format!("noreply@{MEMBER_DOMAIN}"),
         domains,
+        category: None,
         rate: None,
         persistent: true,
     };

@@ -12,9 +12,10 @@ use hdrhistogram::Histogram;
 pub const HEADER: &str = "X-Load-Id";
 const NEEDLE: &[u8] = b"X-Load-Id: ";
 
-/// One load's messages, numbered from 0.
+/// One load's messages, numbered from 0 or from what another load leaves free.
 pub struct Ledger {
     began: Instant,
+    first: u64,
     entries: Vec<Entry>,
     next: AtomicU64,
     arrived_total: AtomicU64,
@@ -33,14 +34,24 @@ struct Entry {
 impl Ledger {
     /// A ledger for at most `messages_max` messages.
     pub fn new(messages_max: u64) -> Self {
+        Self::numbered_from(0, messages_max)
+    }
+
+    /// A ledger whose first number is `first`: two loads on one sink are told apart by their numbers.
+    pub fn numbered_from(first: u64, messages_max: u64) -> Self {
         let entries = (0..messages_max).map(|_| Entry::default()).collect();
-        Self { began: Instant::now(), entries, next: AtomicU64::new(0), arrived_total: AtomicU64::new(0) }
+        Self { began: Instant::now(), first, entries, next: AtomicU64::new(0), arrived_total: AtomicU64::new(0) }
+    }
+
+    /// The number of its first message.
+    pub fn first(&self) -> u64 {
+        self.first
     }
 
     /// The next free number, `None` when all are used.
     pub fn take_id(&self) -> Option<u64> {
-        let id = self.next.fetch_add(1, Relaxed);
-        (id < self.entries.len() as u64).then_some(id)
+        let nth = self.next.fetch_add(1, Relaxed);
+        (nth < self.entries.len() as u64).then(|| self.first + nth)
     }
 
     /// The number that stands in a message's header.
@@ -67,8 +78,8 @@ impl Ledger {
 
     /// The sink took this message.
     pub fn arrived(&self, id: u64) {
-        self.arrived_total.fetch_add(1, Relaxed);
         self.write(id, |entry| {
+            self.arrived_total.fetch_add(1, Relaxed);
             let now = self.nanos(Instant::now());
             let _ = entry.arrived_first.compare_exchange(0, now, Relaxed, Relaxed);
             entry.arrived_last.store(now, Relaxed);
@@ -172,11 +183,12 @@ impl Ledger {
 
     fn ids(&self, which: impl Fn(&Entry) -> bool) -> Vec<u64> {
         let given = usize::try_from(self.next.load(Relaxed)).unwrap_or(usize::MAX);
-        (0u64..).zip(self.entries.iter().take(given)).filter(|(_, entry)| which(entry)).map(|(id, _)| id).collect()
+        (self.first..).zip(self.entries.iter().take(given)).filter(|(_, entry)| which(entry)).map(|(id, _)| id).collect()
     }
 
     fn write(&self, id: u64, how: impl FnOnce(&Entry)) {
-        if let Some(entry) = usize::try_from(id).ok().and_then(|id| self.entries.get(id)) {
+        let nth = id.checked_sub(self.first).and_then(|nth| usize::try_from(nth).ok());
+        if let Some(entry) = nth.and_then(|nth| self.entries.get(nth)) {
             how(entry);
         }
     }

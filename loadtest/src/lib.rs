@@ -8,6 +8,7 @@ mod background;
 pub mod cpu;
 pub mod daemon;
 pub mod dns;
+pub mod exim;
 pub mod idle;
 pub mod interop;
 pub mod kill;

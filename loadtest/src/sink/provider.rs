@@ -90,7 +90,7 @@ struct Memory {
 /// A mailbox provider; share it by `Arc` between its listeners and those who look at it.
 pub struct Provider {
     keep: Keep,
-    ledger: Mutex<Option<Arc<Ledger>>>,
+    ledgers: Mutex<Vec<Arc<Ledger>>>,
     script: Mutex<Arc<Script>>,
     counts: Atomics,
     memory: Mutex<Memory>,
@@ -111,7 +111,7 @@ impl Provider {
     fn with(script: Script, keep: Keep, ledger: Option<Arc<Ledger>>) -> Arc<Self> {
         Arc::new(Self {
             keep,
-            ledger: Mutex::new(ledger),
+            ledgers: Mutex::new(ledger.into_iter().collect()),
             script: Mutex::new(Arc::new(script)),
             counts: Atomics::default(),
             memory: Mutex::default(),
@@ -127,7 +127,12 @@ impl Provider {
 
     /// From now on arrivals go to another ledger, and the sample is taken anew.
     pub fn set_ledger(&self, ledger: Arc<Ledger>) {
-        *self.ledger.lock().unwrap_or_else(PoisonError::into_inner) = Some(ledger);
+        self.set_ledgers(vec![ledger]);
+    }
+
+    /// From now on arrivals go to these, each taking the numbers that are its own, and the sample is taken anew.
+    pub fn set_ledgers(&self, ledgers: Vec<Arc<Ledger>>) {
+        *self.ledgers.lock().unwrap_or_else(PoisonError::into_inner) = ledgers;
         self.memory().sample = None;
     }
 
@@ -223,11 +228,11 @@ impl Provider {
 
     /// Writes an accepted message down, before its 250 leaves.
     pub(super) fn accepted(&self, message: Message, octets: usize) {
-        if let Some(ledger) = &*self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
-            && let Some(id) = Ledger::id_in(&message.octets)
-        {
-            ledger.arrived(id);
+        let ledgers = self.ledgers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(id) = Some(&ledgers).filter(|ledgers| !ledgers.is_empty()).and_then(|_| Ledger::id_in(&message.octets)) {
+            ledgers.iter().for_each(|ledger| ledger.arrived(id));
         }
+        drop(ledgers);
         self.counts.recipients.fetch_add(message.recipients.len() as u64, Relaxed);
         self.counts.octets.fetch_add(octets as u64, Relaxed);
         let mut memory = self.memory();

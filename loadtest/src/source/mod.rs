@@ -38,6 +38,8 @@ pub struct Load {
     pub from: String,
     /// Recipient domains, taken in turn.
     pub domains: Vec<String>,
+    /// `X-Atmos-Category` of each message; `None`: what the credential says.
+    pub category: Option<&'static str>,
     /// Messages per second; `None`: as fast as they are accepted.
     pub rate: Option<f64>,
     /// Go on after broken connections (the server is being killed) instead of giving the session up.
@@ -94,7 +96,7 @@ async fn session(load: &Load, ledger: &Ledger, stop: &AtomicBool, body: &[u8], b
     while !stop.load(Relaxed) {
         let Some(id) = ledger.take_id() else { break };
         let due = match load.rate {
-            Some(rate) => began + Duration::from_secs_f64(id as f64 / rate),
+            Some(rate) => began + Duration::from_secs_f64((id - ledger.first()) as f64 / rate),
             None => Instant::now(),
         };
         tokio::time::sleep_until(due.into()).await;
@@ -150,8 +152,11 @@ fn message(octets: &mut Vec<u8>, load: &Load, id: u64, recipient: &str, body: &[
          Date: Thu, 01 Jan 2026 00:00:00 +0000\r\n{HEADER}: {id}\r\nMIME-Version: 1.0\r\n\
          Content-Type: text/plain; charset=utf-8\r\n\r\n"
     );
+    if let Some(category) = load.category {
+        octets.extend_from_slice(format!("X-Atmos-Category: {category}\r\n").as_bytes());
+    }
     octets.extend_from_slice(header.as_bytes());
-    let lines = load.message_bytes.saturating_sub(header.len()) / LINE.len() * LINE.len();
+    let lines = load.message_bytes.saturating_sub(octets.len()) / LINE.len() * LINE.len();
     octets.extend_from_slice(&body[..lines.min(body.len())]);
 }
 

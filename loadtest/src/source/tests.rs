@@ -16,6 +16,7 @@ fn load(target: Target) -> Load {
         message_bytes: 4096,
         from: "noreply@member.test".into(),
         domains: vec!["a.test".into(), "b.test".into()],
+        category: None,
         rate: None,
         persistent: false,
     }

@@ -1,4 +1,4 @@
-//! `report`: what a message costs, beside Postfix, in the same run.
+//! `report`: what a message costs, beside Postfix and, where it is installed, Exim, in the same run.
 //!
 //! The workload: relay role (no AUTH), 50 connections kept alive, messages of 4 KB, 50 recipient domains behind one MX on
 //! loopback, no TLS, durable before `250`. Generator and sink are in this process and wait for every reply, so that both
@@ -6,26 +6,32 @@
 //!
 //! Peers take turns, run by run, each on a fresh queue: what the machine does besides disturbs all of them alike. Each run
 //! warms up first, then counts the CPU time of the peer's process tree alone (see [`crate::cpu`]) from before the first
-//! message until the last one has arrived and the peer has cleaned up behind it. Then 20 messages a second tell the latency.
+//! message until the last one has arrived and the peer has cleaned up behind it. Then 20 messages a second tell the latency,
+//! at last beside a flood of bulk mail. Besides, the same messages are submitted as a PDS does it: STARTTLS and AUTH for each.
 
-use std::fmt::Write as _;
+mod peers;
+mod table;
+
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use hdrhistogram::Histogram;
 
-use crate::daemon::{Daemon, MEMBER_DID, MEMBER_DOMAIN, Setup, Signatures};
+use crate::daemon::{MEMBER_DOMAIN, Signatures};
 use crate::ledger::Ledger;
-use crate::postfix::{Postfix, Role};
-use crate::process;
+use crate::postfix::Postfix;
 use crate::sink::{Provider, Script, Sink};
 use crate::source::{self, Load, Target};
 use crate::tls::Certificate;
 use crate::{cpu, dns};
+use peers::{Peer, Started, Way};
+use table::table;
 
 /// Connections of the workload.
 const CONNECTIONS: usize = 50;
@@ -33,6 +39,11 @@ const CONNECTIONS: usize = 50;
 const DOMAINS: usize = 50;
 /// Messages a second of the latency run: an evening's one-time codes.
 const LATENCY_RATE: f64 = 20.0;
+/// Messages of the latency run: ten seconds of it.
+const LATENCY_MESSAGES: u64 = 200;
+/// Bulk messages while one-time codes are timed: more than can be submitted in that time, and how many make a rush.
+const RUSH_MAX: u64 = 400_000;
+const RUSH_BEGUN: u64 = 500;
 /// Time after the last arrival in which a peer removes what it delivered; that work belongs to the messages too.
 const CLEANUP: Duration = Duration::from_millis(500);
 /// Nothing arrived for so long: what is missing is lost.
@@ -41,7 +52,7 @@ const QUIET: Duration = Duration::from_secs(20);
 /// What to measure.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Arguments {
-    /// One run of 1,500 messages instead of three of 6,000: for a look, not for a claim.
+    /// One run of 1,500 messages instead of five of 6,000: for a look, not for a claim.
     #[arg(long)]
     quick: bool,
     /// Messages of a run.
@@ -64,62 +75,41 @@ pub struct Arguments {
     directory: Option<PathBuf>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Peer {
-    Tradewind(&'static str, Signatures),
-    Postfix,
-}
-
-impl Peer {
-    fn all() -> Vec<Self> {
-        let mut all = vec![Self::Postfix];
-        for signatures in [Signatures::None, Signatures::One, Signatures::Three] {
-            all.extend(["uring", "epoll"].map(|io| Self::Tradewind(io, signatures)));
-        }
-        all
-    }
-
-    fn name(self) -> String {
-        match self {
-            Self::Postfix => "postfix".to_owned(),
-            Self::Tradewind(io, Signatures::None) => format!("tradewind {io}, unsigned"),
-            Self::Tradewind(io, Signatures::One) => format!("tradewind {io}, one RSA"),
-            Self::Tradewind(io, Signatures::Three) => format!("tradewind {io}, three signatures"),
-        }
-    }
-}
-
 /// One run of one peer.
-#[derive(Clone, Copy)]
 struct Run {
     cpu_secs_per_1000: f64,
     own_cpu_secs_per_1000: f64,
     messages_per_sec: f64,
-    p50_ms: f64,
-    p99_ms: f64,
+    /// From submission to arrival at [`LATENCY_RATE`], microseconds.
+    latency: Option<Histogram<u64>>,
+    /// The same while [`CONNECTIONS`] submit bulk mail without pause.
+    rush: Option<Histogram<u64>>,
 }
 
 /// Measures and prints the table.
 pub fn run(arguments: &Arguments) -> Result<()> {
     let messages = arguments.messages.unwrap_or(if arguments.quick { 1_500 } else { 6_000 });
-    let runs = arguments.runs.unwrap_or(if arguments.quick { 1 } else { 3 }).max(1);
+    let runs = arguments.runs.unwrap_or(if arguments.quick { 1 } else { 5 }).max(1);
     let mut peers = Peer::all();
     peers.retain(|peer| arguments.only.is_empty() || arguments.only.iter().any(|word| peer.name().contains(word.as_str())));
     let mut notes = Vec::new();
-    if let (true, Some(why)) = (peers.contains(&Peer::Postfix), Postfix::unavailable()) {
-        notes.push(format!("postfix was NOT measured: {why}"));
-        peers.retain(|peer| *peer != Peer::Postfix);
-    }
+    peers.retain(|peer| match peer.unavailable() {
+        None => true,
+        Some(why) => {
+            notes.push(format!("{} was NOT measured: {why}", peer.name()));
+            false
+        }
+    });
     ensure!(!peers.is_empty(), "nothing to measure: {}", notes.join("; "));
     let bench = Bench::new(arguments, messages)?;
     println!("{}", bench.describe(runs));
     let before = rsa_per_core_second()?;
-    let mut results: Vec<Vec<Run>> = vec![Vec::new(); peers.len()];
+    let mut results: Vec<Vec<Run>> = peers.iter().map(|_| Vec::new()).collect();
     for turn in 1..=runs {
         for (peer, results) in peers.iter().zip(&mut results) {
             match bench.measure(*peer) {
                 Ok(run) => {
-                    eprintln!("run {turn}: {:34} {:.3} CPU-s per 1000", peer.name(), run.cpu_secs_per_1000);
+                    eprintln!("run {turn}: {:36} {:.3} CPU-s per 1000", peer.name(), run.cpu_secs_per_1000);
                     results.push(run);
                 }
                 // One peer that fails must not hide what the others did, nor pass unseen.
@@ -177,9 +167,9 @@ impl Bench {
     }
 
     fn measure(&self, peer: Peer) -> Result<Run> {
+        let way = peer.way();
         let warmup = (self.messages / 10).clamp(200, 1_000);
-        let latency = (LATENCY_RATE * 10.0) as u64;
-        let ledgers = [warmup, self.messages, latency].map(|messages| Arc::new(Ledger::new(messages)));
+        let ledgers = [warmup, self.messages, LATENCY_MESSAGES].map(|messages| Arc::new(Ledger::new(messages)));
         let [warmup, full, slow] = &ledgers;
         let script = Script::accepts_all();
         // One listener for the whole run; the ledger behind it changes between its phases.
@@ -190,110 +180,100 @@ impl Bench {
             zone.mail_domain(&domain, "mx.big.test", sink.address().ip());
         }
         let dns = dns::Server::start(SocketAddr::from(([127, 0, 0, 1], 0)), zone)?;
-        let started = self.start(peer, &sink, &dns)?;
-        let (pid, address) = started.place();
+        let started = Started::start(self, peer, &sink, &dns)?;
+        let (pid, target) = (started.pid(), started.target(way)?);
 
-        self.submit(address, warmup, None)?;
+        self.submit(&target, way, warmup, None)?;
         provider.set_ledger(full.clone());
         // What the warm-up left behind is cleaned up before the count begins.
         std::thread::sleep(CLEANUP);
         let before = (cpu::tree(pid).0, cpu::process(std::process::id()));
-        self.submit(address, full, None)?;
+        self.submit(&target, way, full, None)?;
         std::thread::sleep(CLEANUP);
         let after = (cpu::tree(pid).0, cpu::process(std::process::id()));
         provider.set_ledger(slow.clone());
-        self.submit(address, slow, Some(LATENCY_RATE))?;
+        self.submit(&target, way, slow, Some(LATENCY_RATE))?;
 
-        if let Peer::Tradewind(_, signatures) = peer {
+        if let Some(signatures) = peer.signatures() {
             let sample = provider.sample().context("the sink kept no sample")?;
             let found = memchr::memmem::find_iter(&sample.octets, b"DKIM-Signature:").count();
             ensure!(found == signatures.count(), "{found} signatures on a message instead of {}", signatures.count());
         }
+        let rush = match peer {
+            Peer::Tradewind(_, Signatures::Three, Way::Relay) => Some(self.rush(&target, &provider)?),
+            _ => None,
+        };
         let violations = provider.violations();
         ensure!(violations.is_empty(), "breaches of RFC 5321: {violations:?}");
         started.stop()?;
-        let latency = slow.delivery_latency();
         let thousands = self.messages as f64 / 1_000.0;
         Ok(Run {
             cpu_secs_per_1000: (after.0 - before.0).as_secs_f64() / thousands,
             own_cpu_secs_per_1000: (after.1 - before.1).as_secs_f64() / thousands,
             messages_per_sec: self.messages as f64 / full.span().as_secs_f64(),
-            p50_ms: latency.value_at_quantile(0.5) as f64 / 1_000.0,
-            p99_ms: latency.value_at_quantile(0.99) as f64 / 1_000.0,
-        })
-    }
-
-    fn start(&self, peer: Peer, sink: &Sink, dns: &dns::Server) -> Result<Started> {
-        Ok(match peer {
-            Peer::Postfix => {
-                let role = Role::Relay { next_hop: sink.address() };
-                Started::Postfix(Postfix::start(self.directory.path(), process::free_address()?, &role)?)
-            }
-            Peer::Tradewind(io, signatures) => {
-                let setup = Setup {
-                    io,
-                    signatures,
-                    nameserver: dns.address(),
-                    egress_port: sink.address().port(),
-                    members: &[(MEMBER_DID, MEMBER_DOMAIN)],
-                    more: "",
-                };
-                let directory = tempfile::Builder::new().prefix("tradewind-").tempdir_in(self.directory.path())?;
-                let daemon = Daemon::start(directory.path(), &setup, &self.certificate)?;
-                Started::Tradewind(Box::new(daemon), directory)
-            }
+            latency: Some(slow.delivery_latency()),
+            rush,
         })
     }
 
     /// Submits a ledger's messages and waits until they have all arrived, once.
-    fn submit(&self, address: SocketAddr, ledger: &Arc<Ledger>, rate: Option<f64>) -> Result<()> {
-        let load = Load {
-            target: Target::plain(address),
+    fn submit(&self, target: &Target, way: Way, ledger: &Arc<Ledger>, rate: Option<f64>) -> Result<()> {
+        let load = self.load(target, way, rate);
+        account(&source::run(&load, ledger, &AtomicBool::new(false))?, ledger)
+    }
+
+    fn load(&self, target: &Target, way: Way, rate: Option<f64>) -> Load {
+        Load {
+            target: target.clone(),
             connections: if rate.is_some() { 10 } else { CONNECTIONS },
-            keep_alive: self.keep_alive,
+            keep_alive: self.keep_alive && way == Way::Relay,
             message_bytes: self.bytes,
             from: format!("noreply@{MEMBER_DOMAIN}"),
             domains: domains(),
+            category: rate.map(|_| "mfa-otp"),
             rate,
             persistent: false,
-        };
-        let report = source::run(&load, ledger, &AtomicBool::new(false))?;
-        ensure!(
-            report.refused + report.broken == 0,
-            "{} refused, {} broken: {}",
-            report.refused,
-            report.broken,
-            report.reasons.join(" | ")
-        );
-        ensure!(ledger.wait_for_all(QUIET), "{} messages got 250 and did not arrive", ledger.missing().len());
-        ensure!(ledger.duplicates() == 0, "{} messages arrived twice", ledger.duplicates());
-        Ok(())
-    }
-}
-
-enum Started {
-    Postfix(Postfix),
-    Tradewind(Box<Daemon>, tempfile::TempDir),
-}
-
-impl Started {
-    fn place(&self) -> (u32, SocketAddr) {
-        match self {
-            Self::Postfix(postfix) => (postfix.pid(), postfix.address()),
-            Self::Tradewind(daemon, _) => (daemon.pid(), daemon.relay),
         }
     }
 
-    fn stop(self) -> Result<()> {
-        match self {
-            Self::Postfix(postfix) => drop(postfix),
-            Self::Tradewind(daemon, directory) => {
-                daemon.stop()?;
-                directory.close()?;
-            }
+    /// One-time codes at their evening's pace while bulk mail saturates the machine.
+    fn rush(&self, target: &Target, provider: &Provider) -> Result<Histogram<u64>> {
+        let bulk = Arc::new(Ledger::new(RUSH_MAX));
+        let codes = Arc::new(Ledger::numbered_from(RUSH_MAX, LATENCY_MESSAGES));
+        provider.set_ledgers(vec![bulk.clone(), codes.clone()]);
+        let stop = Arc::new(AtomicBool::new(false));
+        let flood = std::thread::spawn({
+            let load = Load { category: Some("bulk"), ..self.load(target, Way::Relay, None) };
+            let (bulk, stop) = (bulk.clone(), stop.clone());
+            move || source::run(&load, &bulk, &stop)
+        });
+        let began = Instant::now();
+        while bulk.arrivals() < RUSH_BEGUN && began.elapsed() < QUIET {
+            std::thread::sleep(Duration::from_millis(10));
         }
-        Ok(())
+        let outcome = self.submit(target, Way::Relay, &codes, Some(LATENCY_RATE));
+        let during = bulk.arrivals();
+        stop.store(true, Relaxed);
+        let report = flood.join().map_err(|_| anyhow::anyhow!("the flood panicked"))??;
+        outcome?;
+        ensure!(during > RUSH_BEGUN && bulk.arrivals() < RUSH_MAX, "the flood was over before the codes were: {during} arrived");
+        account(&report, &bulk)?;
+        Ok(codes.delivery_latency())
     }
+}
+
+/// Whether all of a load was accepted and has arrived, once.
+fn account(report: &source::Report, ledger: &Ledger) -> Result<()> {
+    ensure!(
+        report.refused + report.broken == 0,
+        "{} refused, {} broken: {}",
+        report.refused,
+        report.broken,
+        report.reasons.join(" | ")
+    );
+    ensure!(ledger.wait_for_all(QUIET), "{} messages got 250 and did not arrive", ledger.missing().len());
+    ensure!(ledger.duplicates() == 0, "{} messages arrived twice", ledger.duplicates());
+    Ok(())
 }
 
 /// What this machine gives today: shared cores and clock rates move this figure by a half, and signed messages with it.
@@ -312,45 +292,6 @@ fn rsa_per_core_second() -> Result<f64> {
 
 fn domains() -> Vec<String> {
     (0..DOMAINS).map(|n| format!("d{n}.test")).collect()
-}
-
-fn table(peers: &[Peer], results: &[Vec<Run>]) -> String {
-    let median = |runs: &[Run], of: fn(&Run) -> f64| {
-        let mut values: Vec<f64> = runs.iter().map(of).collect();
-        values.sort_by(f64::total_cmp);
-        values.get(values.len() / 2).copied()
-    };
-    let postfix = peers
-        .iter()
-        .position(|peer| *peer == Peer::Postfix)
-        .and_then(|index| median(&results[index], |run| run.cpu_secs_per_1000));
-    let mut out = format!(
-        "\n{:34} {:>10} {:>15} {:>11} {:>11} {:>9} {:>9} {:>10}\n",
-        "peer", "CPU-s/1000", "min–max", "vs postfix", "messages/s", "p50 ms", "p99 ms", "gen+sink"
-    );
-    for (peer, runs) in peers.iter().zip(results) {
-        let Some(cpu) = median(runs, |run| run.cpu_secs_per_1000) else {
-            let _ = writeln!(out, "{:34} no result", peer.name());
-            continue;
-        };
-        let of = |of| median(runs, of).unwrap_or(f64::NAN);
-        let min = runs.iter().map(|run| run.cpu_secs_per_1000).fold(f64::INFINITY, f64::min);
-        let max = runs.iter().map(|run| run.cpu_secs_per_1000).fold(0.0, f64::max);
-        let ratio = postfix.map_or("–".to_owned(), |postfix| format!("{:.1} ×", postfix / cpu));
-        let _ = writeln!(
-            out,
-            "{:34} {cpu:>10.3} {:>15} {ratio:>11} {:>11.0} {:>9.2} {:>9.2} {:>10.3}",
-            peer.name(),
-            format!("{min:.3}–{max:.3}"),
-            of(|run| run.messages_per_sec),
-            of(|run| run.p50_ms),
-            of(|run| run.p99_ms),
-            of(|run| run.own_cpu_secs_per_1000),
-        );
-    }
-    out.push_str("vs postfix: how many times less CPU a message costs than Postfix's. p50, p99: from the beginning of a ");
-    out.push_str("submission to its arrival at the sink, at 20 messages/s.\n");
-    out
 }
 
 /// The kind of file system that holds a directory, from the longest mount point above it.
