@@ -26,7 +26,7 @@ impl Exim {
     /// Why it cannot be used here, if so.
     pub fn unavailable() -> Option<String> {
         let Some(program) = process::find("exim4") else { return Some("Exim is not installed".to_owned()) };
-        let version = process::output(Command::new(program).arg("-bV"));
+        let version = process::output(Command::new(program).args(["-C", "/dev/null", "-bV"]));
         version.err().map(|error| format!("Exim cannot be run: {error:#}"))
     }
 
