@@ -2,11 +2,16 @@
 //!
 //! [`atnet`] is a scripted atproto network, [`dns`] a scripted DNS server, [`sink`] a scripted mailbox provider, [`source`] the members that submit;
 //! [`ledger`] keeps the account between the last two. They are used by the tests, the demo and this crate's program.
+//!
+//! [`report`], [`idle`], [`backlog`] and [`churn`] measure; [`kill`] and [`disk`] do harm and look for what is missing.
 
 pub mod atnet;
 mod background;
+pub mod backlog;
+pub mod churn;
 pub mod cpu;
 pub mod daemon;
+pub mod disk;
 pub mod dns;
 pub mod exim;
 pub mod idle;
@@ -18,4 +23,5 @@ pub mod process;
 pub mod report;
 pub mod sink;
 pub mod source;
+mod store;
 pub mod tls;

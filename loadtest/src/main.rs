@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use loadtest::{idle, interop, kill, report};
+use loadtest::{backlog, churn, disk, idle, interop, kill, report};
 
 #[derive(Parser)]
 #[command(name = "tradewind-loadtest", version, about)]
@@ -20,6 +20,12 @@ enum Verb {
     Kill(kill::Arguments),
     /// A thousand idle TLS sessions and slow-loris clients, and how fast a new submission is meanwhile
     Idle(idle::Arguments),
+    /// A queue of up to millions of deferred messages: start, memory, answers, and a site that comes back
+    Backlog(backlog::Arguments),
+    /// Months of mail through the queue alone: file sizes and commit times must level off
+    Churn(churn::Arguments),
+    /// A disk that is full, read-only, broken or forgetful: nothing that got 250 is lost. Needs root
+    Disk(disk::Arguments),
     /// Real peers: a PDS, Postfix, swaks, msmtp, nodemailer, smtplib, dkimpy, opendkim. Needs root
     Interop(interop::Arguments),
 }
@@ -29,6 +35,9 @@ fn main() -> ExitCode {
         Verb::Report(arguments) => report::run(&arguments),
         Verb::Kill(arguments) => kill::run(&arguments),
         Verb::Idle(arguments) => idle::run(&arguments),
+        Verb::Backlog(arguments) => backlog::run(&arguments),
+        Verb::Churn(arguments) => churn::run(&arguments),
+        Verb::Disk(arguments) => disk::run(&arguments),
         Verb::Interop(arguments) => interop::run(&arguments),
     };
     match done {

@@ -153,7 +153,7 @@ pub async fn start(config: Arc<Config>, environment: Environment) -> Result<Runn
 
     let path = config.data_dir.join("queue");
     let (notes_tx, notes) = mpsc::channel(NOTES_MAX);
-    let (writer, queue, reader, backlog) =
+    let (writer, queue, reader) =
         Writer::open(&path, clock.clone(), options, notes_tx).map_err(|error| StartError::Queue { path, error })?;
     floor.start(&Io::Epoll, "queue", move || async move {
         if let Err(error) = writer.run().await {
@@ -253,7 +253,8 @@ pub async fn start(config: Arc<Config>, environment: Environment) -> Result<Runn
     let finder = RouteFinder { router, clock: clock.clone(), lookups, routes: routes_tx, questions: route_questions };
     floor.start(&Io::Epoll, "resolver", move || finder.run())?;
 
-    let errands_max = 2 * in_flight + scheduling.loads_max;
+    // One more reads on through what waited at the start.
+    let errands_max = 2 * in_flight + scheduling.loads_max + 1;
     let (errands_tx, errands) = mpsc::channel(errands_max);
     let (errands_done_tx, errands_done) = mpsc::channel(errands_max);
     let clerk = Clerk {
@@ -282,9 +283,8 @@ pub async fn start(config: Arc<Config>, environment: Environment) -> Result<Runn
     let scheduler = Scheduler::new(scheduling, dice.below(u64::MAX));
     let (ended, dispatcher) = oneshot::channel();
     let (dispatch_clock, dispatch_queue) = (clock.clone(), queue.clone());
-    let backlog = backlog.flows;
     floor.start(&Io::Epoll, "scheduler", move || async move {
-        Dispatcher::new(scheduler, dispatch_clock, dispatch_queue, sources, backlog, lines).run().await;
+        Dispatcher::new(scheduler, dispatch_clock, dispatch_queue, sources, lines).run().await;
         let _ = ended.send(());
     })?;
 

@@ -51,7 +51,7 @@ fn start(folder: &Path) -> PathBuf {
         local.block_on(&runtime, async {
             let (notes, _) = tokio::sync::mpsc::channel(64);
             let options = Options { map_bytes: 64 << 20, segment_bytes: 1 << 20, free_bytes_floor: 0, ..Options::default() };
-            let (writer, queue, reader, _) = Writer::open(&config.data_dir, Clock::system(), options, notes).unwrap();
+            let (writer, queue, reader) = Writer::open(&config.data_dir, Clock::system(), options, notes).unwrap();
             tokio::task::spawn_local(writer.run());
             let socket = AdminSocket::bind(&config.admin_socket()).await.unwrap();
             let (scheduler, routes) = (questions().0, route_questions().0);

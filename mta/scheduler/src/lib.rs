@@ -21,7 +21,8 @@
 //!   Nothing is sent twice and nothing is lost however long that takes, but each unanswered one holds its place.
 //! - Commits are told in their order: a delivery's `handle_enqueued` before its `handle_settled`. A `Load` may see the disk
 //!   as it was at any time after it was asked for.
-//! - After a restart, `handle_backlog` for each flow that has mail; nothing else needs to be remembered.
+//! - After a restart, `handle_backlog` for each flow that has mail, in any order and at leisure; nothing else needs to be
+//!   remembered.
 //!
 //! # What it promises
 //! - A delivery is settled exactly once, is never tried before it is due, after its deadline, or twice at a time.

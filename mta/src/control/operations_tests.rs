@@ -44,7 +44,7 @@ impl World {
         std::fs::write(folder.join("settings"), text.strip_suffix(more).unwrap()).unwrap();
         let (notes, _) = tokio::sync::mpsc::channel(64);
         let options = Options { map_bytes: 64 << 20, segment_bytes: 1 << 20, free_bytes_floor: 0, ..Options::default() };
-        let (writer, queue, reader, _) = Writer::open(folder, Clock::system(), options, notes).unwrap();
+        let (writer, queue, reader) = Writer::open(folder, Clock::system(), options, notes).unwrap();
         let writer = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(writer.run()).unwrap();

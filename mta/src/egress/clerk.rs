@@ -13,11 +13,13 @@ use tokio::sync::mpsc;
 
 use super::deliver::Attempt;
 use super::settle::{self, Closing};
-use crate::queue::{Queue, QueueError, Reader, Settlement, StoredDelivery};
+use crate::queue::{Backlog, Queue, QueueError, Reader, Settlement, StoredDelivery};
 use crate::sign::{Job as SignJob, Prepared, Signers};
 
 /// What the dispatcher wants read.
 pub enum Errand {
+    /// What has waited since before the start: the flows from this key on.
+    Flows(Vec<u8>),
     /// The next deliveries of a member to a domain.
     Load {
         /// Recipient domain.
@@ -58,6 +60,8 @@ pub struct Close {
 
 /// What the clerk brings back.
 pub enum Errands {
+    /// Flows with their earliest due times, and the key to go on from.
+    Flows(Backlog, Option<Vec<u8>>),
     /// For `Scheduler::handle_window`.
     Window {
         /// Recipient domain.
@@ -118,6 +122,10 @@ impl Clerk {
     pub async fn run(mut self) {
         while let Some(errand) = self.errands.recv().await {
             let answer = match errand {
+                Errand::Flows(from) => match self.flows(from) {
+                    Some(answer) => answer,
+                    None => continue,
+                },
                 Errand::Load { domain, member, max } => self.load(domain, member, max),
                 Errand::Fetch { id, domain } => self.fetch(id, domain),
                 Errand::Close(close) => self.close(*close).await,
@@ -135,6 +143,24 @@ impl Clerk {
                 tracing::error!(domain = %domain, %error, "the queue cannot be read; trying again in a minute");
                 let again = self.clock.now() + Duration::from_secs(60);
                 Errands::Window { domain, member, window: Vec::new(), next_due: Some(again) }
+            }
+        }
+    }
+
+    /// None: the disk did not answer, and the answer comes later.
+    fn flows(&self, from: Vec<u8>) -> Option<Errands> {
+        let mut backlog = Backlog::default();
+        match self.reader.flows(from.clone(), &mut backlog) {
+            Ok(next) => Some(Errands::Flows(backlog, next)),
+            Err(error) => {
+                tracing::error!(%error, "what waits in the queue cannot be read; trying again in a minute");
+                let done = self.done.clone();
+                host::spawn_local(async move {
+                    tokio::time::sleep(Duration::from_secs(60)).await;
+                    // The dispatcher may have gone meanwhile.
+                    let _ = done.send(Errands::Flows(Backlog::default(), Some(from))).await;
+                });
+                None
             }
         }
     }

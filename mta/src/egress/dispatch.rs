@@ -10,7 +10,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use host::Clock;
 use metrics::Counter;
@@ -99,16 +99,8 @@ struct Counters {
 }
 
 impl Dispatcher {
-    /// `sources` in the order of the scheduler's configuration; `backlog` is each member's mail to each domain
-    /// on disk, with its earliest due time.
-    pub fn new(
-        scheduler: Scheduler,
-        clock: Clock,
-        queue: Queue,
-        sources: Vec<Arc<Source>>,
-        backlog: Vec<(Arc<str>, u32, SystemTime)>,
-        lines: Lines,
-    ) -> Self {
+    /// `sources` in the order of the scheduler's configuration.
+    pub fn new(scheduler: Scheduler, clock: Clock, queue: Queue, sources: Vec<Arc<Source>>, lines: Lines) -> Self {
         let deferred =
             ["recipient", "message", "host", "site", "source"].map(|scope| metrics::counter!(names::DEFERRED, "scope" => scope));
         let count = Counters {
@@ -137,11 +129,9 @@ impl Dispatcher {
             in_flight: 0,
             count,
         };
-        let now = dispatcher.clock.now();
         dispatcher.scheduler.handle_weights(dispatcher.lines.weights.borrow_and_update().clone());
-        for (domain, member, next_due) in backlog {
-            dispatcher.scheduler.handle_backlog(now, &domain, member, next_due);
-        }
+        // What waits on disk is learned page by page, while new mail is already sent.
+        dispatcher.errands.push_back(Errand::Flows(Vec::new()));
         dispatcher
     }
 
@@ -378,6 +368,12 @@ impl Dispatcher {
     fn handle_errand(&mut self, done: Errands) {
         let now = self.clock.now();
         match done {
+            Errands::Flows(backlog, next) => {
+                for (domain, member, next_due) in backlog.flows {
+                    self.scheduler.handle_backlog(now, &domain, member, next_due);
+                }
+                self.errands.extend(next.map(Errand::Flows));
+            }
             Errands::Window { domain, member, window, next_due } => {
                 self.scheduler.handle_window(now, &domain, member, window, next_due);
             }

@@ -14,7 +14,7 @@ use super::codec::{Decoder, Encoder, cut, millis, time};
 use super::duplicates::RecordChanges;
 use super::handle::{Prepared, PreparedSettlement};
 use super::rows::{
-    DeliveryRow, MessageRow, PendingKey, PendingRow, delivery_from_key, delivery_key, held_key, last_number, ledger_key,
+    DeliveryRow, MessageRow, PendingKey, PendingRow, Place, delivery_from_key, delivery_key, held_key, last_number, ledger_key,
     ledger_prefix, member_key, message_key, story_key,
 };
 use super::segments::Changes;
@@ -269,6 +269,17 @@ impl<'e> Transaction<'e> {
         self.tables.by_member.delete(&mut self.txn, &member_key(message.member, id))?;
         self.changes.died(message.place);
         self.usage.left(account(message.member, message.credential), message.place.length);
+        Ok(())
+    }
+
+    /// Lets a message's row name the place that its body was copied to. What was settled meanwhile stays gone.
+    pub(crate) fn relocate(&mut self, id: QueueId, from: Place, to: Place) -> Result<(), QueueError> {
+        let row = self.tables.messages.get(&self.txn, &message_key(id))?.map(MessageRow::decode);
+        let Some(Ok(row)) = row.filter(|row| row.as_ref().is_ok_and(|row| row.place == from)) else { return Ok(()) };
+        let row = MessageRow { place: to, ..row };
+        self.tables.messages.put(&mut self.txn, &message_key(id), &row.encode())?;
+        self.changes.died(from);
+        self.changes.born(to);
         Ok(())
     }
 

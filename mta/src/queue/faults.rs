@@ -18,7 +18,17 @@ pub enum Fault {
     StopBeforeCommit = 3,
     /// The writer dies after the commit and before anybody is answered.
     StopAfterCommit = 4,
+    /// Bodies cannot be written: an input/output error each time, until the fault is cleared.
+    WritesFail = 5,
+    /// LMDB finds no space when it commits, until the fault is cleared.
+    CommitsFindNoSpace = 6,
+    /// LMDB gets an input/output error when it commits, until the fault is cleared.
+    CommitsFail = 7,
 }
+
+/// EIO and ENOSPC, on Linux.
+const IO_ERROR: i32 = 5;
+const NO_SPACE: i32 = 28;
 
 /// A switch that the writer looks at; clones share it.
 #[derive(Debug, Clone, Default)]
@@ -37,6 +47,19 @@ impl Faults {
 
     pub(crate) fn is(&self, fault: Fault) -> bool {
         self.0.load(Ordering::Relaxed) == fault as u8
+    }
+
+    /// The error that a write of bodies must report, if any.
+    pub(crate) fn write(&self) -> io::Result<()> {
+        if self.is(Fault::WritesFail) { Err(io::Error::from_raw_os_error(IO_ERROR)) } else { Ok(()) }
+    }
+
+    /// The error that a commit of LMDB must report, if any.
+    pub(crate) fn commit(&self) -> io::Result<()> {
+        if self.is(Fault::CommitsFindNoSpace) {
+            return Err(io::Error::from_raw_os_error(NO_SPACE));
+        }
+        if self.is(Fault::CommitsFail) { Err(io::Error::from_raw_os_error(IO_ERROR)) } else { Ok(()) }
     }
 
     /// The error that a sync must report, if any; happens once.

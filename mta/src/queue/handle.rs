@@ -74,6 +74,8 @@ pub struct Stats {
     pub duplicates: AtomicU64,
     /// Messages refused for want of room.
     pub refused_full: AtomicU64,
+    /// Octets of bodies copied forward, so that a segment could be used again.
+    pub copied_bytes: AtomicU64,
     /// Batches that failed by an error of disk or database.
     pub failed: AtomicU64,
 }

@@ -12,7 +12,8 @@
 //! of one settlement (fates, ledger, event, DSN) is in one transaction.
 //!
 //! **Durable before 250.** Bodies are synced before LMDB commits, and [`Queue::enqueue`] resolves
-//! after that. LMDB alone is the truth: a start reads tables, replays nothing and scans no message.
+//! after that. LMDB alone is the truth: a start replays nothing and scans no message; what waits is read page by
+//! page, by flow, while mail comes in.
 //!
 //! **Full is not dead.** Without room for more, `enqueue` answers [`QueueError::Full`] while
 //! settlements go on and make room: for them half of the map, a floor of free disk and a reserve
@@ -31,7 +32,7 @@
 //! use mta::queue::{Options, Writer};
 //! let (notes, _to_the_scheduler) = tokio::sync::mpsc::channel(64);
 //! let opened = Writer::open("data".as_ref(), host::Clock::system(), Options::default(), notes)?;
-//! let (writer, queue, _reader, _backlog) = opened;
+//! let (writer, queue, _reader) = opened;
 //! # let writer_thread = async move {
 //! writer.run().await
 //! # };

@@ -24,6 +24,9 @@ use super::types::{Parameters, QueueError, Recipient, StoredDelivery, StoredMess
 use super::usage::{self, Usage};
 use crate::events::Event;
 
+/// Index entries that one page of flows looks at. On a cold disk each is a read, and others wait for the same thread.
+const FLOWS_LOOKED_AT_MAX: usize = 128;
+
 /// The queue, for those who look. Cheap to clone.
 #[derive(Clone)]
 pub struct Reader {
@@ -190,20 +193,30 @@ impl Reader {
         DeliveryRow::decode(row).map_err(|_| QueueError::Corrupt(id))
     }
 
-    /// Each member's mail to each domain, by skipping from one to the next: messages are not looked at.
+    /// Everything that waits, by flow.
     pub fn backlog(&self) -> Result<Backlog, QueueError> {
+        let mut backlog = Backlog::default();
+        let mut from = Some(Vec::new());
+        while let Some(begin) = from.take() {
+            from = self.flows(begin, &mut backlog)?;
+        }
+        let txn = self.env.read_txn()?;
+        backlog.messages = self.tables.messages.len(&txn)?;
+        backlog.deliveries = self.tables.deliveries.len(&txn)?;
+        Ok(backlog)
+    }
+
+    /// A page of flows, behind those that `backlog` has: each member's mail to each domain, by skipping from one to the
+    /// next. Messages are not looked at. `from` is empty at first, then what the former page answered; None: that was all.
+    pub fn flows(&self, mut from: Vec<u8>, backlog: &mut Backlog) -> Result<Option<Vec<u8>>, QueueError> {
         let txn = self.env.read_txn()?;
         let pending = self.tables.pending;
-        let mut backlog = Backlog {
-            messages: self.tables.messages.len(&txn)?,
-            deliveries: self.tables.deliveries.len(&txn)?,
-            ..Backlog::default()
-        };
-        let mut from = Vec::new();
-        while let Some((key, _)) = match from.as_slice() {
-            [] => pending.first(&txn)?,
-            from => pending.get_greater_than_or_equal_to(&txn, from)?,
-        } {
+        for _ in 0..FLOWS_LOOKED_AT_MAX {
+            let found = match from.as_slice() {
+                [] => pending.first(&txn)?,
+                from => pending.get_greater_than_or_equal_to(&txn, from)?,
+            };
+            let Some((key, _)) = found else { return Ok(None) };
             backlog.looked_at += 1;
             let Some(first) = PendingKey::decode(key) else {
                 tracing::error!("a key of `pending` cannot be read");
@@ -223,7 +236,7 @@ impl Reader {
             }
             from = first.after_lane();
         }
-        Ok(backlog)
+        Ok(Some(from))
     }
 
     /// All about one message. None: it is not in the queue (any more).

@@ -27,6 +27,11 @@ use scheduler::QueueId;
 use super::faults::Faults;
 use super::rows::{Place, SegmentRow};
 
+mod stragglers;
+
+pub(crate) use stragglers::Stragglers;
+use stragglers::Walk;
+
 /// Batches begin on multiples of this.
 const PAGE: u64 = 4096;
 
@@ -43,6 +48,7 @@ const SPARE: usize = 4;
 pub(crate) type Files = Arc<ArcSwap<HashMap<u32, Arc<disk::File>>>>;
 
 /// A body to be written.
+#[derive(Clone)]
 pub(crate) struct Body {
     pub(crate) id: QueueId,
     pub(crate) checksum: u32,
@@ -81,6 +87,8 @@ impl Changes {
 struct Segment {
     row: SegmentRow,
     broken: bool,
+    /// Read through for what could be copied forward, since it was last empty.
+    walked: bool,
 }
 
 impl Segment {
@@ -98,6 +106,8 @@ pub(crate) struct Segments {
     active: Option<u32>,
     next_number: u32,
     segment_bytes: u64,
+    /// The segment that is being emptied.
+    walk: Option<Walk>,
     faults: Faults,
 }
 
@@ -121,7 +131,7 @@ impl Segments {
                 }
                 Err(error) => return Err(error),
             }
-            segments.insert(number, Segment { row, broken });
+            segments.insert(number, Segment { row, broken, walked: false });
             next_number = next_number.max(number.saturating_add(1));
         }
         for entry in std::fs::read_dir(&dir)? {
@@ -142,7 +152,7 @@ impl Segments {
             .map(|(number, _)| *number);
         let files = Arc::new(ArcSwap::from_pointee(files));
         let segment_bytes = segment_bytes.next_multiple_of(PAGE);
-        Ok(Self { dir, files, segments, active, next_number, segment_bytes, faults })
+        Ok(Self { dir, files, segments, active, next_number, segment_bytes, walk: None, faults })
     }
 
     /// For readers.
@@ -204,6 +214,7 @@ impl Segments {
         if end > at {
             slices.push(IoSlice::new(&ZEROS[..(end - at) as usize]));
         }
+        self.faults.write()?;
         file.write_all_vectored_at(&mut slices, begin)?;
         self.faults.sync()?;
         file.sync_data()
@@ -257,7 +268,7 @@ impl Segments {
             files.insert(number, Arc::new(file));
         });
         let row = SegmentRow { capacity, append: 0, live_bytes: 0, live_count: 0 };
-        self.segments.insert(number, Segment { row, broken: false });
+        self.segments.insert(number, Segment { row, broken: false, walked: false });
         Ok(number)
     }
 
@@ -294,6 +305,11 @@ impl Segments {
     pub(crate) fn commit(&mut self, rows: &[(u32, SegmentRow)]) {
         for (number, row) in rows {
             if let Some(segment) = self.segments.get_mut(number) {
+                // Filled anew from the front: what was found in it before says nothing about it now.
+                if segment.is_empty() {
+                    segment.walked = false;
+                    self.walk = self.walk.filter(|walk| walk.segment != *number);
+                }
                 segment.row = *row;
             }
         }
@@ -349,6 +365,17 @@ fn header(body: &Body) -> [u8; HEADER as usize] {
     let own = crc32fast::hash(&header[..24]);
     header[24..28].copy_from_slice(&own.to_le_bytes());
     header
+}
+
+/// The message and the place that a record's header tells, if `octets` begin with one. Its body is not looked at.
+fn read_header(octets: &[u8], segment: u32, offset: u64) -> Option<(QueueId, Place)> {
+    let header = octets.get(..HEADER as usize)?;
+    let number = |range: std::ops::Range<usize>| header[range].try_into().map(u64::from_le_bytes).ok();
+    let own = crc32fast::hash(&header[..24]).to_le_bytes();
+    if header[..4] != MAGIC.to_le_bytes() || header[24..28] != own {
+        return None;
+    }
+    Some((QueueId(number(8..16)?), Place { segment, offset, length: number(16..24)? }))
 }
 
 /// Reads a body. `None`: what lies there is not that body (damaged, or overwritten meanwhile).

@@ -23,10 +23,10 @@ use super::duplicates::{Duplicates, Fingerprint, RECORDS_MAX};
 use super::faults::{Fault, Faults};
 use super::handle::{Ids, Prepared, PreparedSettlement, Queue, Request, Stats};
 use super::operate::{CHANGED_MAX, Moved, Operated};
-use super::reader::{Backlog, Reader};
+use super::reader::Reader;
 use super::room::Room;
 use super::rows::SegmentRow;
-use super::segments::{Body, Segments, Written};
+use super::segments::{Body, Segments, Stragglers, Written};
 use super::tables::{Environment, TABLES_MAX, Tables};
 use super::types::{Note, QueueError, StoredDelivery};
 use super::usage::Usages;
@@ -100,8 +100,8 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Opens the queue in `dir`, making it when absent, and says what waits in it. After each commit
-    /// `notes` is told.
+    /// Opens the queue in `dir`, making it when absent. That takes as long with a million messages as with none: ask
+    /// [`Reader::flows`] what waits, while new mail comes in. After each commit `notes` is told.
     ///
     /// A directory that is open already (here or in another process) is an error. To open it again in
     /// this process, drop the writer and every [`Reader`] first.
@@ -110,7 +110,7 @@ impl Writer {
         clock: Clock,
         options: Options,
         notes: mpsc::Sender<Vec<Note>>,
-    ) -> Result<(Self, Queue, Reader, Backlog), QueueError> {
+    ) -> Result<(Self, Queue, Reader), QueueError> {
         let (lmdb, bodies) = (dir.join("lmdb"), dir.join("segments"));
         for dir in [dir, &lmdb, &bodies] {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
@@ -145,7 +145,6 @@ impl Writer {
         disk::sync_dir(dir)?;
         let room = Room::new(dir, options.map_bytes, options.free_bytes_floor, faults);
         let reader = Reader::new(env.clone(), tables, segments.files());
-        let backlog = reader.backlog()?;
         let stats = Arc::new(Stats::default());
         let ids = Ids::after(last_id);
         let (queue, urgent, normal) = Queue::new(stats.clone(), ids.clone(), usages.counts(), duplicates.recent());
@@ -168,7 +167,7 @@ impl Writer {
             duplicates,
             _lock: lock,
         };
-        Ok((writer, queue, reader, backlog))
+        Ok((writer, queue, reader))
     }
 
     /// Commits what arrives until every [`Queue`] is gone or one said stop. An error means that the
@@ -247,9 +246,16 @@ impl Writer {
         {
             self.refuse(&mut batch, &full, is_enqueue);
         }
+        let new_bytes = batch.iter().map(|request| size(request).1 as u64).sum();
+        let mut stragglers = self.segments.stragglers(&self.env, &self.tables, new_bytes);
         let written = loop {
-            match self.write_bodies(&mut batch) {
+            match self.write_bodies(&mut batch, &stragglers) {
                 Ok(written) => break written,
+                // It may have failed for what need not be copied now.
+                Err(error) if !stragglers.is_empty() => {
+                    tracing::error!(%error, "bodies could not be copied forward");
+                    stragglers = Stragglers::default();
+                }
                 Err(error) => {
                     tracing::error!(%error, "bodies could not be written");
                     Stats::add(&self.stats.failed, 1);
@@ -268,11 +274,12 @@ impl Writer {
             return Err(QueueError::Stopped);
         }
         let done = loop {
-            match self.transaction(&mut batch, &written) {
+            match self.transaction(&mut batch, &written, &stragglers) {
                 Ok(done) => break done,
                 Err(error) => {
                     tracing::error!(%error, "a batch could not be committed");
                     Stats::add(&self.stats.failed, 1);
+                    stragglers = Stragglers::default();
                     // LMDB reports a write cut short by a full disk as an error of its own.
                     let error = if self.room.is_disk_full() { QueueError::Full("no space is left on the disk") } else { error };
                     let full = matches!(error, QueueError::Full(_));
@@ -286,6 +293,7 @@ impl Writer {
             }
         };
         Stats::add(&self.stats.commits, 1);
+        Stats::add(&self.stats.copied_bytes, stragglers.bytes());
         if self.options.faults.is(Fault::StopAfterCommit) {
             return Err(QueueError::Stopped);
         }
@@ -323,8 +331,8 @@ impl Writer {
         kept
     }
 
-    /// Gives every message of the batch its id, and its body a place on disk.
-    fn write_bodies(&mut self, batch: &mut [Request]) -> io::Result<Written> {
+    /// Gives every message of the batch its id, and its body a place on disk; stragglers come last.
+    fn write_bodies(&mut self, batch: &mut [Request], stragglers: &Stragglers) -> io::Result<Written> {
         let mut messages: Vec<&mut Prepared> = Vec::new();
         for request in batch {
             match request {
@@ -333,7 +341,7 @@ impl Writer {
                 _ => {}
             }
         }
-        if messages.is_empty() {
+        if messages.is_empty() && stragglers.is_empty() {
             return Ok(Written::default());
         }
         let now = self.clock.now();
@@ -343,7 +351,7 @@ impl Writer {
             }
         }
         let body = |new: &&mut Prepared| Body { id: new.message.id, checksum: new.checksum, octets: new.message.octets.clone() };
-        let bodies: Vec<Body> = messages.iter().map(body).collect();
+        let bodies: Vec<Body> = messages.iter().map(body).chain(stragglers.bodies()).collect();
         let written = self.segments.write(&bodies)?;
         for (message, place) in messages.into_iter().zip(&written.places) {
             message.place = *place;
@@ -352,7 +360,12 @@ impl Writer {
     }
 
     /// The transaction of a batch. What it answers for each request, in order.
-    fn transaction(&mut self, batch: &mut [Request], written: &Written) -> Result<Vec<Done>, QueueError> {
+    fn transaction(
+        &mut self,
+        batch: &mut [Request],
+        written: &Written,
+        stragglers: &Stragglers,
+    ) -> Result<Vec<Done>, QueueError> {
         let now = self.clock.now();
         let mut txn = Transaction::begin(&self.env, self.tables, self.events, now)?;
         let mut done = Vec::with_capacity(batch.len());
@@ -383,6 +396,9 @@ impl Writer {
                 Request::Stop => Done::Nothing,
             });
         }
+        for (id, from, to) in stragglers.moves(written) {
+            txn.relocate(id, from, to)?;
+        }
         if !written.places.is_empty() {
             let mut row = Encoder::new(VERSION);
             row.u64(self.ids.last());
@@ -400,12 +416,14 @@ impl Writer {
         self.duplicates.trim(&mut txn.records, now, &mut txn.txn, &self.tables)?;
         let usages = self.usages.write(&txn.usage, &mut txn.txn, &self.tables)?;
         let (events, usage, records) = (txn.events, txn.usage, txn.records);
+        self.options.faults.commit()?;
         txn.txn.commit()?;
         // From here on it is true.
         self.events = events;
         self.usages.commit(usages, &usage, now);
         self.duplicates.commit(records);
         self.segments.commit(&rows);
+        self.segments.moved(stragglers);
         if let Some(number) = surplus {
             self.segments.remove(number);
         }

@@ -184,7 +184,7 @@ impl World {
 
     fn queued(&self) -> usize {
         let (notes, _kept) = tokio::sync::mpsc::channel(1);
-        let (_writer, _queue, reader, _) =
+        let (_writer, _queue, reader) =
             Writer::open(&self.folder.path().join("data/queue"), Clock::system(), options(), notes).unwrap();
         usize::try_from(reader.counts().unwrap().deliveries).unwrap()
     }
@@ -282,7 +282,7 @@ async fn enrol(data_dir: &Path, members: &[(&'static str, Option<&'static str>)]
         .collect();
     std::fs::create_dir_all(data_dir).unwrap();
     let (notes, _kept) = tokio::sync::mpsc::channel(1);
-    let (writer, queue, _reader, _) = Writer::open(&data_dir.join("queue"), Clock::system(), options(), notes).unwrap();
+    let (writer, queue, _reader) = Writer::open(&data_dir.join("queue"), Clock::system(), options(), notes).unwrap();
     let writer = host::spawn_local(writer.run());
     let put = queue.transact(move |txn, tables| rows.iter().try_for_each(|(key, row)| Ok(tables.members.put(txn, key, row)?)));
     put.await.unwrap();

@@ -106,6 +106,33 @@ async fn a_body_larger_than_a_segment_gets_a_larger_one() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_message_to_a_thousand_recipients_has_one_body() {
+    let dir = TempDir::new().unwrap();
+    let bench = Bench::open(&dir, options());
+    let body = "to all of you ".repeat(1000);
+    let recipients: Vec<String> = (0..1000).map(|n| format!("r{n}@d{}.example", n % 400)).collect();
+    let recipients: Vec<&str> = recipients.iter().map(String::as_str).collect();
+    let id = bench.queue.enqueue(message(&recipients, &body)).await.unwrap();
+    let counts = bench.reader.counts().unwrap();
+    assert_eq!((counts.messages, counts.deliveries, counts.live_bytes), (1, 400, 32 + body.len() as u64));
+    let used = written_octets(&dir, b"to all of you ");
+    assert_eq!(used, 1000, "the body lies in the segments once");
+    let mut reached = 0;
+    for n in 0..400 {
+        let domain = format!("d{n}.example");
+        let stored = bench.reader.fetch(id, &domain).unwrap();
+        assert_eq!(octets_of(&stored), body);
+        assert_eq!(bench.reader.counts().unwrap().live_bytes, 32 + body.len() as u64);
+        reached += stored.recipients.len();
+        let fates = stored.recipients.iter().map(|recipient| fate(recipient.index, Fate::Delivered)).collect();
+        bench.queue.settle(vec![settlement(id, &domain, fates, Next::Done)]).await.unwrap();
+    }
+    assert_eq!(reached, 1000);
+    let counts = bench.reader.counts().unwrap();
+    assert_eq!((counts.messages, counts.deliveries, counts.live_bytes), (0, 0, 0), "with the last recipient it leaves");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_hundred_at_once_need_few_commits() {
     let dir = TempDir::new().unwrap();
     let bench = Bench::open(&dir, options());
@@ -132,7 +159,7 @@ async fn batches_are_bounded_and_otp_mail_is_first_in_each() {
     let (to_scheduler, mut notes) = mpsc::channel(64);
     let options = Options { batch_requests: 4, ..options() };
     let opened = Writer::open(dir.path(), Clock::simulated(start()), options, to_scheduler).unwrap();
-    let (writer, queue, _reader, _) = opened;
+    let (writer, queue, _reader) = opened;
     // All of it arrives before the writer looks.
     let enqueue = |lane| {
         let (queue, message) = (queue.clone(), NewMessage { lane, ..message(&["a@one.example"], "x") });

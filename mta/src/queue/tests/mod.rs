@@ -7,6 +7,7 @@ mod basics;
 mod crash;
 mod model;
 mod operate;
+mod stragglers;
 mod trouble;
 mod usage;
 
@@ -56,7 +57,8 @@ impl Bench {
     fn open_at(dir: &Path, options: Options, start: SystemTime) -> Self {
         let (to_scheduler, notes) = mpsc::channel(1 << 16);
         let opened = Writer::open(dir, Clock::simulated(start), options, to_scheduler);
-        let (writer, queue, reader, backlog) = opened.unwrap();
+        let (writer, queue, reader) = opened.unwrap();
+        let backlog = reader.backlog().unwrap();
         Self { queue, reader, backlog, notes, writer: tokio::spawn(writer.run()) }
     }
 
@@ -185,6 +187,12 @@ impl Random {
 fn segment_files(dir: &TempDir) -> (usize, u64) {
     let files = std::fs::read_dir(dir.path().join("segments")).unwrap();
     files.fold((0, 0), |(count, bytes), file| (count + 1, bytes + file.unwrap().metadata().unwrap().len()))
+}
+
+/// How often some octets lie in the segment files.
+fn written_octets(dir: &TempDir, octets: &[u8]) -> usize {
+    let files = std::fs::read_dir(dir.path().join("segments")).unwrap();
+    files.map(|file| memchr::memmem::find_iter(&std::fs::read(file.unwrap().path()).unwrap(), octets).count()).sum()
 }
 
 /// Shared names are cheap to make here.

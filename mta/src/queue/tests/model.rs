@@ -48,7 +48,8 @@ struct Game {
 impl Game {
     fn new(seed: u64) -> Self {
         let dir = TempDir::new().unwrap();
-        let options = Options { segment_bytes: 32 << 10, ..options() };
+        // The smaller they are, the sooner there are many, and bodies are copied forward.
+        let options = Options { segment_bytes: [4, 32][seed as usize % 2] << 10, ..options() };
         let bench = Some(Bench::open(&dir, options.clone()));
         Self { random: Random(seed), model: Model::default(), dir, options, bench, addresses: 0 }
     }

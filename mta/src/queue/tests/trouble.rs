@@ -40,7 +40,7 @@ async fn what_was_committed_and_not_answered_is_there() {
 }
 
 /// Turns one octet of a body over, in the segment file.
-fn flip(dir: &TempDir, body: &str) {
+pub(super) fn flip(dir: &TempDir, body: &str) {
     for file in std::fs::read_dir(dir.path().join("segments")).unwrap() {
         let path = file.unwrap().path();
         let octets = std::fs::read(&path).unwrap();
@@ -178,6 +178,65 @@ async fn a_failed_sync_fails_its_batch_and_the_next_one_goes_to_a_fresh_segment(
     bench.queue.transact(|_, _| Ok(())).await.unwrap();
     assert_eq!(segment_files(&dir).0, 1);
     assert_eq!(octets_of(&bench.reader.fetch(after, "one.example").unwrap()), "after");
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_bodies_cannot_be_written_settlements_go_on_and_afterwards_everything_does() {
+    let dir = TempDir::new().unwrap();
+    let options = options();
+    let bench = Bench::open(&dir, options.clone());
+    let before = bench.queue.enqueue(message(&["a@one.example"], "before")).await.unwrap();
+    options.faults.set(Fault::WritesFail);
+    for _ in 0..10 {
+        let (lost, deferred) = tokio::join!(
+            bench.queue.enqueue(message(&["a@one.example"], "lost")),
+            bench.queue.settle(vec![settlement(before, "one.example", vec![], Next::RetryAt(later(5)))]),
+        );
+        assert!(matches!(lost, Err(QueueError::Unwritable(_))), "{lost:?}");
+        deferred.unwrap();
+    }
+    options.faults.clear();
+    let after = bench.queue.enqueue(message(&["a@one.example"], "after")).await.unwrap();
+    for (id, body) in [(before, "before"), (after, "after")] {
+        assert_eq!(octets_of(&bench.reader.fetch(id, "one.example").unwrap()), body);
+    }
+    assert_eq!(bench.reader.counts().unwrap().messages, 2);
+    // Files that took no more bodies go, one with each commit.
+    for _ in 0..20 {
+        bench.queue.transact(|_, _| Ok(())).await.unwrap();
+    }
+    assert!(segment_files(&dir).0 <= 3, "{:?}", segment_files(&dir));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_commit_that_fails_leaves_everything_as_it_was_and_the_next_one_is_whole() {
+    for fault in [Fault::CommitsFindNoSpace, Fault::CommitsFail] {
+        let dir = TempDir::new().unwrap();
+        let options = options();
+        let bench = Bench::open(&dir, options.clone());
+        let before = bench.queue.enqueue(message(&["a@one.example"], "before")).await.unwrap();
+        options.faults.set(fault);
+        for _ in 0..3 {
+            let (lost, settled) = tokio::join!(
+                bench.queue.enqueue(message(&["a@one.example"], "lost")),
+                bench.queue.settle(vec![delivered(before, "one.example")]),
+            );
+            match fault {
+                Fault::CommitsFindNoSpace => assert!(matches!(lost, Err(QueueError::Full(_))), "{lost:?}"),
+                _ => assert!(matches!(lost, Err(QueueError::Unwritable(_))), "{lost:?}"),
+            }
+            settled.unwrap_err();
+            assert_eq!(octets_of(&bench.reader.fetch(before, "one.example").unwrap()), "before");
+        }
+        options.faults.clear();
+        // The same pages are written again, because nobody was told that they held anything.
+        let after = bench.queue.enqueue(message(&["a@one.example"], "after")).await.unwrap();
+        bench.queue.settle(vec![delivered(before, "one.example")]).await.unwrap();
+        bench.crash().await;
+        let bench = Bench::open(&dir, options);
+        assert_eq!(bench.list(&Filter::default()).into_iter().map(|entry| entry.id).collect::<Vec<_>>(), [after]);
+        assert_eq!(octets_of(&bench.reader.fetch(after, "one.example").unwrap()), "after");
+    }
 }
 
 #[tokio::test(start_paused = true)]
