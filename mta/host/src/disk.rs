@@ -1,13 +1,17 @@
 //! Disk: opening an LMDB environment, files with positioned writes, and what makes their names durable.
 //!
-//! All calls block. They belong on the queue thread, never on a ring thread.
+//! All calls block. They belong on the queue thread, never on a ring thread. A file may lie on a simulated disk, whose power can
+//! be cut.
 #![allow(unsafe_code)]
 
 use std::fs;
 use std::io::{self, IoSlice};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::Arc;
+
+use crate::sim;
 
 /// Opens the LMDB environment in the directory `path`, with a map of `map_bytes` and up to `max_dbs` named databases.
 ///
@@ -22,17 +26,39 @@ pub fn open_env(path: &Path, map_bytes: usize, max_dbs: u32) -> heed::Result<hee
 
 /// A file read and written at positions, and made durable when told.
 #[derive(Debug)]
-pub struct File(fs::File);
+pub struct File {
+    file: Arc<fs::File>,
+    /// Its disk, and its number there, when that is simulated.
+    disk: Option<(sim::Disk, u64)>,
+}
 
 impl File {
     /// Makes a new file, readable by its owner only; an error if it exists. Its name is durable after [`sync_dir`].
     pub fn create(path: &Path) -> io::Result<Self> {
-        fs::OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path).map(Self)
+        Self::create_on(None, path)
+    }
+
+    /// The same on a simulated disk, if there is one.
+    pub fn create_on(disk: Option<&sim::Disk>, path: &Path) -> io::Result<Self> {
+        let file = fs::OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
+        Ok(Self::on(disk, file))
     }
 
     /// Opens a file that exists.
     pub fn open(path: &Path) -> io::Result<Self> {
-        fs::OpenOptions::new().read(true).write(true).open(path).map(Self)
+        Self::open_on(None, path)
+    }
+
+    /// The same on a simulated disk, if there is one.
+    pub fn open_on(disk: Option<&sim::Disk>, path: &Path) -> io::Result<Self> {
+        let file = fs::OpenOptions::new().read(true).write(true).open(path)?;
+        Ok(Self::on(disk, file))
+    }
+
+    fn on(disk: Option<&sim::Disk>, file: fs::File) -> Self {
+        let file = Arc::new(file);
+        let disk = disk.map(|disk| (disk.clone(), disk.watch(file.clone())));
+        Self { file, disk }
     }
 
     /// Reserves the first `bytes`, so that writes to them later neither fail for want of space nor change metadata.
@@ -40,7 +66,7 @@ impl File {
         let length = libc::off_t::try_from(bytes).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
         loop {
             // SAFETY: the descriptor is open as long as `self`; no memory is passed.
-            if unsafe { libc::fallocate(self.0.as_raw_fd(), 0, 0, length) } == 0 {
+            if unsafe { libc::fallocate(self.file.as_raw_fd(), 0, 0, length) } == 0 {
                 return Ok(());
             }
             let error = io::Error::last_os_error();
@@ -48,7 +74,7 @@ impl File {
                 Some(libc::EINTR) => {}
                 // A file system without reservations: then at least the length stands.
                 Some(libc::EOPNOTSUPP) if self.len()? >= bytes => return Ok(()),
-                Some(libc::EOPNOTSUPP) => return self.0.set_len(bytes),
+                Some(libc::EOPNOTSUPP) => return self.file.set_len(bytes),
                 _ => return Err(error),
             }
         }
@@ -56,11 +82,21 @@ impl File {
 
     /// Writes all `octets` at `offset`.
     pub fn write_all_at(&self, octets: &[u8], offset: u64) -> io::Result<()> {
-        self.0.write_all_at(octets, offset)
+        self.write_all_vectored_at(&mut [IoSlice::new(octets)], offset)
     }
 
     /// Writes all `slices`, one after another, at `offset`, in as few calls as the kernel allows.
-    pub fn write_all_vectored_at(&self, mut slices: &mut [IoSlice<'_>], mut offset: u64) -> io::Result<()> {
+    pub fn write_all_vectored_at(&self, slices: &mut [IoSlice<'_>], offset: u64) -> io::Result<()> {
+        match &self.disk {
+            None => self.write_vectored(slices, offset),
+            Some((disk, number)) => {
+                let length = slices.iter().map(|slice| slice.len() as u64).sum();
+                disk.write(*number, offset, length, || self.write_vectored(slices, offset))
+            }
+        }
+    }
+
+    fn write_vectored(&self, mut slices: &mut [IoSlice<'_>], mut offset: u64) -> io::Result<()> {
         /// IOV_MAX on Linux.
         const AT_ONCE: usize = 1024;
         IoSlice::advance_slices(&mut slices, 0); // Drops empty slices at the front.
@@ -68,7 +104,7 @@ impl File {
             let position = libc::off_t::try_from(offset).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
             let count = slices.len().min(AT_ONCE) as libc::c_int;
             // SAFETY: IoSlice has the layout of iovec; `slices` holds at least `count` of them and outlives the call.
-            let written = unsafe { libc::pwritev(self.0.as_raw_fd(), slices.as_ptr().cast(), count, position) };
+            let written = unsafe { libc::pwritev(self.file.as_raw_fd(), slices.as_ptr().cast(), count, position) };
             match usize::try_from(written) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(written) => {
@@ -88,18 +124,21 @@ impl File {
 
     /// Fills `octets` from `offset`; an error if the file ends before.
     pub fn read_exact_at(&self, octets: &mut [u8], offset: u64) -> io::Result<()> {
-        self.0.read_exact_at(octets, offset)
+        self.file.read_exact_at(octets, offset)
     }
 
     /// Returns once what was written would survive a loss of power (fdatasync). After an error nothing is known about
     /// what was written since the last success: the kernel does not report it twice. Write it elsewhere.
     pub fn sync_data(&self) -> io::Result<()> {
-        self.0.sync_data()
+        match &self.disk {
+            None => self.file.sync_data(),
+            Some((disk, number)) => disk.sync(*number),
+        }
     }
 
     /// Length of the file.
     pub fn len(&self) -> io::Result<u64> {
-        Ok(self.0.metadata()?.len())
+        Ok(self.file.metadata()?.len())
     }
 
     /// Whether the file has no octets.
@@ -111,6 +150,22 @@ impl File {
 /// Makes the names in the directory `path` durable: of files created, renamed or removed there.
 pub fn sync_dir(path: &Path) -> io::Result<()> {
     fs::File::open(path)?.sync_all()
+}
+
+/// Makes the directory `path` and those above it that are missing, for its owner only, if it is not there; its name is durable
+/// then. It is made durable even if it was there: whoever made it may have been cut off before.
+pub fn make_dir(path: &Path) -> io::Result<()> {
+    let missing = path.ancestors().skip(1).take_while(|above| !above.as_os_str().is_empty() && !above.exists()).count();
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    for (nth, made) in path.ancestors().take(missing + 1).enumerate() {
+        let above = made.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        match sync_dir(above) {
+            // A directory that we may not look into: somebody else made ours, and saw to it.
+            Err(error) if nth == missing && error.kind() == io::ErrorKind::PermissionDenied => {}
+            synced => synced?,
+        }
+    }
+    Ok(())
 }
 
 /// Free space of the file system that `path` is on, as an ordinary user may use it.
@@ -148,6 +203,18 @@ mod tests {
         assert_eq!(found, expected);
         assert_eq!(file.len().unwrap(), 1 << 20);
         assert!(File::create(&path).is_err(), "a file that exists is not made again");
+    }
+
+    #[test]
+    fn a_directory_is_made_with_those_above_it_and_may_be_there_already() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a/b/c");
+        make_dir(&path).unwrap();
+        make_dir(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
+        fs::write(dir.path().join("file"), "").unwrap();
+        make_dir(&dir.path().join("file/x")).unwrap_err();
     }
 
     #[test]

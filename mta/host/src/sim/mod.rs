@@ -4,8 +4,11 @@
 //! as they do for TCP. What goes wrong is said by address: [`Net::refuse`], [`Net::cut`], [`Net::restore`]; an address with port 0
 //! means every port of its IP, so that a whole host, or one of our sources, can be hit. Call them inside [`crate::run`].
 //!
+//! [`disk`] is the disk beside it.
+//!
 //! Not simulated: loss and reordering below TCP, which peers only see as latency.
 
+pub mod disk;
 mod link;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -22,6 +25,7 @@ use crate::dice::Dice;
 use crate::inflight::InFlight;
 use crate::socket::same_family;
 use crate::wire::timed_out;
+pub use disk::Disk;
 use link::Link;
 pub(crate) use link::Socket;
 
