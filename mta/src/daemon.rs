@@ -345,11 +345,7 @@ fn trust(config: &Config) -> Result<Option<tls::Trust>, tls::Error> {
 
 /// A folder that only we may enter.
 fn private_folder(path: &Path) -> io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
+    host::disk::make_dir(path)
         .map_err(|error| io::Error::new(error.kind(), format!("cannot make {}: {error}; see data_dir", path.display())))
 }
 

@@ -1,10 +1,14 @@
 //! Faults on demand: what a disk or a power cut may do to the writer, for tests and the simulated world.
 //!
-//! Without [`Faults::set`] none happens. A check costs one relaxed atomic load a batch.
+//! Without [`Faults::set`] none happens. A check costs one relaxed atomic load a batch. On a simulated disk segments lose
+//! what was not synced; what LMDB has committed stands, because its file is a real one.
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::time::Duration;
+
+use host::sim;
 
 /// What goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,21 +36,52 @@ const NO_SPACE: i32 = 28;
 
 /// A switch that the writer looks at; clones share it.
 #[derive(Debug, Clone, Default)]
-pub struct Faults(Arc<AtomicU8>);
+pub struct Faults {
+    switch: Arc<AtomicU8>,
+    /// Milliseconds that the disk takes for a batch.
+    slow_millis: Arc<AtomicU64>,
+    disk: Option<sim::Disk>,
+}
 
 impl Faults {
+    /// Segments lie on this disk.
+    pub fn of_disk(disk: sim::Disk) -> Self {
+        Self { disk: Some(disk), ..Self::default() }
+    }
+
     /// From now on this goes wrong.
     pub fn set(&self, fault: Fault) {
-        self.0.store(fault as u8, Ordering::Relaxed);
+        self.switch.store(fault as u8, Ordering::Relaxed);
+    }
+
+    /// From now on each batch takes so long (in milliseconds) before it is committed.
+    pub fn slow(&self, batch: Duration) {
+        self.slow_millis.store(u64::try_from(batch.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     /// From now on nothing does.
     pub fn clear(&self) {
-        self.0.store(0, Ordering::Relaxed);
+        self.switch.store(0, Ordering::Relaxed);
+        self.slow_millis.store(0, Ordering::Relaxed);
     }
 
+    /// Whether the writer dies by this now. Without power it dies before it commits.
     pub(crate) fn is(&self, fault: Fault) -> bool {
-        self.0.load(Ordering::Relaxed) == fault as u8
+        let off = fault == Fault::StopBeforeCommit && self.disk.as_ref().is_some_and(sim::Disk::is_off);
+        off || self.switch.load(Ordering::Relaxed) == fault as u8
+    }
+
+    /// Where segments lie, if it is not the machine's own disk.
+    pub(crate) fn disk(&self) -> Option<&sim::Disk> {
+        self.disk.as_ref()
+    }
+
+    /// Waits as long as the disk takes.
+    pub(crate) async fn wait(&self) {
+        let millis = self.slow_millis.load(Ordering::Relaxed);
+        if millis > 0 {
+            tokio::time::sleep(Duration::from_millis(millis)).await;
+        }
     }
 
     /// The error that a write of bodies must report, if any.

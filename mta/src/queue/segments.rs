@@ -121,7 +121,7 @@ impl Segments {
         let mut next_number = 1;
         for (number, row) in rows {
             let mut broken = false;
-            match disk::File::open(&path(&dir, number)) {
+            match disk::File::open_on(faults.disk(), &path(&dir, number)) {
                 Ok(file) => {
                     files.insert(number, Arc::new(file));
                 }
@@ -250,7 +250,7 @@ impl Segments {
     fn create(&mut self, capacity: u64) -> io::Result<u32> {
         let number = self.next_number;
         let path = path(&self.dir, number);
-        let made = disk::File::create(&path).and_then(|file| {
+        let made = disk::File::create_on(self.faults.disk(), &path).and_then(|file| {
             file.allocate(capacity)?;
             disk::sync_dir(&self.dir)?;
             Ok(file)

@@ -8,7 +8,6 @@
 use std::collections::{HashMap, VecDeque};
 use std::fs;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -113,7 +112,7 @@ impl Writer {
     ) -> Result<(Self, Queue, Reader), QueueError> {
         let (lmdb, bodies) = (dir.join("lmdb"), dir.join("segments"));
         for dir in [dir, &lmdb, &bodies] {
-            fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+            disk::make_dir(dir)?;
         }
         let lock = lock(&dir.join("lock"))?;
         let env = disk::open_env(&lmdb, options.map_bytes, TABLES_MAX)?;
@@ -176,6 +175,7 @@ impl Writer {
         let (seconds, messages) = (histogram!(names::COMMIT_SECONDS), histogram!(names::COMMIT_REQUESTS));
         while let Some(batch) = self.gather().await {
             messages.record(batch.len() as f64);
+            self.options.faults.wait().await;
             let began = self.clock.now();
             let notes = self.commit(batch)?;
             seconds.record(self.clock.now().duration_since(began).unwrap_or_default().as_secs_f64());

@@ -7,9 +7,9 @@
 //! Not here: what a key is (`key.rs`), who may ask for a change (`control`).
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -225,7 +225,7 @@ pub(crate) fn read_secret(path: &Path) -> Result<zeroize::Zeroizing<Vec<u8>>, St
 }
 
 fn make_dir(path: &Path) -> Result<(), StoreError> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| io_error(path, error))
+    host::disk::make_dir(path).map_err(|error| io_error(path, error))
 }
 
 fn sync_dir(path: &Path) -> Result<(), StoreError> {

@@ -36,6 +36,9 @@ pub(crate) struct World {
     accepted: Arc<Mutex<BTreeSet<u64>>>,
     unanswered: Arc<Mutex<BTreeSet<u64>>>,
     age: Duration,
+    lives: u64,
+    lying: bool,
+    sectors: sim::disk::Sectors,
 }
 
 /// What a story may do while the daemon lives.
@@ -43,6 +46,7 @@ pub(crate) struct World {
 pub(crate) struct Day {
     net: sim::Net,
     faults: Faults,
+    disk: sim::Disk,
     addresses: BTreeMap<String, SocketAddr>,
     listeners: BTreeMap<&'static str, SocketAddr>,
     accepted: Arc<Mutex<BTreeSet<u64>>>,
@@ -63,7 +67,16 @@ impl World {
             accepted: Arc::default(),
             unanswered: Arc::default(),
             age: Duration::ZERO,
+            lives: 0,
+            lying: false,
+            sectors: sim::disk::Sectors::default(),
         }
+    }
+
+    /// Its disk says that it has synced and has not.
+    pub(crate) fn with_a_lying_disk(mut self) -> Self {
+        self.lying = true;
+        self
     }
 
     /// One more member, in a tier.
@@ -94,13 +107,18 @@ impl World {
         S: Future<Output = ()>,
     {
         let net = sim::Net::new(self.seed);
-        let faults = Faults::default();
+        let disk = sim::Disk::new(self.seed << 8 | self.lives);
+        if self.lying {
+            disk.lie();
+        }
+        let faults = Faults::of_disk(disk.clone());
         let config = Arc::new(configuration(self.folder.path(), &self.members, &self.settings));
         let io = Io::Sim(net.clone());
         let addresses = self.providers.iter().map(|(domain, (address, _))| (domain.clone(), *address)).collect();
         let day = Day {
             net: net.clone(),
             faults: faults.clone(),
+            disk: disk.clone(),
             addresses,
             listeners: (0..).zip(&self.members).map(|(nth, (domain, _))| (*domain, listener(nth))).collect(),
             accepted: self.accepted.clone(),
@@ -129,6 +147,24 @@ impl World {
         })
         .unwrap();
         self.age += span;
+        self.lives += 1;
+        if disk.is_off() {
+            let sim::disk::Sectors { kept, lost, torn } = disk.show().unwrap();
+            self.sectors.kept += kept;
+            self.sectors.lost += lost;
+            self.sectors.torn += torn;
+        }
+    }
+
+    /// Sectors that losses of power have lost, torn or left as they were.
+    pub(crate) fn sectors(&self) -> sim::disk::Sectors {
+        self.sectors
+    }
+
+    /// Messages that got 250 and arrived nowhere.
+    pub(crate) fn lost(&self) -> usize {
+        let arrived: BTreeSet<u64> = self.arrivals().into_iter().collect();
+        self.accepted.lock().unwrap().difference(&arrived).count()
     }
 
     /// Every message that got 250 arrived, and exactly once.
@@ -249,6 +285,16 @@ impl Day {
     /// It can be reached again.
     pub(crate) fn restore(&self, domain: &str) {
         self.net.restore(self.addresses[domain]);
+    }
+
+    /// The disk: its power can be cut, and its syncs can fail.
+    pub(crate) fn disk(&self) -> &sim::Disk {
+        &self.disk
+    }
+
+    /// The disk takes so long for each batch.
+    pub(crate) fn slow_disk(&self, batch: Duration) {
+        self.faults.slow(batch);
     }
 
     /// The queue's writer meets a fault.
