@@ -16,7 +16,7 @@ use host::Clock;
 use metrics::Counter;
 use scheduler::{Action, Cause, Next, Outcome, QueueId, Routed, Scheduler, Scope, Verdict, Weights};
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 
 use super::clerk::{self, Close, Errand, Errands, Found};
 use super::deliver::Attempt;
@@ -35,6 +35,11 @@ const NAP_MAX: Duration = Duration::from_secs(60);
 /// A settlement that cannot be written is tried again at this pace; the peer has the message, so
 /// forgetting it would send it twice.
 const SETTLE_RETRY: Duration = Duration::from_secs(1);
+
+/// Batches of settlements that the queue may have at once. A peer's 250 that is not written down comes twice after a crash,
+/// so what is known goes into the next commit and does not wait for the last one's end: at most two commits pass. At the
+/// bound settlements collect here, and go together when the next batch is done.
+const SETTLING_MAX: usize = 64;
 
 /// One message to one domain.
 type Key = (QueueId, Arc<str>);
@@ -86,7 +91,8 @@ pub struct Dispatcher {
     errands: VecDeque<Errand>,
     lookups: VecDeque<Arc<str>>,
     settlements: Vec<Settlement>,
-    settling: Option<JoinHandle<()>>,
+    /// Batches of settlements that the queue has and has not committed.
+    settling: JoinSet<()>,
     in_flight: usize,
     count: Counters,
 }
@@ -125,7 +131,7 @@ impl Dispatcher {
             errands: VecDeque::new(),
             lookups: VecDeque::new(),
             settlements: Vec::new(),
-            settling: None,
+            settling: JoinSet::new(),
             in_flight: 0,
             count,
         };
@@ -191,7 +197,7 @@ impl Dispatcher {
                         self.scheduler.handle_route(now, &domain, routed);
                     }
                 }
-                _ = settled(&mut self.settling) => self.settling = None,
+                Some(_) = self.settling.join_next() => {}
                 Some(question) = self.lines.questions.recv() => question.answer(&mut self.scheduler, self.clock.now()),
                 changed = self.lines.draining.changed() => {
                     if changed.is_err() {
@@ -210,7 +216,7 @@ impl Dispatcher {
 
     /// Nothing is in flight and everything that was tried is written down.
     fn is_idle(&self) -> bool {
-        let settled = self.settling.is_none() && self.settlements.is_empty() && self.attempted.is_empty();
+        let settled = self.settling.is_empty() && self.settlements.is_empty() && self.attempted.is_empty();
         settled && self.in_flight == 0 && self.closing == 0
     }
 
@@ -329,9 +335,9 @@ impl Dispatcher {
                 break;
             }
         }
-        if self.settling.is_none() && !self.settlements.is_empty() {
+        if self.settling.len() < SETTLING_MAX && !self.settlements.is_empty() {
             let batch = std::mem::take(&mut self.settlements);
-            self.settling = Some(host::spawn_local(write(self.queue.clone(), batch)));
+            self.settling.spawn_local(write(self.queue.clone(), batch));
         }
     }
 
@@ -429,16 +435,6 @@ impl Dispatcher {
         let stored = self.payloads.remove(key)?;
         self.payload_bytes -= stored.message.octets.len();
         Some(stored)
-    }
-}
-
-/// Waits for the settlement that is being written; for ever if there is none.
-async fn settled(settling: &mut Option<JoinHandle<()>>) {
-    match settling {
-        Some(handle) => {
-            let _ = handle.await;
-        }
-        None => std::future::pending().await,
     }
 }
 
