@@ -1,6 +1,7 @@
 //! tradewind under test: the real `tradewind-mta` with a configuration, data directory and ports of its own, and its
 //! operator's command. It is used as an operator uses it: a configuration file, a process, `tradewind member add`.
 
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::fs;
 use std::net::SocketAddr;
@@ -94,6 +95,8 @@ pub struct Daemon {
     config: PathBuf,
     program: PathBuf,
     command: PathBuf,
+    /// Variables beside our own.
+    environment: Vec<(OsString, OsString)>,
     running: Running,
     /// Takes mail from loopback without AUTH.
     pub relay: SocketAddr,
@@ -110,6 +113,16 @@ pub struct Daemon {
 impl Daemon {
     /// Writes the configuration below `directory`, starts the daemon and enrols the members.
     pub fn start(directory: &Path, setup: &Setup<'_>, certificate: &Certificate) -> Result<Self> {
+        Self::start_within(directory, setup, certificate, Vec::new())
+    }
+
+    /// The same with more variables in the daemon's environment, at this start and at later ones.
+    pub fn start_within(
+        directory: &Path,
+        setup: &Setup<'_>,
+        certificate: &Certificate,
+        environment: Vec<(OsString, OsString)>,
+    ) -> Result<Self> {
         fs::create_dir_all(directory)?;
         certificate.write_to(directory)?;
         let program = process::own("tradewind-mta")?;
@@ -119,10 +132,11 @@ impl Daemon {
         let (relay, submission, submissions, admin) = (relay?, submission?, submissions?, admin?);
         let config = directory.join("mta.toml");
         fs::write(&config, mta_toml(setup, directory, [relay, submission, submissions, admin]))?;
-        let running = start(&program, &config, &directory.join("mta.log"))?;
+        let running = start(&program, &config, &directory.join("mta.log"), &environment)?;
         let directory = directory.to_owned();
         let enrolled = Vec::new();
-        let mut daemon = Self { directory, config, program, command, running, relay, submission, submissions, admin, enrolled };
+        let mut daemon =
+            Self { directory, config, program, command, environment, running, relay, submission, submissions, admin, enrolled };
         for (did, domain) in setup.members {
             let json = daemon.tradewind(&["member", "add", "--did", did, "--domain", domain, "--json"])?;
             let enrolled: Enrolled =
@@ -150,14 +164,19 @@ impl Daemon {
         self.running.pid()
     }
 
-    /// `kill -9`.
+    /// Whether it is still there.
+    pub fn is_running(&mut self) -> bool {
+        self.running.is_running()
+    }
+
+    /// `kill -9`; nothing happens to one that has ended.
     pub fn kill(&mut self) -> Result<()> {
         Ok(self.running.kill()?)
     }
 
     /// Starts it again on the same data after [`Daemon::kill`].
     pub fn start_again(&mut self) -> Result<()> {
-        self.running = start(&self.program, &self.config, &self.directory.join("mta.log"))?;
+        self.running = start(&self.program, &self.config, &self.directory.join("mta.log"), &self.environment)?;
         Ok(())
     }
 
@@ -174,16 +193,21 @@ impl Daemon {
         self.running.last_lines()
     }
 
+    /// Where its queue lies.
+    pub fn queue(&self) -> PathBuf {
+        self.directory.join("data/queue")
+    }
+
     /// Where its configuration, data and log lie.
     pub fn directory(&self) -> &Path {
         &self.directory
     }
 }
 
-fn start(program: &Path, config: &Path, log: &Path) -> Result<Running> {
+fn start(program: &Path, config: &Path, log: &Path, environment: &[(OsString, OsString)]) -> Result<Running> {
     let from = fs::metadata(log).map_or(0, |metadata| metadata.len());
     let mut command = Command::new(program);
-    command.arg("--config").arg(config);
+    command.arg("--config").arg(config).envs(environment.iter().cloned());
     let mut running = Running::start("tradewind-mta", command, log)?;
     running.wait_for_line("ready", from, READY_WAIT)?;
     Ok(running)

@@ -301,7 +301,7 @@ fn damaged_body(trial: &mut Trial) -> Result<String> {
     let shown = trial.daemon.tradewind(&["queue", "show", &id])?;
     ensure!(shown.contains("damaged") || shown.contains("set aside"), "`queue show` does not tell of the damage:\n{shown}");
     // Its 250 was kept as far as a disk allows: the operator knows of it. It counts as known, not as lost.
-    trial.ledger.arrived(victim);
+    trial.ledger.arrived(victim, None);
     Ok(format!("{} others delivered, and `queue show` tells of the one", accepted - 1))
 }
 

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use loadtest::{backlog, churn, disk, idle, interop, kill, report};
+use loadtest::{backlog, churn, disk, idle, interop, kill, powercut, report};
 
 #[derive(Parser)]
 #[command(name = "tradewind-loadtest", version, about)]
@@ -18,6 +18,8 @@ enum Verb {
     Report(report::Arguments),
     /// `kill -9` under load, again and again: nothing lost, no copies but what was in flight
     Kill(kill::Arguments),
+    /// Losses of power under load, with lost and torn writes: nothing lost that got 250, no copies but what was in flight
+    Powercut(powercut::Arguments),
     /// A thousand idle TLS sessions and slow-loris clients, and how fast a new submission is meanwhile
     Idle(idle::Arguments),
     /// A queue of up to millions of deferred messages: start, memory, answers, and a site that comes back
@@ -34,6 +36,7 @@ fn main() -> ExitCode {
     let done = match Program::parse().command {
         Verb::Report(arguments) => report::run(&arguments),
         Verb::Kill(arguments) => kill::run(&arguments),
+        Verb::Powercut(arguments) => powercut::run(&arguments),
         Verb::Idle(arguments) => idle::run(&arguments),
         Verb::Backlog(arguments) => backlog::run(&arguments),
         Verb::Churn(arguments) => churn::run(&arguments),

@@ -62,6 +62,8 @@ pub struct Counts {
     pub violations: u64,
     /// Transactions begun and not ended at this moment.
     pub open: u64,
+    /// Sessions that have not ended at this moment.
+    pub sessions: u64,
 }
 
 #[derive(Default)]
@@ -74,6 +76,7 @@ struct Atomics {
     refusals: AtomicU64,
     violations: AtomicU64,
     open: AtomicU64,
+    sessions: AtomicU64,
 }
 
 #[derive(Default)]
@@ -173,6 +176,7 @@ impl Provider {
             refusals: at(&self.counts.refusals),
             violations: at(&self.counts.violations),
             open: at(&self.counts.open),
+            sessions: at(&self.counts.sessions),
         }
     }
 
@@ -199,7 +203,12 @@ impl Provider {
     }
 
     pub(super) fn connected(&self) {
+        self.counts.sessions.fetch_add(1, Relaxed);
         self.counts.connections.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn disconnected(&self) {
+        self.counts.sessions.fetch_sub(1, Relaxed);
     }
 
     pub(super) fn encrypted(&self) {
@@ -229,9 +238,7 @@ impl Provider {
     /// Writes an accepted message down, before its 250 leaves.
     pub(super) fn accepted(&self, message: Message, octets: usize) {
         let ledgers = self.ledgers.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(id) = Some(&ledgers).filter(|ledgers| !ledgers.is_empty()).and_then(|_| Ledger::id_in(&message.octets)) {
-            ledgers.iter().for_each(|ledger| ledger.arrived(id));
-        }
+        ledgers.iter().for_each(|ledger| ledger.handle_arrival(&message.octets));
         drop(ledgers);
         self.counts.recipients.fetch_add(message.recipients.len() as u64, Relaxed);
         self.counts.octets.fetch_add(octets as u64, Relaxed);

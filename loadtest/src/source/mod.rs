@@ -102,7 +102,7 @@ async fn session(load: &Load, ledger: &Ledger, stop: &AtomicBool, body: &[u8], b
         tokio::time::sleep_until(due.into()).await;
         ledger.begun(id, due.max(began));
         let recipient = format!("user{}@{}", id % 1000, load.domains[id as usize % load.domains.len()]);
-        message(&mut octets, load, id, &recipient, body);
+        message(&mut octets, load, id, &recipient, body, ledger.marked_body(id, load.message_bytes));
         let session = match client.take() {
             Some(session) => Ok(session),
             None => Client::connect(&load.target).await,
@@ -143,7 +143,7 @@ async fn submit(load: &Load, mut session: Client, recipient: &str, octets: &[u8]
     Ok(None)
 }
 
-fn message(octets: &mut Vec<u8>, load: &Load, id: u64, recipient: &str, body: &[u8]) {
+fn message(octets: &mut Vec<u8>, load: &Load, id: u64, recipient: &str, body: &[u8], marked: Option<String>) {
     octets.clear();
     let from = &load.from;
     let domain = from.split_once('@').map_or("localhost", |(_, domain)| domain);
@@ -156,6 +156,9 @@ fn message(octets: &mut Vec<u8>, load: &Load, id: u64, recipient: &str, body: &[
         octets.extend_from_slice(format!("X-Atmos-Category: {category}\r\n").as_bytes());
     }
     octets.extend_from_slice(header.as_bytes());
+    if let Some(marked) = marked {
+        return octets.extend_from_slice(marked.as_bytes());
+    }
     let lines = load.message_bytes.saturating_sub(octets.len()) / LINE.len() * LINE.len();
     octets.extend_from_slice(&body[..lines.min(body.len())]);
 }

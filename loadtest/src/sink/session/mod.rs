@@ -468,6 +468,7 @@ impl Drop for Session {
     /// A driver that went away (its runtime stopped) leaves no transaction counted as open.
     fn drop(&mut self) {
         self.end_transaction();
+        self.provider.disconnected();
     }
 }
 
