@@ -35,6 +35,34 @@ pub(crate) enum Verb {
         #[command(subcommand)]
         verb: QueueVerb,
     },
+    /// Why a message waits: what holds it, who set that, when it clears; or what became of it
+    Why {
+        /// The queue id
+        id: String,
+    },
+    /// How a domain's mail travels, and what would happen to a message now
+    Where {
+        /// The recipient domain
+        domain: String,
+    },
+    /// What became of mail, event by event
+    Events {
+        /// Those after this number; otherwise the newest
+        #[arg(long, value_name = "N")]
+        after: Option<u64>,
+        /// Go on with what comes
+        #[arg(long)]
+        follow: bool,
+        /// At most so many [default: 100; with --after or --follow no limit]
+        #[arg(long)]
+        limit: Option<usize>,
+        /// Only those of this member: DID or domain
+        #[arg(long)]
+        member: Option<String>,
+        /// Only those of this message
+        #[arg(long)]
+        id: Option<String>,
+    },
     /// How the daemon is
     Status,
     /// The whole system on loopback: labeler, MTA, providers, one member; sends real mail and says what happened
@@ -166,20 +194,72 @@ pub(crate) enum QueueVerb {
     /// Deliveries that are not settled
     List {
         /// Only those to this domain
-        #[arg(long)]
+        #[arg(long, visible_alias = "domain")]
         site: Option<String>,
         /// Only those of this member: DID or domain
         #[arg(long)]
         member: Option<String>,
+        /// Only what an operator holds
+        #[arg(long)]
+        held: bool,
         /// At most so many
         #[arg(long)]
         limit: Option<usize>,
+        /// Go on where a former list ended
+        #[arg(long, value_name = "NEXT")]
+        after: Option<String>,
     },
     /// One message and what became of each recipient
     Show {
         /// The queue id
         id: String,
     },
+    /// Do not try it until it is released; what is in flight ends by itself, and what is held too long expires
+    Hold {
+        #[command(flatten)]
+        which: Deliveries,
+        /// Why, for the record
+        #[arg(long)]
+        reason: Option<String>,
+    },
+    /// Let it go again, at once
+    Release {
+        #[command(flatten)]
+        which: Deliveries,
+    },
+    /// Take it out of the queue; what is in flight ends by itself
+    Cancel {
+        #[command(flatten)]
+        which: Deliveries,
+        /// Tell the sender
+        #[arg(long)]
+        notify: bool,
+        /// Why, for the record
+        #[arg(long)]
+        reason: Option<String>,
+    },
+    /// Try what was deferred now, and leave its site alone no longer
+    Flush {
+        #[command(flatten)]
+        which: Deliveries,
+    },
+}
+
+/// Exactly one way of naming deliveries.
+#[derive(Debug, Clone, Arguments)]
+#[group(required = true, multiple = false)]
+pub(crate) struct Deliveries {
+    /// Those of this message: the queue id
+    pub(crate) id: Option<String>,
+    /// Those of this member: DID or domain
+    #[arg(long)]
+    pub(crate) member: Option<String>,
+    /// Those to this recipient domain
+    #[arg(long)]
+    pub(crate) domain: Option<String>,
+    /// Those to every domain that is known to lead to this site; a recipient domain stands for itself
+    #[arg(long)]
+    pub(crate) site: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -219,6 +299,15 @@ mod tests {
             "tradewind key remove --domain a.example --all",
             "tradewind queue list --site big.example --member did:plc:a",
             "tradewind queue show 0000000000001",
+            "tradewind queue list --domain big.example --held --limit 10 --after 00ff",
+            "tradewind queue hold 0000000000001",
+            "tradewind queue hold --member did:plc:a --reason spam",
+            "tradewind queue release --domain big.example",
+            "tradewind queue cancel 0000000000001 --notify",
+            "tradewind queue flush --site mx1.big.example,mx2.big.example",
+            "tradewind why 0000000000001",
+            "tradewind where big.example --json",
+            "tradewind events --after 7 --follow --member did:plc:a --id 0000000000001",
             "tradewind config check --config x.toml",
             "tradewind config describe",
         ] {
@@ -228,6 +317,8 @@ mod tests {
             "tradewind member set a.example",
             "tradewind key remove --domain a.example",
             "tradewind key remove --domain a --all --selector s",
+            "tradewind queue cancel",
+            "tradewind queue cancel 0000000000001 --member a",
         ] {
             assert!(Args::try_parse_from(line.split(' ')).is_err(), "{line}");
         }

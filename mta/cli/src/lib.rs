@@ -6,7 +6,9 @@
 mod args;
 mod client;
 mod demo;
+mod mail;
 mod show;
+mod show_mail;
 
 use std::{
     path::{Path, PathBuf},
@@ -17,13 +19,11 @@ use anyhow::{Context, anyhow};
 use clap::Parser;
 use mta::{
     config::{self, Config},
-    control::api::{
-        AddMember, Enrolled, ImportKey, Key, Member, QueueFilter, QueuePage, QueuedMessage, RotateKeys, SetMember, Status,
-    },
+    control::api::{AddMember, Enrolled, EventFilter, ImportKey, Key, Member, RotateKeys, SetMember, Status, Where, Why},
 };
 use serde_json::json;
 
-use args::{Args, ConfigVerb, KeyVerb, MemberVerb, QueueVerb, Verb};
+use args::{Args, ConfigVerb, KeyVerb, MemberVerb, Verb};
 use client::{Client, escape};
 use show::print;
 
@@ -74,7 +74,12 @@ async fn ask(verb: Verb, daemon: &Client, json: bool) -> anyhow::Result<()> {
         Verb::Status => print(&daemon.get::<Status>("/v1/status").await?, json),
         Verb::Member { verb } => member(verb, daemon, json).await,
         Verb::Key { verb } => key(verb, daemon, json).await,
-        Verb::Queue { verb } => queue(verb, daemon, json).await,
+        Verb::Queue { verb } => mail::queue(verb, daemon, json).await,
+        Verb::Why { id } => print(&daemon.get::<Why>(&format!("/v1/why/{}", escape(&id))).await?, json),
+        Verb::Where { domain } => print(&daemon.get::<Where>(&format!("/v1/where/{}", escape(&domain))).await?, json),
+        Verb::Events { after, follow, limit, member, id } => {
+            mail::events(EventFilter { after, limit, member, id, wait: None }, follow, daemon, json).await
+        }
         Verb::Config { .. } | Verb::Demo { .. } => unreachable!("answered without the daemon"),
     }
 }
@@ -125,21 +130,6 @@ async fn key(verb: KeyVerb, daemon: &Client, json: bool) -> anyhow::Result<()> {
             let keys: Vec<Key> = daemon.delete(&format!("/v1/keys?domain={}&{which}", escape(&domain))).await?;
             print(&keys, json)
         }
-    }
-}
-
-async fn queue(verb: QueueVerb, daemon: &Client, json: bool) -> anyhow::Result<()> {
-    match verb {
-        QueueVerb::List { site, member, limit } => {
-            let QueueFilter { site, member, limit } = QueueFilter { site, member, limit };
-            let limit = limit.map(|limit| limit.to_string());
-            let query: Vec<_> = [("site", site), ("member", member), ("limit", limit)]
-                .into_iter()
-                .filter_map(|(name, value)| Some(format!("{name}={}", escape(&value?))))
-                .collect();
-            print(&daemon.get::<QueuePage>(&format!("/v1/queue?{}", query.join("&"))).await?, json)
-        }
-        QueueVerb::Show { id } => print(&daemon.get::<QueuedMessage>(&format!("/v1/queue/{}", escape(&id))).await?, json),
     }
 }
 

@@ -119,8 +119,8 @@ impl Show for QueuePage {
         if self.deliveries.is_empty() {
             return "nothing is queued\n".to_owned();
         }
-        let more = if self.more { "… and more: narrow it with --site or --member\n" } else { "" };
-        deliveries(&self.deliveries) + more
+        let more = self.next.as_ref().map(|next| format!("… and more: go on with --after {next}, or narrow it\n"));
+        deliveries(&self.deliveries) + &more.unwrap_or_default()
     }
 }
 
@@ -148,7 +148,10 @@ impl Show for QueuedMessage {
 
 fn deliveries(deliveries: &[QueuedDelivery]) -> String {
     let rows = deliveries.iter().map(|it| {
-        let last = it.last.clone().unwrap_or_default();
+        let last = match &it.held_by {
+            Some(by) => format!("held by {by}"),
+            None => it.last.clone().unwrap_or_default(),
+        };
         [it.id.clone(), it.domain.clone(), it.class.clone(), it.attempts.to_string(), it.due_at.clone(), last]
     });
     table(["ID", "DOMAIN", "CLASS", "TRIED", "DUE", "LAST"], rows)
@@ -176,7 +179,7 @@ fn count(number: usize, what: &str) -> String {
     count_long(number as u64, what)
 }
 
-fn count_long(number: u64, what: &str) -> String {
+pub(crate) fn count_long(number: u64, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
@@ -197,7 +200,7 @@ fn strings(value: &str) -> String {
     parts.collect::<Vec<_>>().join(" ")
 }
 
-fn pairs<const N: usize>(pairs: [(&str, String); N]) -> String {
+pub(crate) fn pairs<const N: usize>(pairs: [(&str, String); N]) -> String {
     let mut out = String::new();
     for (name, value) in pairs.iter().filter(|(_, value)| !value.is_empty()) {
         let _ = writeln!(out, "{name:<9} {}", plain(value));
@@ -205,7 +208,7 @@ fn pairs<const N: usize>(pairs: [(&str, String); N]) -> String {
     out
 }
 
-fn table<const N: usize>(head: [&str; N], rows: impl Iterator<Item = [String; N]>) -> String {
+pub(crate) fn table<const N: usize>(head: [&str; N], rows: impl Iterator<Item = [String; N]>) -> String {
     let rows: Vec<[String; N]> =
         std::iter::once(head.map(str::to_owned)).chain(rows.map(|row| row.map(|it| plain(&it)))).collect();
     let widths: [usize; N] = std::array::from_fn(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0));
@@ -221,7 +224,7 @@ fn table<const N: usize>(head: [&str; N], rows: impl Iterator<Item = [String; N]
 }
 
 /// What peers said may hold escapes that a terminal obeys.
-fn plain(text: &str) -> String {
+pub(crate) fn plain(text: &str) -> String {
     text.chars().map(|it| if it.is_control() { '?' } else { it }).collect()
 }
 

@@ -11,7 +11,7 @@ use crate::policy::rate::PER_HOUR_MAX;
 const DUPLICATES_WINDOW_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// The pool that all mail leaves by.
-pub(super) const DEFAULT_POOL: &str = "default";
+pub const DEFAULT_POOL: &str = "default";
 
 /// What the file says, held against itself.
 pub(super) fn meaning(config: &Config, source: &Source<'_>) -> Vec<Problem> {

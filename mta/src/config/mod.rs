@@ -20,6 +20,7 @@ use std::{
     time::Duration,
 };
 
+pub use check::DEFAULT_POOL;
 pub use describe::{TABLES, describe};
 pub use error::{ConfigError, Problem};
 pub use settings::{Presence, Setting, Table};

@@ -7,7 +7,7 @@
 use std::{future::Future, io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use axum::{
-    Json, Router,
+    Extension, Json, Router,
     extract::{Path as UrlPath, Query, State, rejection::JsonRejection},
     http::{StatusCode, header},
     response::{Html, IntoResponse, Response},
@@ -23,10 +23,11 @@ use tokio::{
 
 use super::{
     api::{
-        AddMember, Enrolled, ImportKey, Key, Member, PAGE_MAX, QueueFilter, QueuePage, QueuedMessage, Refusal, RemoveKeys,
-        RotateKeys, SetMember, Status, Trouble,
+        AddMember, Enrolled, EventFilter, EventPage, ImportKey, Key, Member, PAGE_MAX, QueueDone, QueueFilter, QueuePage,
+        QueueWish, QueuedMessage, Refusal, RemoveKeys, RotateKeys, SetMember, Status, Trouble, Where, Why,
     },
     http, page,
+    wishes::Verb,
 };
 
 /// What the operator may ask for. The daemon's own is `operations::Daemon`; tests have another.
@@ -55,6 +56,14 @@ pub trait Operations: Send + Sync + 'static {
     fn queue(&self, filter: QueueFilter) -> impl Future<Output = Result<QueuePage, Refusal>> + Send;
     /// One message.
     fn queued(&self, id: &str) -> impl Future<Output = Result<QueuedMessage, Refusal>> + Send;
+    /// Why a message waits, or what became of it.
+    fn why(&self, id: &str) -> impl Future<Output = Result<Why, Refusal>> + Send;
+    /// How a domain's mail travels.
+    fn whereabouts(&self, domain: &str) -> impl Future<Output = Result<Where, Refusal>> + Send;
+    /// Holds, releases, cancels or flushes; `by` is who asks.
+    fn operate(&self, verb: Verb, wish: QueueWish, by: &str) -> impl Future<Output = Result<QueueDone, Refusal>> + Send;
+    /// Events; may wait for some.
+    fn events(&self, filter: EventFilter) -> impl Future<Output = Result<EventPage, Refusal>> + Send;
     /// How the daemon is.
     fn status(&self) -> impl Future<Output = Result<Status, Refusal>> + Send;
 }
@@ -153,6 +162,13 @@ fn operator_routes<O: Operations>(admin: Admin<O>) -> Router {
         .route("/v1/keys/rotate", post(rotate_keys::<O>))
         .route("/v1/queue", get(queue::<O>))
         .route("/v1/queue/{id}", get(queued::<O>))
+        .route("/v1/queue/hold", post(|state, by, json| operate::<O>(Verb::Hold, state, by, json)))
+        .route("/v1/queue/release", post(|state, by, json| operate::<O>(Verb::Release, state, by, json)))
+        .route("/v1/queue/cancel", post(|state, by, json| operate::<O>(Verb::Cancel, state, by, json)))
+        .route("/v1/queue/flush", post(|state, by, json| operate::<O>(Verb::Flush, state, by, json)))
+        .route("/v1/why/{id}", get(why::<O>))
+        .route("/v1/where/{domain}", get(whereabouts::<O>))
+        .route("/v1/events", get(events::<O>))
         .fallback(nothing)
         .with_state(admin)
 }
@@ -270,6 +286,31 @@ async fn queue<O: Operations>(
 
 async fn queued<O: Operations>(State(admin): State<Admin<O>>, UrlPath(id): UrlPath<String>) -> Answer<QueuedMessage> {
     admin.operations.queued(&id).await.map(Json)
+}
+
+async fn operate<O: Operations>(
+    verb: Verb,
+    State(admin): State<Admin<O>>,
+    by: Option<Extension<http::Peer>>,
+    json: Result<Json<QueueWish>, JsonRejection>,
+) -> Answer<QueueDone> {
+    let by = by.map_or_else(|| "unknown".to_owned(), |Extension(peer)| peer.to_string());
+    admin.operations.operate(verb, body(json)?, &by).await.map(Json)
+}
+
+async fn why<O: Operations>(State(admin): State<Admin<O>>, UrlPath(id): UrlPath<String>) -> Answer<Why> {
+    admin.operations.why(&id).await.map(Json)
+}
+
+async fn whereabouts<O: Operations>(State(admin): State<Admin<O>>, UrlPath(domain): UrlPath<String>) -> Answer<Where> {
+    admin.operations.whereabouts(&domain).await.map(Json)
+}
+
+async fn events<O: Operations>(
+    State(admin): State<Admin<O>>,
+    filter: Result<Query<EventFilter>, axum::extract::rejection::QueryRejection>,
+) -> Answer<EventPage> {
+    admin.operations.events(query(filter)?).await.map(Json)
 }
 
 /// Healthy: the disk answers. Whoever restarts us on an error must not do so because a labeler is away.

@@ -93,12 +93,29 @@ impl Operations for Fake {
             recipients: 1,
             attempts: 0,
             due_at: String::new(),
+            held_since: None,
+            held_by: None,
             last: None,
         };
-        Ok(QueuePage { deliveries: vec![delivery], more: false })
+        Ok(QueuePage { deliveries: vec![delivery], more: false, next: None })
     }
     async fn queued(&self, id: &str) -> Result<QueuedMessage, Refusal> {
         Err(Refusal::Unknown(format!("no message {id}")))
+    }
+    async fn why(&self, id: &str) -> Result<Why, Refusal> {
+        Err(Refusal::Unknown(format!("no message {id}")))
+    }
+    async fn whereabouts(&self, domain: &str) -> Result<Where, Refusal> {
+        self.asked(format!("where {domain}"));
+        Err(Refusal::Unable("the scheduler has stopped".into()))
+    }
+    async fn operate(&self, verb: Verb, wish: QueueWish, by: &str) -> Result<QueueDone, Refusal> {
+        self.asked(format!("{verb:?} {:?} by {by}", wish.id));
+        Ok(QueueDone { changed: 1, ..QueueDone::default() })
+    }
+    async fn events(&self, filter: EventFilter) -> Result<EventPage, Refusal> {
+        self.asked(format!("events {:?} {:?}", filter.after, filter.wait));
+        Ok(EventPage::default())
     }
     async fn status(&self) -> Result<Status, Refusal> {
         if self.broken {
@@ -168,6 +185,23 @@ async fn a_member_is_added_and_the_answer_has_the_contract_s_keys() {
     keys.sort();
     assert_eq!(keys, ["did", "dns_records", "domain", "password", "smtp_url", "username"]);
     assert_eq!(served.asked(), ["add did:plc:a host.example [\"otp\"]"]);
+}
+
+#[tokio::test]
+async fn a_wish_about_the_queue_says_whose_it_is() {
+    let served = Served::start().await;
+    let id = json!({"id": "0000000000001"}).to_string();
+    for verb in ["hold", "release", "cancel", "flush"] {
+        let (status, done) = served.ask(Method::POST, &format!("/v1/queue/{verb}"), &id).await;
+        assert_eq!((status, &done["changed"]), (200, &json!(1)));
+    }
+    let (status, _) = served.ask(Method::GET, "/v1/events?after=7&wait=20", "").await;
+    assert_eq!(status, 200);
+    let (status, _) = served.ask(Method::GET, "/v1/events?after=x", "").await;
+    assert_eq!(status, 400);
+    let us = UnixStream::pair().unwrap().0.peer_cred().unwrap().uid();
+    let verbs = ["Hold", "Release", "Cancel", "Flush"].map(|verb| format!("{verb} Some(\"0000000000001\") by uid {us}"));
+    assert_eq!(served.asked(), [&verbs[..], &["events Some(7) Some(20)".to_owned()]].concat());
 }
 
 #[tokio::test]

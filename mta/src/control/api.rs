@@ -15,6 +15,10 @@
 //! | `DELETE /v1/keys` | [`RemoveKeys`] as query | [`Key`]s, those removed |
 //! | `GET /v1/queue` | [`QueueFilter`] as query | [`QueuePage`] |
 //! | `GET /v1/queue/{id}` | | [`QueuedMessage`] |
+//! | `POST /v1/queue/hold`, `…/release`, `…/cancel`, `…/flush` | [`QueueWish`] | [`QueueDone`] |
+//! | `GET /v1/why/{id}` | | [`Why`] |
+//! | `GET /v1/where/{domain}` | | [`Where`] |
+//! | `GET /v1/events` | [`EventFilter`] as query | [`EventPage`] |
 //!
 //! `{member}` is a DID or a sending domain. What goes wrong is a [`Trouble`] with a status that fits.
 //! Times are RFC 3339 in UTC.
@@ -22,6 +26,8 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+
+pub use super::answers::*;
 
 /// The version that the paths begin with.
 pub const VERSION: &str = "/v1";
@@ -200,6 +206,15 @@ pub struct QueueFilter {
     /// Those to this recipient domain.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub site: Option<String>,
+    /// The same.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub domain: Option<String>,
+    /// Only what an operator holds.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub held: bool,
+    /// Where to go on: a former page's `next`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub after: Option<String>,
     /// Those of this member: DID or sending domain.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub member: Option<String>,
@@ -211,10 +226,13 @@ pub struct QueueFilter {
 /// Part of the queue.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QueuePage {
-    /// The rows, by id.
+    /// The rows: by id, or with a domain in the order of their turn. A page may be short and yet not the last.
     pub deliveries: Vec<QueuedDelivery>,
     /// Whether there are more than were listed.
     pub more: bool,
+    /// Give this as `after` to go on.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub next: Option<String>,
 }
 
 /// One message to one recipient domain.
@@ -233,8 +251,14 @@ pub struct QueuedDelivery {
     pub recipients: u32,
     /// Attempts made.
     pub attempts: u32,
-    /// When it is due next.
+    /// When it is due next; held: when it expires.
     pub due_at: String,
+    /// Since when an operator holds it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub held_since: Option<String>,
+    /// Who holds it, and why.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub held_by: Option<String>,
     /// The last reply or trouble.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub last: Option<String>,
@@ -272,7 +296,7 @@ pub struct QueuedMessage {
 pub struct QueuedRecipient {
     /// The forward-path.
     pub address: String,
-    /// open, delivered, failed or expired.
+    /// open, delivered, failed, expired or cancelled.
     pub fate: String,
     /// The last reply or trouble.
     #[serde(skip_serializing_if = "Option::is_none", default)]

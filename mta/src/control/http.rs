@@ -32,12 +32,29 @@ pub(super) trait Listen {
     /// An accepted connection.
     type Connection: AsyncRead + AsyncWrite + Unpin + Send + 'static;
     fn next(&mut self) -> impl Future<Output = io::Result<Self::Connection>> + Send;
+    /// Who is at the other end, as far as the kernel tells.
+    fn peer(connection: &Self::Connection) -> Option<Peer>;
+}
+
+/// Who asks: the user of the process at the other end of the operator's socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Peer {
+    uid: u32,
+}
+
+impl std::fmt::Display for Peer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "uid {}", self.uid)
+    }
 }
 
 impl Listen for TcpListener {
     type Connection = tokio::net::TcpStream;
     async fn next(&mut self) -> io::Result<Self::Connection> {
         self.accept().await.map(|(connection, _)| connection)
+    }
+    fn peer(_: &Self::Connection) -> Option<Peer> {
+        None
     }
 }
 
@@ -46,10 +63,13 @@ impl Listen for UnixListener {
     async fn next(&mut self) -> io::Result<Self::Connection> {
         self.accept().await.map(|(connection, _)| connection)
     }
+    fn peer(connection: &Self::Connection) -> Option<Peer> {
+        connection.peer_cred().ok().map(|peer| Peer { uid: peer.uid() })
+    }
 }
 
 /// Serves until dropped. Requests in progress then go on to their own limits.
-pub(super) async fn serve(mut listener: impl Listen, router: Router) {
+pub(super) async fn serve<L: Listen>(mut listener: L, router: Router) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let router = TowerToHyperService::new(router.layer(axum::extract::DefaultBodyLimit::max(BODY_BYTES_MAX)));
     loop {
@@ -66,7 +86,13 @@ pub(super) async fn serve(mut listener: impl Listen, router: Router) {
         let router = router.clone();
         tokio::spawn(async move {
             let _place = place;
-            let service = service_fn(move |request| answer(router.clone(), request));
+            let peer = L::peer(&connection);
+            let service = service_fn(move |mut request: Request<Incoming>| {
+                if let Some(peer) = peer {
+                    request.extensions_mut().insert(peer);
+                }
+                answer(router.clone(), request)
+            });
             let mut server = http1::Builder::new();
             server.timer(TokioTimer::new()).header_read_timeout(HEAD_WAIT).max_buf_size(BODY_BYTES_MAX);
             if let Err(error) = server.serve_connection(TokioIo::new(connection), service).await {

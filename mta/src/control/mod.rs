@@ -3,8 +3,9 @@
 //! Ordinary tokio. Mail never waits for it: what it provides is read from snapshots that it publishes.
 //!
 //! - [`admin`]: the operator's socket and the admin port.
-//! - [`api`]: what is said there.
+//! - [`api`]: what is said there; [`answers`] has what is said about queued mail.
 //! - [`daemon`]: members and keys, and the snapshots that other threads read of them.
+//! - `explain`, `wishes`, `stream`: why mail waits, what an operator does about it, and what became of it.
 //! - [`fetch`]: what is asked of others.
 //! - `handles`: what members are called.
 //! - [`labels`]: who vouches for our members.
@@ -13,8 +14,10 @@
 //! - `tiers`: what members may send and have sent.
 
 pub mod admin;
+pub mod answers;
 pub mod api;
 pub mod daemon;
+mod explain;
 pub mod fetch;
 mod handles;
 mod http;
@@ -23,7 +26,10 @@ pub mod metrics;
 mod operations;
 mod page;
 pub mod run;
+mod stream;
 mod tiers;
 mod views;
+mod wishes;
 
 pub use run::{Control, start};
+pub use wishes::Verb;

@@ -11,6 +11,7 @@ use smtp::address::canonical_domain;
 
 use super::{
     admin::Operations,
+    answers::{EventFilter, EventPage, QueueDone, QueueWish, Where, Why},
     api::{
         AddMember, Enrolled, ImportKey, Key, LabelerStatus, Member, PAGE_MAX, QueueFilter, QueuePage, QueuedMessage, Refusal,
         RemoveKeys, SetMember, Status,
@@ -18,6 +19,7 @@ use super::{
     daemon::Daemon,
     tiers,
     views::{time, view_delivery, view_key, view_message},
+    wishes::{Verb, from_hex, hex},
 };
 use crate::{
     config::Role,
@@ -25,7 +27,7 @@ use crate::{
         self, Class, Credential, Directory, admit,
         members::{self, is_did},
     },
-    queue::{Filter, Page, QueueError, Table},
+    queue::{Filter, QueueError, Table},
     sign::{
         SigningKey,
         key::{check_domain, check_selector},
@@ -39,8 +41,6 @@ const CREDENTIALS_MAX: usize = 16;
 const SUSPENDED: &str = "suspended by the operator";
 /// The row of `members` and of `credentials` that holds the next number: no number is given twice.
 pub(super) const NEXT_ID: &[u8] = b"next_id";
-/// Pages of the queue that one question may look through.
-const PAGES_MAX: usize = 100;
 
 impl Operations for Daemon {
     async fn add_member(&self, new: AddMember) -> Result<Enrolled, Refusal> {
@@ -231,23 +231,48 @@ impl Operations for Daemon {
         removed.iter().map(view_key).collect()
     }
 
+    async fn why(&self, id: &str) -> Result<Why, Refusal> {
+        self.explain_message(id).await
+    }
+
+    async fn whereabouts(&self, domain: &str) -> Result<Where, Refusal> {
+        self.explain_domain(domain).await
+    }
+
+    async fn operate(&self, verb: Verb, wish: QueueWish, by: &str) -> Result<QueueDone, Refusal> {
+        self.operate_on_queue(verb, wish, by).await
+    }
+
+    async fn events(&self, filter: EventFilter) -> Result<EventPage, Refusal> {
+        self.tell_events(filter).await
+    }
+
     async fn queue(&self, filter: QueueFilter) -> Result<QueuePage, Refusal> {
         let member = filter.member.as_deref().map(|member| self.find(member)).transpose()?.map(|member| member.id);
-        let domain = filter.site.as_deref().map(canonical_domain).transpose();
-        let domain = domain.map_err(|error| Refusal::Wrong(format!("--site: {error}")))?.map(|domain| domain.into_owned());
+        if filter.site.is_some() && filter.domain.is_some() {
+            return Err(Refusal::Wrong("name a site or a domain, not both".to_owned()));
+        }
+        let domain = filter.domain.as_deref().or(filter.site.as_deref()).map(canonical_domain).transpose();
+        let domain = domain.map_err(|error| Refusal::Wrong(format!("not a domain: {error}")))?.map(|domain| domain.into_owned());
         let limit = filter.limit.unwrap_or(PAGE_MAX);
-        let read = blocking(self, move |daemon| daemon.pages(&Filter { domain, member, held: false }, limit)).await?;
+        let after = filter.after.as_deref().map(|after| {
+            from_hex(after).ok_or_else(|| Refusal::Wrong("`after` is not what a former page gave as `next`".to_owned()))
+        });
+        let (after, held) = (after.transpose()?, filter.held);
+        let filter = Filter { domain, member, held };
+        let read = blocking(self, move |daemon| daemon.parts.reader.list(&filter, after.as_deref(), limit)).await?;
         let page = read.map_err(unable)?;
         let directory = self.directory.load();
         let deliveries = page.entries.iter().map(|summary| view_delivery(&directory, summary)).collect();
-        Ok(QueuePage { deliveries, more: page.next.is_some() })
+        Ok(QueuePage { deliveries, more: page.next.is_some(), next: page.next.map(|next| hex(&next)) })
     }
 
     async fn queued(&self, id: &str) -> Result<QueuedMessage, Refusal> {
-        let parsed: QueueId =
-            id.parse().map_err(|_| Refusal::Wrong(format!("{id:?} is not a queue id; `tradewind queue list` shows them")))?;
+        let parsed = queue_id(id)?;
         let shown = blocking(self, move |daemon| daemon.parts.reader.show(parsed)).await?.map_err(unable)?;
-        let shown = shown.ok_or_else(|| Refusal::Unknown(format!("{id} is not in the queue (any more)")))?;
+        let shown = shown.ok_or_else(|| {
+            Refusal::Unknown(format!("{id} is not in the queue (any more); `tradewind why {id}` tells what became of it"))
+        })?;
         Ok(view_message(&self.directory.load(), &shown))
     }
 
@@ -314,7 +339,7 @@ impl Daemon {
     }
 
     /// The member with this DID, or that sends from this domain.
-    fn find(&self, name: &str) -> Result<policy::Member, Refusal> {
+    pub(super) fn find(&self, name: &str) -> Result<policy::Member, Refusal> {
         if let Some(member) = self.directory.load().member_by_did(name) {
             return Ok(policy::Member::clone(member));
         }
@@ -381,24 +406,13 @@ impl Daemon {
         });
         work.await.map_err(unable)
     }
-
-    /// As many pages as it takes to fill one: a filter may match little in each.
-    fn pages(&self, filter: &Filter, limit: usize) -> Result<Page, QueueError> {
-        let mut found = Page::default();
-        for _ in 0..PAGES_MAX {
-            let page = self.parts.reader.list(filter, found.next.as_deref(), limit - found.entries.len())?;
-            found.entries.extend(page.entries);
-            found.next = page.next;
-            if found.next.is_none() || found.entries.len() >= limit {
-                break;
-            }
-        }
-        Ok(found)
-    }
 }
 
 /// Key files and pages of the queue are read beside the control thread's own work, which serves others meanwhile.
-async fn blocking<R: Send + 'static>(daemon: &Daemon, work: impl FnOnce(&Daemon) -> R + Send + 'static) -> Result<R, Refusal> {
+pub(super) async fn blocking<R: Send + 'static>(
+    daemon: &Daemon,
+    work: impl FnOnce(&Daemon) -> R + Send + 'static,
+) -> Result<R, Refusal> {
     let daemon = daemon.clone();
     tokio::task::spawn_blocking(move || work(&daemon)).await.map_err(unable)
 }
@@ -422,7 +436,11 @@ fn domain(name: &str) -> Result<String, Refusal> {
     Ok(domain)
 }
 
-fn unable(error: impl std::fmt::Display) -> Refusal {
+pub(super) fn queue_id(id: &str) -> Result<QueueId, Refusal> {
+    id.parse().map_err(|_| Refusal::Wrong(format!("{id:?} is not a queue id; `tradewind queue list` shows them")))
+}
+
+pub(super) fn unable(error: impl std::fmt::Display) -> Refusal {
     Refusal::Unable(error.to_string())
 }
 

@@ -35,6 +35,8 @@ pub(super) fn view_delivery(directory: &Directory, it: &Summary) -> QueuedDelive
         recipients: it.open as u32,
         attempts: it.attempts.into(),
         due_at: time(it.due),
+        held_since: it.held.as_ref().map(|held| time(held.since)),
+        held_by: it.held.as_ref().map(|held| held.by.clone()),
         last: Some(it.last_reply.clone()).filter(|reply| !reply.is_empty()),
     }
 }

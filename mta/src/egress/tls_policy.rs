@@ -18,6 +18,13 @@ impl TlsPolicy {
         TlsPolicy::Opportunistic
     }
 
+    /// What it is called.
+    pub fn name(self) -> &'static str {
+        match self {
+            TlsPolicy::Opportunistic => "opportunistic",
+        }
+    }
+
     /// Whether a failed handshake may be followed by a second try in clear text.
     pub fn allows_clear_text(self) -> bool {
         match self {

@@ -18,6 +18,7 @@ use super::codec::{millis, time};
 use super::duplicates::Recent;
 use super::operate::{Operated, Operation};
 use super::rows::{DOMAIN_BYTES_MAX, DeliveryRow, Place};
+use super::story::News;
 use super::tables::Tables;
 use super::types::{Admission, NewMessage, NewRecipient, QueueError, RECIPIENTS_MAX, Recipient, Settlement, StoredMessage};
 use super::usage::{Counts, Held};
@@ -76,6 +77,8 @@ pub struct Stats {
     pub refused_full: AtomicU64,
     /// Octets of bodies copied forward, so that a segment could be used again.
     pub copied_bytes: AtomicU64,
+    /// Rings when events were appended.
+    pub events: News,
     /// Batches that failed by an error of disk or database.
     pub failed: AtomicU64,
 }

@@ -7,7 +7,7 @@ use scheduler::{Lane, QueueId};
 
 use super::operate::of_member;
 use super::reader::{Reader, Txn};
-use super::rows::{DeliveryRow, HeldRow, PendingKey, delivery_from_key, held_from_key, held_key};
+use super::rows::{DeliveryRow, HeldRow, PendingKey, delivery_from_key, delivery_key, held_from_key, held_key, message_key};
 use super::types::QueueError;
 
 /// Rows that one page of a list looks at; a filter that matches little answers a short page that
@@ -144,5 +144,46 @@ impl Reader {
                 Some(Err(_)) => Some(Hold { since: row.due, by: String::new() }),
             },
         })
+    }
+
+    /// A page of a message's deliveries.
+    pub fn deliveries_of(&self, id: QueueId, after: Option<&[u8]>, limit: usize) -> Result<Page, QueueError> {
+        let txn = self.env.read_txn()?;
+        let prefix = message_key(id);
+        let begin = after.map_or(Bound::Included(&prefix[..]), Bound::Excluded);
+        let mut page = Page::default();
+        for entry in self.tables.deliveries.range(&txn, &(begin, Bound::Unbounded))? {
+            let (key, row) = entry?;
+            let Some((_, domain)) = delivery_from_key(key).filter(|(of, _)| *of == id) else { break };
+            if let Ok(row) = DeliveryRow::decode(row) {
+                page.entries.push(self.summary(&txn, id, domain, &row)?);
+            }
+            if page.entries.len() >= limit {
+                page.next = Some(key.to_vec());
+                break;
+            }
+        }
+        Ok(page)
+    }
+
+    /// Whether the queue has this delivery.
+    pub fn has_delivery(&self, id: QueueId, domain: &str) -> Result<bool, QueueError> {
+        let txn = self.env.read_txn()?;
+        Ok(self.tables.deliveries.get(&txn, &delivery_key(id, domain))?.is_some())
+    }
+
+    /// How many deliveries a domain has in the queue, how many of them an operator holds, and whether that is all: no more
+    /// than `max` are counted.
+    pub fn count_domain(&self, domain: &str, max: usize) -> Result<(u64, u64, bool), QueueError> {
+        let txn = self.env.read_txn()?;
+        let prefix = PendingKey::prefix(domain, None);
+        let mut counts = [0, 0];
+        for (count, table) in counts.iter_mut().zip([self.tables.pending, self.tables.held]) {
+            for entry in table.prefix_iter(&txn, &prefix)?.take(max) {
+                entry?;
+                *count += 1;
+            }
+        }
+        Ok((counts[0], counts[1], counts.iter().all(|count| *count < max as u64)))
     }
 }

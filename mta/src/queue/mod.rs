@@ -23,8 +23,8 @@
 //! sets the entry aside, where the operator finds it, and goes on with the rest.
 //!
 //! Who looks where: `types` for what goes in and out, `writer` for the batch and its commit, `apply`
-//! for what a request does to the tables, `operate` for what an operator does, `reader` and `list` for questions, `rows`
-//! and `tables` for LMDB, `segments` for bodies, `usage` for whose they are, `duplicates` for what was submitted before,
+//! for what a request does to the tables, `operate` for what an operator does, `reader`, `list` and `story` for questions,
+//! `rows` and `tables` for LMDB, `segments` for bodies, `usage` for whose they are, `duplicates` for what was submitted before,
 //! `room` for what is left, `faults` for tests.
 //!
 //! ```no_run
@@ -54,6 +54,7 @@ mod reader;
 mod room;
 mod rows;
 mod segments;
+mod story;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -67,6 +68,7 @@ pub use handle::{Queue, Stats};
 pub use list::{Filter, Hold, Page, Summary};
 pub use operate::{Operated, Operation, Which, Wish};
 pub use reader::{Backlog, Counts, Reader, Shown, ShownDelivery};
+pub use story::{EventsFound, News};
 pub use tables::{Environment, Table, Tables};
 pub use types::{
     Admission, Fate, LISTENER_CREDENTIAL, LedgerCount, NewMessage, NewRecipient, Next, Note, Notify, Parameters, QueueError,

@@ -15,14 +15,12 @@ use scheduler::{Delivery, Lane, QueueId};
 use super::apply::{aside_reason, ledger_count};
 use super::list::Summary;
 use super::rows::{
-    DeliveryRow, MessageRow, PendingKey, PendingRow, SegmentRow, delivery_from_key, delivery_key, last_number, ledger_key,
-    message_key,
+    DeliveryRow, MessageRow, PendingKey, PendingRow, SegmentRow, delivery_from_key, delivery_key, ledger_key, message_key,
 };
 use super::segments::{self, Files};
 use super::tables::{Environment, Tables};
 use super::types::{Parameters, QueueError, Recipient, StoredDelivery, StoredMessage};
 use super::usage::{self, Usage};
-use crate::events::Event;
 
 /// Index entries that one page of flows looks at. On a cold disk each is a read, and others wait for the same thread.
 const FLOWS_LOOKED_AT_MAX: usize = 128;
@@ -296,47 +294,6 @@ impl Reader {
     /// What every account has in the queue and has sent today, [`OWN`](super::OWN) among them.
     pub fn usages(&self) -> Result<Vec<(u32, Usage)>, QueueError> {
         usage::read(&self.env.read_txn()?, &self.tables)?.collect()
-    }
-
-    /// Events after the one with number `seen` (0: from the oldest kept), each with its number. A
-    /// first number above `seen + 1` says that some have been dropped by retention.
-    pub fn events_after(&self, seen: u64, limit: usize) -> Result<Vec<(u64, Event)>, QueueError> {
-        let txn = self.env.read_txn()?;
-        let begin = seen.to_be_bytes();
-        let range = (Bound::Excluded(&begin[..]), Bound::Unbounded);
-        let mut events = Vec::new();
-        for entry in self.tables.events.range(&txn, &range)?.take(limit) {
-            let (key, row) = entry?;
-            match (<[u8; 8]>::try_from(key), Event::decode(row)) {
-                (Ok(number), Ok(event)) => events.push((u64::from_be_bytes(number), event)),
-                _ => tracing::error!("an event cannot be read and is left out"),
-            }
-        }
-        Ok(events)
-    }
-
-    /// Numbers of the events kept: `first..next`.
-    pub fn event_range(&self) -> Result<std::ops::Range<u64>, QueueError> {
-        let txn = self.env.read_txn()?;
-        let number = |entry: Option<(&[u8], &[u8])>| entry.and_then(|(key, _)| last_number(key));
-        let first = number(self.tables.events.first(&txn)?);
-        let last = number(self.tables.events.last(&txn)?);
-        Ok(first.unwrap_or(1)..last.map_or(1, |last| last + 1))
-    }
-
-    /// The first `limit` events kept of one message, with their numbers.
-    pub fn story(&self, id: QueueId, limit: usize) -> Result<Vec<(u64, Event)>, QueueError> {
-        let txn = self.env.read_txn()?;
-        let mut events = Vec::new();
-        for entry in self.tables.story.prefix_iter(&txn, &message_key(id))?.take(limit) {
-            let Some(number) = last_number(entry?.0) else { continue };
-            let row = self.tables.events.get(&txn, &number.to_be_bytes())?;
-            match row.map(Event::decode) {
-                Some(Ok(event)) => events.push((number, event)),
-                _ => tracing::error!(%id, number, "an event cannot be read and is left out"),
-            }
-        }
-        Ok(events)
     }
 
     /// What a source has sent to a provider, hour by hour, from `day` on: (day, hour, count).

@@ -145,6 +145,7 @@ impl Writer {
         let room = Room::new(dir, options.map_bytes, options.free_bytes_floor, faults);
         let reader = Reader::new(env.clone(), tables, segments.files());
         let stats = Arc::new(Stats::default());
+        stats.events.ring(next - 1);
         let ids = Ids::after(last_id);
         let (queue, urgent, normal) = Queue::new(stats.clone(), ids.clone(), usages.counts(), duplicates.recent());
         let (events, waiting) = (EventRange { first, next }, VecDeque::new());
@@ -420,6 +421,7 @@ impl Writer {
         txn.txn.commit()?;
         // From here on it is true.
         self.events = events;
+        self.stats.events.ring(events.next - 1);
         self.usages.commit(usages, &usage, now);
         self.duplicates.commit(records);
         self.segments.commit(&rows);

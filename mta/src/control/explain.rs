@@ -1,0 +1,305 @@
+//! `why` and `where`: what queue and scheduler say, put together and into words.
+//!
+//! What is on disk is read first and the scheduler asked then, so an answer may be a moment old in one of its halves; it
+//! never guesses. Both are bounded: some deliveries of one message, one domain with its site and sources.
+
+use std::{sync::Arc, time::SystemTime};
+
+use scheduler::{Clears, Decision, Hold, Reason, SetBy, Survey, WayView, Whereabouts};
+use smtp::address::canonical_domain;
+
+use super::{
+    answers::{
+        DELIVERIES_MAX, EventRow, Held, Layer, STORY_MAX, Where, WhereHost, WhereLimit, WhereMail, WhereSource, WhereWould, Why,
+        WhyDelivery, Would,
+    },
+    api::Refusal,
+    daemon::Daemon,
+    operations::{blocking, queue_id, unable},
+    views::time,
+};
+use crate::{
+    config,
+    egress::tls_policy::TlsPolicy,
+    events::Event,
+    policy::Directory,
+    queue::{QueueError, Shown, ShownDelivery},
+};
+
+/// Deliveries of a domain that `where` counts.
+const COUNTED_MAX: usize = 200_000;
+
+impl Daemon {
+    /// Why a message waits, or what became of it.
+    pub(super) async fn explain_message(&self, id: &str) -> Result<Why, Refusal> {
+        let id = queue_id(id)?;
+        let read = blocking(self, move |daemon| {
+            let reader = &daemon.parts.reader;
+            Ok::<_, QueueError>((reader.show(id)?, reader.story(id, STORY_MAX)?))
+        });
+        let (shown, story) = read.await?.map_err(unable)?;
+        if shown.is_none() && story.is_empty() {
+            return Err(Refusal::Unknown(format!("{id} is not in the queue, and no event of it is kept (any more)")));
+        }
+        let directory = self.directory.load_full();
+        let mut deliveries = Vec::new();
+        for delivery in shown.iter().flat_map(|shown| shown.deliveries.iter()).take(DELIVERIES_MAX) {
+            deliveries.push(self.explain_delivery(shown.as_ref(), delivery).await?);
+        }
+        let member = shown.as_ref().map(|shown| shown.member).or_else(|| story.first().map(|(_, event)| event.member));
+        Ok(Why {
+            id: id.to_string(),
+            asked_at: time(self.now()),
+            queued: shown.is_some(),
+            member: member.and_then(|member| directory.member(member)).map(|member| member.did.clone()),
+            class: shown.as_ref().map(|shown| shown.lane.as_str().to_owned()),
+            expires_at: shown.as_ref().map(|shown| time(shown.deadline)),
+            more: shown.as_ref().is_some_and(|shown| shown.deliveries.len() > DELIVERIES_MAX),
+            deliveries,
+            events: story.iter().map(|(number, event)| event_row(&directory, *number, event)).collect(),
+        })
+    }
+
+    async fn explain_delivery(&self, shown: Option<&Shown>, delivery: &ShownDelivery) -> Result<WhyDelivery, Refusal> {
+        let summary = &delivery.summary;
+        let asked = self.parts.scheduler.whereabouts(summary.id, &summary.domain, summary.member, summary.lane, summary.due);
+        let (found, sources) = asked.await.map_err(unable)?;
+        let mut why = WhyDelivery {
+            domain: summary.domain.clone(),
+            recipients: summary.open as u32,
+            state: String::new(),
+            since: None,
+            site: None,
+            ahead: None,
+            turn: None,
+            turn_of: None,
+            next: Would::Hold(by_operator(String::new(), summary.due)),
+            cancelled: false,
+            attempts: summary.attempts.into(),
+            due_at: time(summary.due),
+            last: Some(summary.last_reply.clone()).filter(|reply| !reply.is_empty()),
+        };
+        let reason = shown.and_then(|shown| shown.aside.clone());
+        let state = match found {
+            Whereabouts::InFlight { flight, cancelled } => {
+                why.since = flight.began.map(time);
+                why.site = Some(flight.site.to_string());
+                why.cancelled = cancelled;
+                why.next = Would::Send { source: name_of(&sources, flight.source), slot: flight.slot };
+                "in_flight"
+            }
+            Whereabouts::Settling => {
+                let says = "what became of it is being written down".to_owned();
+                why.next = Would::Hold(Held { says, clears: "with_next_answer".into(), ..queue_s("settling") });
+                "settling"
+            }
+            _ if reason.is_some() => {
+                let says = format!("it is damaged and was set aside: {}", reason.unwrap_or_default());
+                why.next = Would::Hold(Held { says, ..queue_s("set_aside") });
+                "set_aside"
+            }
+            _ if let Some(hold) = &summary.held => {
+                why.since = Some(time(hold.since));
+                why.next = Would::Hold(by_operator(hold.by.clone(), summary.due));
+                "held"
+            }
+            Whereabouts::Waiting { ahead, turn, turn_of, decision } => {
+                why.ahead = Some(ahead as u64);
+                why.turn = turn.map(|turn| turn.to_string());
+                let directory = self.directory.load();
+                why.turn_of = turn_of.and_then(|member| directory.member(member)).map(|member| member.did.clone());
+                why.next = would(&decision, &sources);
+                "waiting"
+            }
+            Whereabouts::OnDisk { ahead, decision } => {
+                why.ahead = (ahead > 0).then_some(ahead as u64);
+                why.next = would(&decision, &sources);
+                if summary.due > self.now() { "deferred" } else { "on_disk" }
+            }
+        };
+        why.state = state.to_owned();
+        Ok(why)
+    }
+
+    /// How a domain's mail travels. One that the scheduler has no route for is looked up.
+    pub(super) async fn explain_domain(&self, domain: &str) -> Result<Where, Refusal> {
+        let wrong = |error| Refusal::Wrong(format!("{domain:?} is not a recipient domain: {error}"));
+        let domain = canonical_domain(domain).map_err(|error| wrong(error.to_string()))?.into_owned();
+        let mut survey = self.parts.scheduler.survey(&domain, None).await.map_err(unable)?;
+        let mut looked_up = false;
+        if matches!(survey.way, WayView::Unknown | WayView::Sought(None)) {
+            let fresh = self.parts.routes.ask(&domain).await;
+            let fresh = fresh.ok_or_else(|| Refusal::Unable(format!("no name server answered for {domain} in time")))?;
+            looked_up = true;
+            survey = self.parts.scheduler.survey(&domain, Some(fresh)).await.map_err(unable)?;
+        }
+        let name = domain.clone();
+        let counted = blocking(self, move |daemon| daemon.parts.reader.count_domain(&name, COUNTED_MAX)).await?;
+        let (queued, held, counted_all) = counted.map_err(unable)?;
+        let mail = WhereMail { queued, held, counted_all, ..WhereMail::default() };
+        Ok(view_where(domain, self.now(), looked_up, &survey, mail))
+    }
+}
+
+fn view_where(domain: String, now: SystemTime, looked_up: bool, survey: &Survey, mail: WhereMail) -> Where {
+    let sources: Vec<Arc<str>> = survey.sources.iter().map(|answer| answer.source.name.clone()).collect();
+    let (state, route, trouble) = match &survey.way {
+        WayView::Known(route) => (if looked_up { "looked_up" } else { "known" }, Some(route), None),
+        WayView::Sought(route) => ("sought", route.as_ref(), None),
+        WayView::Unknown => ("sought", None, None),
+        WayView::Trouble { trouble, .. } => ("trouble", None, Some(trouble)),
+    };
+    let view = survey.domain.as_ref();
+    let site = survey.site.as_ref();
+    let lanes = scheduler::Lane::ALL.into_iter().zip(&survey.decisions);
+    Where {
+        route: state.to_owned(),
+        site: route.map(|route| route.site.to_string()),
+        provider: route.map(|route| route.provider.to_string()),
+        hosts: (route.iter().flat_map(|route| &route.hosts))
+            .map(|host| WhereHost {
+                name: host.name.to_string(),
+                preference: host.preference,
+                addresses: host.addresses.iter().map(ToString::to_string).collect(),
+            })
+            .collect(),
+        valid_until: route.map(|route| time(route.valid_until)),
+        trouble: trouble.map(|trouble| format!("{} {}", code(trouble.code), trouble.text)),
+        tls_policy: TlsPolicy::of(&domain).name().to_owned(),
+        pool: config::DEFAULT_POOL.to_owned(),
+        sources: (survey.sources.iter())
+            .map(|answer| WhereSource {
+                name: answer.source.name.to_string(),
+                address: answer.source.address.to_string(),
+                weight: answer.source.weight,
+                window: answer.window,
+                in_flight: answer.in_flight,
+                suspended_until: answer.suspended_until.map(time),
+                held: answer.hold.as_ref().map(|hold| held(hold, &sources)),
+            })
+            .collect(),
+        site_in_flight: site.map_or(0, |site| site.in_flight as u64),
+        site_suspended_until: site.and_then(|site| site.suspended_until).map(time),
+        site_failures: site.map_or(0, |site| site.failures.into()),
+        mail: WhereMail {
+            in_memory: view.map_or([0; 3], |view| view.queued.map(|count| count as u64)),
+            in_flight: view.map_or(0, |view| view.in_flight as u64),
+            settling: view.map_or(0, |view| view.settling as u64),
+            next_due_at: view.and_then(|view| view.next_due).map(time),
+            ..mail
+        },
+        limits: (survey.limits.iter())
+            .map(|limit| WhereLimit { name: limit.name.to_owned(), value: limit.value.clone(), set_by: layer(limit.set_by) })
+            .collect(),
+        would: lanes.map(|(lane, what)| WhereWould { class: lane.to_string(), would: would(what, &sources) }).collect(),
+        asked_at: time(now),
+        domain,
+    }
+}
+
+fn would(decision: &Decision, sources: &[Arc<str>]) -> Would {
+    match decision {
+        Decision::Send { source, slot } => Would::Send { source: name_of(sources, *source), slot: *slot },
+        Decision::Hold(hold) => Would::Hold(held(hold, sources)),
+    }
+}
+
+fn held(hold: &Hold, sources: &[Arc<str>]) -> Held {
+    let name = |source| name_of(sources, source);
+    let (reason, says) = match &hold.reason {
+        Reason::OnDisk if hold.clears_at().is_some() => ("on_disk", "it is not due yet".to_owned()),
+        Reason::OnDisk => ("on_disk", "it lies on disk and is loaded when its turn comes".to_owned()),
+        Reason::Resolving => ("resolving", "the route of its domain is being looked up".to_owned()),
+        Reason::Unroutable(trouble) => {
+            ("unroutable", format!("its domain has no route: {} {}", code(trouble.code), trouble.text))
+        }
+        Reason::NodeFull { max } => ("node_full", format!("this node has {max} deliveries in flight and may have no more")),
+        Reason::SiteSuspended { failures } => ("site_suspended", format!("the site is left alone after {}", times(*failures))),
+        Reason::SiteProbed => ("site_probed", "one delivery has gone to see whether the site is well again".to_owned()),
+        Reason::NoSource => ("no_source", "there is no source that takes mail".to_owned()),
+        Reason::SourceRetired(source) => ("source_retired", format!("{} takes no mail any more", name(*source))),
+        Reason::NoAddress(source) => {
+            ("no_address", format!("no host of the site has an address that {} can reach", name(*source)))
+        }
+        Reason::SourceSuspended { source, failures } => {
+            ("source_suspended", format!("{} leaves the site alone after {}", name(*source), times(*failures)))
+        }
+        Reason::SourceProbed(source) => {
+            ("source_probed", format!("one delivery has gone from {} to see whether it is welcome again", name(*source)))
+        }
+        Reason::WindowFull { source, window } => {
+            ("window_full", format!("{} has {window} in flight to the site, which is as much as it bears now", name(*source)))
+        }
+    };
+    let clears = match hold.clears {
+        Clears::WithNextAnswer => "with_next_answer",
+        Clears::At(_) => "at",
+        Clears::ByChange => "by_change",
+    };
+    Held {
+        says,
+        reason: reason.to_owned(),
+        set_by: layer(hold.set_by),
+        clears: clears.to_owned(),
+        clears_at: hold.clears_at().map(time),
+    }
+}
+
+fn layer(set_by: SetBy) -> Layer {
+    let of = |layer: &str| Layer { layer: layer.to_owned(), name: None };
+    match set_by {
+        SetBy::Setting(name) => {
+            let known = config::TABLES.iter().any(|table| {
+                table.header.trim_matches(['[', ']']) == name || table.settings.iter().any(|setting| setting.name == name)
+            });
+            Layer { name: Some(name.to_owned()), ..of(if known { "setting" } else { "built-in" }) }
+        }
+        SetBy::Feedback => of("feedback"),
+        SetBy::Dns => of("dns"),
+        SetBy::Queue => of("queue"),
+    }
+}
+
+/// What the queue itself is the reason of.
+fn queue_s(reason: &str) -> Held {
+    let set_by = Layer { layer: "queue".to_owned(), name: None };
+    Held { says: String::new(), reason: reason.to_owned(), set_by, clears: "by_change".to_owned(), clears_at: None }
+}
+
+fn by_operator(by: String, deadline: SystemTime) -> Held {
+    let set_by = Layer { layer: "operator".to_owned(), name: Some(by).filter(|by| !by.is_empty()) };
+    let says = format!("an operator holds it; unless it is released it expires at {}", time(deadline));
+    Held { says, reason: "held".to_owned(), set_by, clears: "by_change".to_owned(), clears_at: None }
+}
+
+fn name_of(sources: &[Arc<str>], source: scheduler::SourceId) -> String {
+    sources.get(usize::from(source.0)).map_or_else(|| format!("source {}", source.0), |name| name.to_string())
+}
+
+fn code((class, subject, detail): (u8, u16, u16)) -> String {
+    format!("{class}.{subject}.{detail}")
+}
+
+fn times(failures: u8) -> String {
+    if failures == 1 { "a failure".to_owned() } else { format!("{failures} failures in a row") }
+}
+
+/// An event as the operator sees it.
+pub(super) fn event_row(directory: &Directory, number: u64, event: &Event) -> EventRow {
+    let some = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+    EventRow {
+        number,
+        at: time(event.at),
+        what: event.what.name().to_owned(),
+        is_final: event.what.is_final(),
+        id: event.id.to_string(),
+        member: directory.member(event.member).map(|member| member.did.clone()),
+        recipients: event.recipients,
+        attempts: event.attempts,
+        domain: some(&event.domain),
+        recipient: some(&event.recipient),
+        source: some(&event.source),
+        host: some(&event.host),
+        reply: some(&event.reply),
+    }
+}
