@@ -26,6 +26,8 @@ fn message(body: &Bytes) -> NewMessage {
         parameters: Parameters::default(),
         lane: Lane::Transactional,
         received_at: now,
+        due: now,
+        delay_notice_at: None,
         deadline: now + Duration::from_secs(86_400),
         recipients: vec![NewRecipient { mailbox: "a@big.example".parse().unwrap(), notify: None, orcpt: None }],
         octets: vec![body.clone()],

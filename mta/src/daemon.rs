@@ -34,6 +34,7 @@ use crate::egress::resolver::{RouteFinder, route_questions};
 use crate::egress::route::{Families, Router};
 use crate::ingress::greeting::Manners;
 use crate::ingress::{Counters, Gate, Service, Shared, settings};
+use crate::policy::class::{Lifetime, Lifetimes};
 use crate::queue::{Options, Queue, QueueError, Writer};
 use crate::ring::{Bound, Ring};
 use crate::sign::Signers;
@@ -195,6 +196,7 @@ pub async fn start(config: Arc<Config>, environment: Environment) -> Result<Runn
         tls,
         signers: signers.clone(),
         queue: queue.clone(),
+        lifetimes: lifetimes(&config),
         sessions: Default::default(),
         sessions_max: config.connections_max.get(),
         transactions: Default::default(),
@@ -343,6 +345,10 @@ fn trust(config: &Config) -> Result<Option<tls::Trust>, tls::Error> {
     }
 }
 
+fn lifetimes(config: &Config) -> Lifetimes {
+    Lifetimes(config.class.each().map(|(_, lifetime, delay_notice_after)| Lifetime { lifetime, delay_notice_after }))
+}
+
 /// A folder that only we may enter.
 fn private_folder(path: &Path) -> io::Result<()> {
     host::disk::make_dir(path)
@@ -350,10 +356,9 @@ fn private_folder(path: &Path) -> io::Result<()> {
 }
 
 fn service(config: &Config, listen: &config::Listen) -> Service {
-    let bytes_max = usize::try_from(config.message_bytes_max).unwrap_or(usize::MAX);
     Service {
         role: listen.role,
-        settings: Arc::new(settings(listen.role, &config.hostname, bytes_max)),
+        settings: Arc::new(settings(listen.role, config)),
         trusted_networks: listen.trusted_networks.clone().unwrap_or_default(),
         member: listen.member.clone(),
     }

@@ -59,7 +59,7 @@ impl Ring {
                 return;
             }
         }
-        let deliverer = Deliverer::new(net, tls, port);
+        let deliverer = Deliverer::new(net, tls, port, shared.clock.clone());
         let sweeper = host::spawn_local({
             let deliverer = deliverer.clone();
             async move { deliverer.sweep().await }

@@ -9,6 +9,8 @@
 
 #[path = "world/limits.rs"]
 mod limits;
+#[path = "world/notices.rs"]
+mod notices;
 #[path = "world/parts.rs"]
 mod parts;
 
@@ -95,8 +97,9 @@ fn mail_that_nobody_takes_expires_with_a_notice() {
     });
     world.check_queue_is_empty();
     let notices = world.arrived_at("member.example");
-    assert_eq!(notices.len(), 1);
-    assert!(String::from_utf8_lossy(&notices[0].octets).contains("Status: 4.4.7"));
+    assert_eq!(notices.len(), 2, "late, then over");
+    assert!(String::from_utf8_lossy(&notices[0].octets).contains("Action: delayed"));
+    assert!(String::from_utf8_lossy(&notices[1].octets).contains("Status: 4.4.7"));
 }
 
 #[test]

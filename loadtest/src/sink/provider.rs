@@ -39,6 +39,8 @@ pub struct Message {
     pub reverse_path: String,
     /// Accepted forward-paths without angle brackets.
     pub recipients: Vec<String>,
+    /// Parameters of MAIL, and of the RCPT of each recipient, as they came.
+    pub parameters: (String, Vec<String>),
     /// The message as it was meant: dots unstuffed, no end of data.
     pub octets: Bytes,
 }

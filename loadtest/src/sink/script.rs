@@ -19,6 +19,10 @@ pub struct Script {
     pub message_bytes_max: Option<u64>,
     /// Recipients of one transaction; more get 452 4.5.3.
     pub recipients_max: Option<usize>,
+    /// Announce `recipients_max` by LIMITS (RFC 9422).
+    pub limits: bool,
+    /// Offer DSN (RFC 3461), DELIVERBY (RFC 2852) and MT-PRIORITY (RFC 6710).
+    pub dsn: bool,
     /// After so many messages on one connection: 421.
     pub messages_per_connection_max: Option<u32>,
     /// First attempt of an (address, reverse-path, recipient) gets 450 4.2.0 until this much time has passed.
@@ -39,6 +43,8 @@ impl Default for Script {
             starttls: false,
             message_bytes_max: Some(50 * 1024 * 1024),
             recipients_max: None,
+            limits: false,
+            dsn: false,
             messages_per_connection_max: None,
             greylist: None,
             auth: None,

@@ -88,7 +88,8 @@ pub(crate) enum MemberVerb {
         /// A domain that it sends from
         #[arg(long)]
         domain: String,
-        /// What mail without a class of its own is: otp, transactional, notice
+        /// Classes of its mail: otp, transactional, notice. The first is what mail without a class of its own is
+        /// [default: transactional]; mail cannot claim to be more urgent than all of them [default: it may claim any]
         #[arg(long, value_delimiter = ',')]
         class: Vec<String>,
         /// The tier that it is put into [default: as it is; the tier `default` for a new member]

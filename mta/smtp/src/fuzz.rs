@@ -4,12 +4,14 @@
 //! The first octet chooses the settings and how the rest is cut; the checks count for themselves.
 
 use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
 
 use crate::address::{Mailbox, ReversePath};
+use crate::envelope::{self, DeliverBy, Notify, Ret};
 use crate::reply::Reply;
-use crate::{Secret, client, server};
+use crate::{Secret, client, instant, server};
 
 /// Octets of the peer that any session may hold while its message limit is `MESSAGE_BYTES_MAX`.
 const HELD_MAX: usize = 64 << 10;
@@ -24,7 +26,12 @@ pub fn fuzz_server(data: &[u8]) {
     settings.auth = if choice & 4 != 0 { server::Auth::Required } else { server::Auth::Never };
     settings.limits.message_bytes_max = MESSAGE_BYTES_MAX;
     settings.limits.recipients_max = 5;
+    settings.dsn = choice & 64 == 0;
+    settings.deliver_by = Some(10);
+    settings.mt_priority = true;
+    settings.hold_max = Duration::from_secs(1000);
     let mut session = server::Session::new(Arc::new(settings));
+    session.handle_time(UNIX_EPOCH + Duration::from_secs(1_795_619_619));
     let mut written = Vec::new();
     let mut said = Vec::new();
     for piece in cut(choice, octets).map(Some).chain([None]) {
@@ -48,7 +55,10 @@ pub fn fuzz_server(data: &[u8]) {
                 server::Step::Ask(server::Ask::Recipient { path, .. }) if path.local().starts_with("refuse") => {
                     session.handle_answer(server::Answer::Refuse(Reply::new(550, (5, 1, 1), "no such mailbox")));
                 }
-                server::Step::Ask(_) => session.handle_answer(server::Answer::Accept),
+                server::Step::Ask(ask) => {
+                    check_parameters(&ask);
+                    session.handle_answer(server::Answer::Accept);
+                }
             }
         }
         assert!(session.buffered_bytes() < HELD_MAX);
@@ -57,6 +67,45 @@ pub fn fuzz_server(data: &[u8]) {
     }
     assert!(matches!(session.poll(), server::Step::Close), "the end of the stream is the end of the session");
     check_replies(&written);
+}
+
+/// What MAIL and RCPT hand over can be written into a command again, and into a field of a notice.
+fn check_parameters(ask: &server::Ask) {
+    match ask {
+        server::Ask::Mail { path, parameters } => {
+            let returns = parameters.deliver_by.is_some_and(|by| by.mode == envelope::ByMode::Return);
+            assert!(!returns || (*path != ReversePath::Null && parameters.deliver_by.is_some_and(|by| by.secs >= 10)));
+            assert!(parameters.deliver_by.is_none_or(|by| DeliverBy::parse(&by.to_string()) == Some(by)));
+            assert!(parameters.envid.as_ref().is_none_or(|envid| envelope::is_envid(envid)));
+            assert!(parameters.priority.is_none_or(|priority| envelope::priority(&priority.to_string()) == Some(priority)));
+        }
+        server::Ask::Recipient { parameters, .. } => {
+            assert!(parameters.notify.is_none_or(|notify| Notify::parse(&notify.to_string()) == Some(notify)));
+            if let Some(orcpt) = &parameters.orcpt {
+                assert!(orcpt.bytes().all(|octet| octet.is_ascii_graphic()) && envelope::orcpt(orcpt, false).is_some());
+                let plain = envelope::original_recipient(orcpt);
+                assert!(plain.is_some_and(|(_, address)| !address.chars().any(char::is_control)));
+            }
+        }
+        server::Ask::Auth { .. } | server::Ask::Message { .. } => {}
+    }
+}
+
+/// The values of parameters alone: whatever is taken is stable.
+pub fn fuzz_parameters(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    for utf8 in [false, true] {
+        if let Some(orcpt) = envelope::orcpt(text, utf8) {
+            assert!(orcpt.is_ascii() && envelope::orcpt(&orcpt, false).as_deref() == Some(&orcpt));
+            assert!(envelope::original_recipient(&orcpt) == envelope::original_recipient(text));
+        }
+    }
+    assert!(envelope::decode_xtext(text).is_none_or(|plain| plain.bytes().all(|octet| (b' '..=b'~').contains(&octet))));
+    if let Some(by) = DeliverBy::parse(text) {
+        assert!(by.secs.abs() <= envelope::BY_SECS_MAX && DeliverBy::parse(&by.to_string()) == Some(by));
+    }
+    assert!(Notify::parse(text).is_none_or(|notify| Notify::parse(&notify.to_string()) == Some(notify)));
+    assert!(instant::parse(text).is_none_or(|time| instant::parse(&instant::format(time)) == Some(time)));
 }
 
 /// A server says `data` to a client.
@@ -70,6 +119,8 @@ pub fn fuzz_client(data: &[u8]) {
         settings.credentials = Some(client::Credentials { username: "member".to_owned(), password });
     }
     let Ok(mailbox) = Mailbox::parse("a@x.example", false) else { return };
+    let orcpt = Some("rfc822;a@x.example".to_owned());
+    let recipient = client::Recipient { mailbox, notify: Some(Notify::NEVER), orcpt };
     let mut session = client::Session::new(settings);
     let mut written = Vec::new();
     let mut begun = 0;
@@ -88,10 +139,16 @@ pub fn fuzz_client(data: &[u8]) {
                     begun += 1;
                     session.begin(client::Transaction {
                         reverse_path: ReversePath::Null,
-                        recipients: vec![mailbox.clone(); begun],
+                        recipients: vec![recipient.clone(); begun],
                         octets: Bytes::from_static(b".\r\nhello\r\n"),
                         eight_bit: false,
                         smtputf8: false,
+                        parameters: client::Parameters {
+                            ret: Some(Ret::Headers),
+                            envid: Some("x".to_owned()),
+                            deliver_by: DeliverBy::parse("60;R"),
+                            priority: Some(-1),
+                        },
                     });
                 }
                 client::Step::Done(fates) => {
@@ -216,6 +273,17 @@ mod tests {
     #[test]
     fn mutated_clients_do_the_server_no_harm() {
         check("server", "C: ", fuzz_server);
+    }
+
+    #[test]
+    fn mutated_values_of_parameters_are_refused_or_stable() {
+        let values =
+            ["rfc822;a+2Bb@x.example", "utf-8;a\\x{E9}é@x.example", "SUCCESS,DELAY", "-120;NT", "60;R", "2026-11-25T15:13:39Z"];
+        let corpus: Vec<Vec<u8>> = values.iter().map(|value| value.as_bytes().to_vec()).collect();
+        let mut dice = Dice(0x5eed);
+        for _ in 0..20_000 {
+            fuzz_parameters(&mutate(&mut dice, &corpus)[1..]);
+        }
     }
 
     #[test]

@@ -6,9 +6,10 @@
 //! async runtime here, so a whole dialogue is a text file in `tests/transcripts`.
 //!
 //! - [`address`]: mailboxes, reverse-paths and forward-paths in canonical form.
+//! - [`envelope`]: what MAIL and RCPT declare beside them, for notices, deadlines and priority.
 //! - [`reply`]: replies with enhanced status codes, written and read.
 //! - [`server`]: what we answer; PIPELINING, SIZE, 8BITMIME, SMTPUTF8, ENHANCEDSTATUSCODES,
-//!   STARTTLS, AUTH, CHUNKING, LIMITS.
+//!   STARTTLS, AUTH, CHUNKING, LIMITS, DSN, DELIVERBY, FUTURERELEASE, MT-PRIORITY.
 //! - [`client`]: how we deliver; a fate for each forward-path.
 //!
 //! Promises held in this crate: no bare CR or LF is accepted or sent, no buffer grows with what a
@@ -16,8 +17,10 @@
 
 pub mod address;
 pub mod client;
+pub mod envelope;
 #[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
+mod instant;
 pub mod reply;
 mod secret;
 pub mod server;

@@ -4,7 +4,8 @@
 //! ```text
 //! # a comment
 //! ! no-starttls       a setting; or something that happens: `tls`, `eof`, `broken`, `quit`, or
-//! ! begin <from> <to> <to> 8bit utf8 | message     with \r \n \t \0 \\ \xHH
+//! ! begin <from> <to> <to> 8bit utf8 | message     with \r \n \t \0 \\ \xHH; also RET= ENVID= BY= MT-PRIORITY=, and
+//!                   behind a <to> its NOTIFY= ORCPT=
 //! S: what the server says, CRLF is added
 //! R: octets as they are
 //! C: a line that the client sends; `...` at its end stands for anything
@@ -20,7 +21,9 @@ mod common;
 use bytes::Bytes;
 use common::{Transcript, unescape};
 use smtp::Secret;
-use smtp::client::{Credentials, Fate, Session, Settings, Step, Transaction};
+use smtp::address::Mailbox;
+use smtp::client::{Credentials, Fate, Parameters, Recipient, Session, Settings, Step, Transaction};
+use smtp::envelope::{DeliverBy, Notify, Ret, priority};
 
 struct Client {
     session: Session,
@@ -83,10 +86,11 @@ impl Client {
                 let mut paths = words.iter().filter_map(|word| word.strip_prefix('<')?.strip_suffix('>'));
                 let transaction = Transaction {
                     reverse_path: paths.next().unwrap().parse().unwrap(),
-                    recipients: paths.map(|path| path.parse().unwrap()).collect(),
+                    recipients: recipients_of(words),
                     eight_bit: words.contains(&"8bit"),
                     smtputf8: words.contains(&"utf8"),
                     octets: octets.into(),
+                    parameters: parameters_of(words),
                 };
                 self.at = None;
                 self.session.begin(transaction);
@@ -102,6 +106,30 @@ impl Client {
         }
         self.run();
     }
+}
+
+fn parameters_of(words: &[&str]) -> Parameters {
+    let value = |name: &str| words.iter().find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+    Parameters {
+        ret: value("RET").map(|value| Ret::parse(value).unwrap()),
+        envid: value("ENVID").map(str::to_owned),
+        deliver_by: value("BY").map(|value| DeliverBy::parse(value).unwrap()),
+        priority: value("MT-PRIORITY").map(|value| priority(value).unwrap()),
+    }
+}
+
+fn recipients_of(words: &[&str]) -> Vec<Recipient> {
+    let mut recipients: Vec<Recipient> = vec![];
+    for word in &words[1..] {
+        if let Some(path) = word.strip_prefix('<') {
+            recipients.push(path.strip_suffix('>').unwrap().parse::<Mailbox>().unwrap().into());
+        } else if let Some(notify) = word.strip_prefix("NOTIFY=") {
+            recipients.last_mut().unwrap().notify = Some(Notify::parse(notify).unwrap());
+        } else if let Some(orcpt) = word.strip_prefix("ORCPT=") {
+            recipients.last_mut().unwrap().orcpt = Some(orcpt.to_owned());
+        }
+    }
+    recipients
 }
 
 fn show(fate: &Fate) -> String {
@@ -208,10 +236,11 @@ fn a_message_arrives_as_it_was_sent() {
                     begun = true;
                     client.begin(Transaction {
                         reverse_path: "<>".parse().unwrap(),
-                        recipients: vec!["a@x.example".parse().unwrap(), "b@x.example".parse().unwrap()],
+                        recipients: ["a@x.example", "b@x.example"].map(|path| path.parse::<Mailbox>().unwrap().into()).into(),
                         octets: octets.clone().into(),
                         eight_bit: false,
                         smtputf8: false,
+                        parameters: Parameters::default(),
                     });
                     continue;
                 }

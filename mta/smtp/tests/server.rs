@@ -8,6 +8,7 @@
 //! R: octets as they are, with \r \n \t \0 \\ \xHH and no CRLF added
 //! S: a line that the server says; `...` at its end stands for anything
 //! M: <reverse-path> <forward-path> ... | message   what was handed over, written as in R
+//! P: what MAIL declared for notices, deadlines and priority, or <forward-path> and what its RCPT declared
 //! S! close            the server closes here
 //! ```
 //!
@@ -19,12 +20,12 @@
 mod common;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use common::{Transcript, escape, unescape};
 use smtp::reply::Reply;
-use smtp::server::{Answer, Ask, Auth, Session, Settings, Step};
+use smtp::server::{Answer, Ask, Auth, Envelope, MailParameters, RcptParameters, Session, Settings, Step};
 
 #[derive(Debug, PartialEq)]
 enum Event {
@@ -47,7 +48,8 @@ struct Server {
 
 impl Server {
     fn new(settings: &Arc<Settings>) -> Self {
-        let session = Session::new(settings.clone());
+        let mut session = Session::new(settings.clone());
+        session.handle_time(now());
         let mut server = Self { session, seen: vec![], output: String::new(), closed: false, wants_tls: false, writes: 0 };
         server.run();
         server
@@ -128,6 +130,7 @@ impl Server {
                 let recipients: Vec<_> = envelope.recipients.iter().map(|(path, _)| format!("<{path}>")).collect();
                 let (from, with) = (&envelope.reverse_path, envelope.with_protocol());
                 self.seen.push(format!("M: {from} {} {with} | {text}", recipients.join(" ")));
+                self.seen.extend(parameters_of(&envelope));
                 match text.starts_with("Refuse") {
                     true => Answer::Refuse(Reply::new(554, (5, 7, 1), "no such mail")),
                     false => Answer::AcceptWith(Reply::new(250, (2, 0, 0), "queued")),
@@ -135,6 +138,38 @@ impl Server {
             }
         }
     }
+}
+
+/// What MAIL and RCPT declared for notices, deadlines and priority.
+fn parameters_of(envelope: &Envelope) -> Vec<String> {
+    let MailParameters { ret, envid, deliver_by, hold_until, priority, .. } = &envelope.parameters;
+    let mut mail = vec![];
+    mail.extend(ret.map(|ret| format!("RET={}", ret.as_str())));
+    mail.extend(envid.as_ref().map(|envid| format!("ENVID={envid}")));
+    mail.extend(deliver_by.map(|by| format!("BY={by}")));
+    mail.extend(hold_until.map(|until| match until.duration_since(now()) {
+        Ok(hold) => format!("held {} s", hold.as_secs()),
+        Err(passed) => format!("held until {} s ago", passed.duration().as_secs()),
+    }));
+    mail.extend(priority.map(|priority| format!("MT-PRIORITY={priority}")));
+    let mut lines = vec![];
+    if !mail.is_empty() {
+        lines.push(format!("P: {}", mail.join(" ")));
+    }
+    for (path, RcptParameters { notify, orcpt }) in &envelope.recipients {
+        let mut rcpt = vec![];
+        rcpt.extend(notify.map(|notify| format!("NOTIFY={notify}")));
+        rcpt.extend(orcpt.as_ref().map(|orcpt| format!("ORCPT={orcpt}")));
+        if !rcpt.is_empty() {
+            lines.push(format!("P: <{path}> {}", rcpt.join(" ")));
+        }
+    }
+    lines
+}
+
+/// 2026-11-25T15:13:39Z.
+fn now() -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_619_619)
 }
 
 fn settings_of(transcript: &Transcript) -> Arc<Settings> {
@@ -148,6 +183,10 @@ fn settings_of(transcript: &Transcript) -> Arc<Settings> {
             ["message-bytes-max", n] => settings.limits.message_bytes_max = n.parse().unwrap(),
             ["text-line-bytes-max", n] => settings.limits.text_line_bytes_max = n.parse().unwrap(),
             ["recipients-max", n] => settings.limits.recipients_max = n.parse().unwrap(),
+            ["dsn"] => settings.dsn = true,
+            ["deliver-by", least] => settings.deliver_by = Some(least.parse().unwrap()),
+            ["hold-max", secs] => settings.hold_max = Duration::from_secs(secs.parse().unwrap()),
+            ["mt-priority"] => settings.mt_priority = true,
             ["messages-max", n] => settings.limits.messages_max = n.parse().unwrap(),
             ["errors-max", n] => settings.limits.errors_max = n.parse().unwrap(),
             ["idle-commands-max", n] => settings.limits.idle_commands_max = n.parse().unwrap(),
@@ -197,9 +236,10 @@ fn check(transcript: &Transcript, how: &str, pieces: &mut dyn FnMut(&[u8]) -> Ve
         server.handle(event, pieces);
     }
     // Replies are gathered, so a message may be handed over before the replies to its RCPT are written.
-    let (messages, replies): (Vec<_>, Vec<_>) = server.seen.into_iter().partition(|line| line.starts_with("M:"));
+    let (messages, replies): (Vec<_>, Vec<_>) =
+        server.seen.into_iter().partition(|line| line.starts_with("M:") || line.starts_with("P:"));
     common::compare(&transcript.name, how, &transcript.expected(&["S:", "S!"]), &replies);
-    common::compare(&transcript.name, how, &transcript.expected(&["M:"]), &messages);
+    common::compare(&transcript.name, how, &transcript.expected(&["M:", "P:"]), &messages);
     if !server.closed {
         assert!(server.session.buffered_bytes() < 128, "{}: an idle session holds memory", transcript.name);
     }

@@ -20,6 +20,17 @@ pub(super) fn meaning(config: &Config, source: &Source<'_>) -> Vec<Problem> {
     it.host_name("hostname", &config.hostname);
     it.between("message_bytes_max", config.message_bytes_max, 64 << 10, 1 << 30);
     it.between("drain_secs", config.drain_secs, 1, 3600);
+    it.between("recipients_max", config.recipients_max as u64, 100, crate::queue::RECIPIENTS_MAX as u64);
+    it.at_most("future_release_max", config.future_release_max, 8760);
+    it.at_most("deliver_by_min", config.deliver_by_min, 24);
+    for (class, lifetime, delay_notice_after) in config.class.each() {
+        let path = format!("class.{class}.lifetime");
+        if lifetime < Duration::from_secs(60) {
+            it.add(&path, "is shorter than a minute, in which mail is often tried only once; make it longer");
+        }
+        it.at_most(&path, lifetime, 720);
+        it.nonzero(&format!("class.{class}.delay_notice_after"), delay_notice_after);
+    }
     listeners(it, config);
     sources(it, config);
     tiers(it, config);
@@ -211,6 +222,12 @@ impl Problems<'_> {
     fn nonzero(&mut self, path: &str, duration: Duration) {
         if duration.is_zero() {
             self.add(path, "must be longer than zero, such as \"30s\"");
+        }
+    }
+
+    fn at_most(&mut self, path: &str, duration: Duration, hours: u64) {
+        if duration > Duration::from_secs(hours * 3600) {
+            self.add(path, format!("is too long; at most \"{hours}h\""));
         }
     }
 

@@ -3,16 +3,20 @@
 use std::fmt::Write;
 
 use super::{
-    Admin, Config, Dns, Duplicates, Egress, Identity, Labeler, Listen, Pool, Presence, Signing, Source, Table, Tier, Tls,
+    Admin, Config, Dns, Duplicates, Egress, Identity, Labeler, Listen, Notice, Otp, Pool, Presence, Signing, Source, Table, Tier,
+    Tls, Transactional,
 };
 
 /// All tables, in the order of the file.
-pub const TABLES: [Table; 13] = [
+pub const TABLES: [Table; 16] = [
     Config::TABLE,
     Listen::TABLE,
     Tls::TABLE,
     Dns::TABLE,
     Signing::TABLE,
+    Otp::TABLE,
+    Transactional::TABLE,
+    Notice::TABLE,
     Egress::TABLE,
     Source::TABLE,
     Pool::TABLE,

@@ -50,6 +50,18 @@ settings! {
         /// Octets of the largest message that is accepted, announced as SIZE (RFC 1870). Default: 36700160 (35 MiB).
         #[serde(default = "defaults::message_bytes_max")]
         pub message_bytes_max: u64 = "36700160", Default;
+        /// Recipients of one message that are taken, announced as RCPTMAX (RFC 9422); what comes beyond is told to come in
+        /// another transaction. 100 to 20000 (RFC 5321 §4.5.3.1.8 asks for 100). Default: 1000.
+        #[serde(default = "defaults::recipients_max")]
+        pub recipients_max: usize = "1000", Default;
+        /// The longest time that a member may have a message held before it is sent, by HOLDFOR or HOLDUNTIL (RFC 4865);
+        /// announced as FUTURERELEASE to those who authenticate. 0s: not offered. Default: 168h.
+        #[serde(default = "defaults::future_release_max", deserialize_with = "value::duration")]
+        pub future_release_max: Duration = r#""168h""#, Default;
+        /// The shortest time after which a member may have a message returned undelivered, by BY with R (RFC 2852);
+        /// announced as DELIVERBY. Shorter ones are refused, because a first try takes some seconds. Default: 30s.
+        #[serde(default = "defaults::deliver_by_min", deserialize_with = "value::duration")]
+        pub deliver_by_min: Duration = r#""30s""#, Default;
         /// Seconds that transactions in progress may take to finish after SIGTERM. Default: 30.
         #[serde(default = "defaults::drain_secs")]
         pub drain_secs: u64 = "30", Default;
@@ -66,6 +78,9 @@ settings! {
             /// The co-op's own signature.
             #[serde(default)]
             pub signing: Signing;
+            /// What becomes of mail by what it is for.
+            #[serde(default)]
+            pub class: Classes;
             /// Delivery to others.
             #[serde(default)]
             pub egress: Egress;
@@ -151,6 +166,75 @@ settings! {
         /// logged and counted. Default: true.
         #[serde(default = "defaults::yes")]
         pub required: bool = "true", Default;
+    }
+}
+
+/// What becomes of mail by what it is for: one table for each class.
+#[derive(Debug, Clone, Default, PartialEq, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Classes {
+    /// One-time codes.
+    #[serde(default)]
+    pub otp: Otp,
+    /// What a person waits for.
+    #[serde(default)]
+    pub transactional: Transactional,
+    /// The rest.
+    #[serde(default)]
+    pub notice: Notice,
+}
+
+settings! {
+    /// Mail of class otp: login links and one-time codes. A message says what it is for by its header field
+    /// X-Atmos-Category (login-link or mfa-otp: otp; password-reset or verification: transactional; bulk or broadcast:
+    /// notice), else by MT-PRIORITY (4 to 9: otp; 1 to 3: transactional; below 0: notice), else it is what its credential
+    /// says; and never more than its credential may claim.
+    pub struct Otp as "[class.otp]" {
+        /// What is undelivered after this time fails, and the sender is told at once. BY of the dialogue may shorten it
+        /// for one message; a held message's time begins when it is released. One minute to 30 days (720h).
+        /// Default: 15m, because a code that comes late teaches people to expect old ones.
+        #[serde(default = "defaults::otp_lifetime", deserialize_with = "value::duration")]
+        pub lifetime: Duration = r#""15m""#, Default;
+        /// What is undelivered after this time is reported to the sender as late, once, unless NOTIFY forbids it. Not
+        /// shorter than the lifetime: never. Default: 5m.
+        #[serde(default = "defaults::otp_delay", deserialize_with = "value::duration")]
+        pub delay_notice_after: Duration = r#""5m""#, Default;
+    }
+}
+
+settings! {
+    /// Mail of class transactional: what a person waits for. As above.
+    pub struct Transactional as "[class.transactional]" {
+        /// Default: 48h.
+        #[serde(default = "defaults::transactional_lifetime", deserialize_with = "value::duration")]
+        pub lifetime: Duration = r#""48h""#, Default;
+        /// Default: 4h.
+        #[serde(default = "defaults::transactional_delay", deserialize_with = "value::duration")]
+        pub delay_notice_after: Duration = r#""4h""#, Default;
+    }
+}
+
+settings! {
+    /// Mail of class notice: what may arrive tomorrow. As above. RFC 5321 §4.5.4.1 asks for four to five days.
+    pub struct Notice as "[class.notice]" {
+        /// Default: 120h.
+        #[serde(default = "defaults::notice_lifetime", deserialize_with = "value::duration")]
+        pub lifetime: Duration = r#""120h""#, Default;
+        /// Default: 24h.
+        #[serde(default = "defaults::notice_delay", deserialize_with = "value::duration")]
+        pub delay_notice_after: Duration = r#""24h""#, Default;
+    }
+}
+
+impl Classes {
+    /// (lifetime, delay_notice_after) of each class, most urgent first, with its name.
+    pub fn each(&self) -> [(&'static str, Duration, Duration); 3] {
+        let Classes { otp, transactional, notice } = self;
+        [
+            ("otp", otp.lifetime, otp.delay_notice_after),
+            ("transactional", transactional.lifetime, transactional.delay_notice_after),
+            ("notice", notice.lifetime, notice.delay_notice_after),
+        ]
     }
 }
 
@@ -354,6 +438,33 @@ mod defaults {
     pub(super) fn drain_secs() -> u64 {
         30
     }
+    pub(super) fn recipients_max() -> usize {
+        1000
+    }
+    pub(super) fn future_release_max() -> Duration {
+        Duration::from_secs(168 * 3600)
+    }
+    pub(super) fn deliver_by_min() -> Duration {
+        Duration::from_secs(30)
+    }
+    pub(super) fn otp_lifetime() -> Duration {
+        Duration::from_secs(15 * 60)
+    }
+    pub(super) fn otp_delay() -> Duration {
+        Duration::from_secs(5 * 60)
+    }
+    pub(super) fn transactional_lifetime() -> Duration {
+        Duration::from_secs(48 * 3600)
+    }
+    pub(super) fn transactional_delay() -> Duration {
+        Duration::from_secs(4 * 3600)
+    }
+    pub(super) fn notice_lifetime() -> Duration {
+        Duration::from_secs(120 * 3600)
+    }
+    pub(super) fn notice_delay() -> Duration {
+        Duration::from_secs(24 * 3600)
+    }
     pub(super) fn dnssec() -> Dnssec {
         Dnssec::Off
     }
@@ -393,6 +504,21 @@ mod defaults {
     impl Default for Signing {
         fn default() -> Self {
             Signing { domain: None, selector: selector(), required: yes() }
+        }
+    }
+    impl Default for Otp {
+        fn default() -> Self {
+            Otp { lifetime: otp_lifetime(), delay_notice_after: otp_delay() }
+        }
+    }
+    impl Default for Transactional {
+        fn default() -> Self {
+            Transactional { lifetime: transactional_lifetime(), delay_notice_after: transactional_delay() }
+        }
+    }
+    impl Default for Notice {
+        fn default() -> Self {
+            Notice { lifetime: notice_lifetime(), delay_notice_after: notice_delay() }
         }
     }
     impl Default for Egress {

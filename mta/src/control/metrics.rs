@@ -34,6 +34,8 @@ pub const COMMIT_REQUESTS: &str = "mta_commit_requests";
 pub const ACCEPT_SECONDS: &str = "mta_accept_seconds";
 /// Messages that went out without the member's signature, because `signing.required` is false.
 pub const UNSIGNED: &str = "mta_unsigned_total";
+/// Messages of another class than they claim, by `reason`: unknown_category, not_allowed.
+pub const CLASS_DOUBTED: &str = "mta_class_doubted_total";
 /// Polls of the labeler that failed.
 pub const LABEL_POLLS_FAILED: &str = "mta_label_polls_failed_total";
 /// Labels that were not believed, by `reason`.
@@ -70,6 +72,7 @@ fn describe() {
     describe_histogram!(COMMIT_REQUESTS, "Requests in a commit of the queue: messages, settlements, rows of others.");
     describe_histogram!(ACCEPT_SECONDS, Unit::Seconds, "Time from the end of data to the 250.");
     describe_counter!(UNSIGNED, "Messages sent without the member's signature.");
+    describe_counter!(CLASS_DOUBTED, "Messages of another class than they claim, by reason.");
     describe_counter!(LABEL_POLLS_FAILED, "Polls of the labeler that failed.");
     describe_counter!(LABELS_REFUSED, "Labels not believed, by reason.");
     describe_gauge!(LABELS_POLLED_AT, Unit::Seconds, "When the labeler was last polled with success, in Unix time.");

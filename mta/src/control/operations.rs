@@ -93,7 +93,8 @@ impl Operations for Daemon {
         if !member.domains.contains(&domain) {
             member.domains.push(domain.clone());
         }
-        let credential = Credential { id: 0, member: 0, domain: domain.clone(), class, hash: self.secrets.hash(secret.expose()) };
+        let credential =
+            Credential { id: 0, member: 0, domain: domain.clone(), class, classes, hash: self.secrets.hash(secret.expose()) };
         let (member, credential) = self.write_enrolment(member, credential).await?;
 
         let did = member.did.clone();

@@ -89,6 +89,8 @@ impl World {
             parameters: Default::default(),
             lane: Lane::Otp,
             received_at: now,
+            due: now,
+            delay_notice_at: None,
             deadline: now + Duration::from_secs(600),
             recipients: vec![NewRecipient { mailbox: Mailbox::parse(recipient, false).unwrap(), notify: None, orcpt: None }],
             octets: vec!["Subject: 123456\r\n\r\n".into()],

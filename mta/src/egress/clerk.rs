@@ -211,17 +211,18 @@ impl Clerk {
             next: close.next,
             attempt: close.attempt.as_ref(),
             source: &close.source,
+            now: self.clock.now(),
         };
-        let (mut settlement, unreached) = settle::settlement(&closing);
-        if !unreached.is_empty() {
-            settlement.dsn = self.notice(&stored, &unreached).await;
+        let (mut settlement, reports) = settle::settlement(&closing);
+        if !reports.is_empty() {
+            settlement.dsn = self.notice(&stored, &reports).await;
         }
         Errands::Settlement(Box::new(settlement))
     }
 
-    async fn notice(&self, stored: &StoredDelivery, unreached: &[super::dsn::Unreached]) -> Option<crate::queue::NewMessage> {
+    async fn notice(&self, stored: &StoredDelivery, reports: &[super::dsn::Report]) -> Option<crate::queue::NewMessage> {
         let now = self.clock.now();
-        let octets = Bytes::from(settle::notice(stored, unreached, &self.hostname, now)?);
+        let octets = Bytes::from(settle::notice(stored, reports, &self.hostname, now)?);
         let body_at = memchr::memmem::find(&octets, b"\r\n\r\n").map_or(octets.len(), |at| at + 4);
         let message = Prepared { head: Bytes::new(), rest: octets.clone(), body_at };
         let parts = match self.signers.sign(SignJob { urgent: false, message, domain: None, now }).await {
@@ -232,7 +233,7 @@ impl Clerk {
                 vec![octets]
             }
         };
-        settle::notice_message(stored, parts, now)
+        settle::notice_message(stored, reports, parts, now)
     }
 }
 
@@ -246,6 +247,7 @@ pub(super) fn nothing(id: QueueId, domain: Arc<str>, next: Next) -> Settlement {
         id,
         domain,
         fates: Vec::new(),
+        delay_told: Vec::new(),
         next,
         last_reply: "the queue entry could not be read".to_owned(),
         source: String::new(),

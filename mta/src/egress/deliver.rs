@@ -10,11 +10,12 @@
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use host::{Connection, Net, Stream, deadline_in, tls};
+use host::{Clock, Connection, Net, Stream, deadline_in, tls};
 use scheduler::{Route, Scope, Verdict};
 use smtp::client::{Fate, Session, Settings, Stage, Step, Transaction};
+use smtp::envelope::DeliverBy;
 use smtp::reply::Reply;
 
 use super::cache::{ConnectionCache, Key};
@@ -57,6 +58,8 @@ pub struct Attempt {
     pub host: Option<Arc<str>>,
     /// What was negotiated; none for clear text.
     pub tls: Option<tls::Info>,
+    /// The host offers DSN, and so has taken over what the sender wants to be told (RFC 3461 §5.2.1).
+    pub dsn: bool,
 }
 
 impl Attempt {
@@ -74,7 +77,7 @@ impl Attempt {
             from_peer: trouble.from_peer,
         };
         let outcomes = job.stored.recipients.iter().map(outcome).collect();
-        Attempt { outcomes, scope, verdict: trouble.verdict, host: None, tls: None }
+        Attempt { outcomes, scope, verdict: trouble.verdict, host: None, tls: None, dsn: false }
     }
 }
 
@@ -83,6 +86,7 @@ pub struct Deliverer {
     net: Net,
     tls: tls::Client,
     port: u16,
+    clock: Clock,
     cache: std::cell::RefCell<ConnectionCache>,
     /// Rung when a connection is kept: the sweeper has something to look after.
     kept: tokio::sync::Notify,
@@ -97,8 +101,8 @@ enum Transacted {
 
 impl Deliverer {
     /// `port` is where hosts listen: 25, but for tests.
-    pub fn new(net: Net, tls: tls::Client, port: u16) -> Rc<Self> {
-        Rc::new(Deliverer { net, tls, port, cache: Default::default(), kept: Default::default() })
+    pub fn new(net: Net, tls: tls::Client, port: u16, clock: Clock) -> Rc<Self> {
+        Rc::new(Deliverer { net, tls, port, clock, cache: Default::default(), kept: Default::default() })
     }
 
     /// Tries to hand `job` over; always comes back with a fate for each recipient.
@@ -169,6 +173,7 @@ impl Deliverer {
             verdict,
             host: Some(link.host.clone()),
             tls: link.connection.tls().cloned(),
+            dsn: link.session.peer_extensions().dsn,
         };
         if matches!(drive(&mut link, &self.tls).await, Event::Ready) {
             let refused = self.cache.borrow_mut().put(key, link, deadline_in(Duration::ZERO));
@@ -230,10 +235,11 @@ impl Deliverer {
         while !open.is_empty() {
             link.session.begin(Transaction {
                 reverse_path: job.stored.message.reverse_path.clone(),
-                recipients: open.iter().map(|nth| recipients[*nth].mailbox.clone()).collect(),
+                recipients: open.iter().map(|nth| passed_on(&recipients[*nth])).collect(),
                 octets: job.stored.message.octets.clone(),
                 eight_bit: job.stored.message.parameters.eight_bit,
                 smtputf8: job.stored.message.parameters.smtputf8,
+                parameters: parameters(&job.stored.message.parameters, self.clock.now()),
             });
             let Event::Done(done) = drive(link, &self.tls).await else {
                 let reason = "the connection was closed".to_owned();
@@ -259,6 +265,24 @@ impl Deliverer {
         }
         Transacted::Done(fates)
     }
+}
+
+/// What a host that offers DSN hears of a recipient: what we heard (RFC 3461 §5.2.1).
+fn passed_on(recipient: &crate::queue::Recipient) -> smtp::client::Recipient {
+    let crate::queue::Recipient { mailbox, notify, orcpt, .. } = recipient;
+    smtp::client::Recipient { mailbox: mailbox.clone(), notify: *notify, orcpt: orcpt.clone() }
+}
+
+/// What the host hears of the message, with what is left of its time (RFC 2852 §4).
+fn parameters(given: &crate::queue::Parameters, now: SystemTime) -> smtp::client::Parameters {
+    let deliver_by = given.deliver_by.map(|by| {
+        let secs = match by.at.duration_since(now) {
+            Ok(left) => left.as_secs() as i64,
+            Err(passed) => -(passed.duration().as_secs() as i64),
+        };
+        DeliverBy { secs, mode: by.mode, trace: by.trace }
+    });
+    smtp::client::Parameters { ret: given.ret, envid: given.envid.clone(), deliver_by, priority: given.priority }
 }
 
 /// Why a transaction cannot have reached the peer, if that is so. A 421 to MAIL over a connection that was

@@ -300,7 +300,7 @@ impl Dispatcher {
             return;
         }
         if let Some((job, attempt)) = &attempted
-            && attempt.outcomes.iter().all(|outcome| outcome.verdict == Verdict::Delivered)
+            && super::settle::ends_in_silence(&job.stored, attempt)
         {
             // The common end needs no notice and no read.
             let closing = super::settle::Closing {
@@ -309,6 +309,7 @@ impl Dispatcher {
                 next,
                 attempt: Some(attempt),
                 source: &job.source.name,
+                now: self.clock.now(),
             };
             let (settlement, _) = super::settle::settlement(&closing);
             self.settlements.push(settlement);

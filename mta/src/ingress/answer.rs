@@ -11,31 +11,22 @@ use bytes::Bytes;
 use scheduler::Lane;
 use smtp::Secret;
 use smtp::address::ReversePath;
+use smtp::envelope::{self, ByMode};
 use smtp::reply::Reply;
-use smtp::server::{Answer, Body, Envelope, MailParameters};
+use smtp::server::{Answer, Body, Envelope, MailParameters, RcptParameters};
 
 use super::{BODY_BYTES_MAX, Shared, spend};
 use crate::config::Role;
 use crate::control::metrics as names;
+use crate::policy::class::{self, Classified, Lifetimes};
 use crate::policy::throttle::Penalty;
 use crate::policy::{Class, Sender, admit};
-use crate::queue::{Admission, NewMessage, NewRecipient, Parameters, QueueError};
+use crate::queue::{Admission, DeliverBy, NewMessage, NewRecipient, Parameters, QueueError};
 use crate::sign::prepare::PrepareError;
 use crate::sign::{self, SignError, Trace, header::Header};
 
 /// What a message without a declared size is counted as until it is here.
 const UNDECLARED_BYTES: usize = 64 << 10;
-
-/// How long a message is tried, by what it is for. A one-time code that comes after its minutes is worse
-/// than none: it teaches people to expect old ones. RFC 5321 §4.5.4.1 asks for four to five days for mail
-/// of no known urgency.
-pub fn lifetime(class: Class) -> Duration {
-    match class {
-        Class::Otp => Duration::from_secs(15 * 60),
-        Class::Transactional => Duration::from_secs(2 * 24 * 3600),
-        Class::Notice => Duration::from_secs(5 * 24 * 3600),
-    }
-}
 
 fn lane(class: Class) -> Lane {
     match class {
@@ -113,6 +104,7 @@ impl Submission {
         if let Err(reply) = admit::may_send(&directory, sender, now).and_then(|()| admit::reverse_path(sender, path)) {
             return self.refuse(reply);
         }
+        let granted = parameters.priority.map(|wanted| class::granted_priority(sender, wanted));
         (self.declared, self.recipients) = (parameters.size.unwrap_or(0), 0);
         if let Err(reply) = spend::look(&self.shared, sender, 1, self.declared) {
             return self.refuse(reply);
@@ -121,7 +113,13 @@ impl Submission {
         if !self.reserve(bytes) {
             return self.refuse(Reply::new(452, (4, 3, 1), "too much mail is being received at once; try again in a moment"));
         }
-        Answer::Accept
+        match granted {
+            Some(granted) if parameters.priority.is_some_and(|wanted| granted < wanted) => {
+                // RFC 6710 §4.1 with X.3.6 of RFC 3463's registry: accepted, but not as urgent as it was asked.
+                Answer::AcceptWith(Reply::new(250, (2, 3, 6), format!("{granted} is the highest priority of this credential")))
+            }
+            _ => Answer::Accept,
+        }
     }
 
     /// RCPT: may this member send to one more?
@@ -153,7 +151,14 @@ impl Submission {
         let sender = self.sender.clone().ok_or_else(|| Reply::new(530, (5, 7, 0), "authentication required"))?;
         let header = Header::parse(&octets).map_err(|error| Reply::new(550, (5, 6, 0), error.to_string()))?;
         let domain = admit::header_from(&sender, &header)?;
-        let mut parameters = Parameters { smtputf8: envelope.parameters.smtputf8, ..Parameters::default() };
+        let declared = &envelope.parameters;
+        let mut parameters = Parameters {
+            ret: declared.ret,
+            envid: declared.envid.clone(),
+            smtputf8: declared.smtputf8,
+            priority: declared.priority.map(|priority| class::granted_priority(&sender, priority)),
+            ..Parameters::default()
+        };
         let fingerprint =
             spend::fingerprint(&self.shared, &sender, &envelope, parameters.envid.as_deref(), &header, &octets).await;
         if let Some(id) = fingerprint.and_then(|fingerprint| self.shared.queue.recent().find(fingerprint, now)) {
@@ -161,7 +166,13 @@ impl Submission {
         }
         // Given back on every way out of here but the last.
         let spent = spend::take(&self.shared, &sender, envelope.recipients.len(), octets.len())?;
-        let class = sender.class();
+        let Classified { class, doubt } = class::classify(&sender, &header, declared.priority);
+        if let Some(doubt) = doubt {
+            metrics::counter!(names::CLASS_DOUBTED, "reason" => doubt.reason()).increment(1);
+            tracing::warn!(member = sender.member.did, %class, reason = doubt.reason(), "a message has another class than it claims");
+        }
+        let times = Times::of(&self.shared.lifetimes, class, now, declared.hold_until, declared.deliver_by);
+        parameters.deliver_by = times.deliver_by;
         let id = self.shared.queue.next_id(now);
         let only_recipient = match envelope.recipients.as_slice() {
             [(mailbox, _)] => Some(mailbox.to_string()),
@@ -183,7 +194,7 @@ impl Submission {
             PrepareError::Loop(_) => Reply::new(554, (5, 4, 6), error.to_string()),
         })?;
         // Some clients send octets above 127 without saying so; the next host must hear of it.
-        parameters.eight_bit = envelope.parameters.body == Body::EightBitMime || !octets.is_ascii();
+        parameters.eight_bit = declared.body == Body::EightBitMime || !octets.is_ascii();
         let job = sign::Job { urgent: class == Class::Otp, message: prepared, domain: Some(domain), now };
         let signed = self.shared.signers.sign(job).await.map_err(|error| sign_trouble(&error))?;
         if signed.member_unsigned {
@@ -202,11 +213,13 @@ impl Submission {
             parameters,
             lane: lane(class),
             received_at: now,
-            deadline: now + lifetime(class),
+            due: times.due,
+            delay_notice_at: times.delay_notice_at,
+            deadline: times.deadline,
             recipients: envelope
                 .recipients
                 .into_iter()
-                .map(|(mailbox, _)| NewRecipient { mailbox, notify: None, orcpt: None })
+                .map(|(mailbox, RcptParameters { notify, orcpt })| NewRecipient { mailbox, notify, orcpt })
                 .collect(),
             octets: vec![signed.head, signed.rest],
         };
@@ -249,6 +262,41 @@ impl Submission {
 impl Drop for Submission {
     fn drop(&mut self) {
         self.release_body();
+    }
+}
+
+/// When what happens to a message, if it is not delivered before.
+struct Times {
+    due: SystemTime,
+    delay_notice_at: Option<SystemTime>,
+    deadline: SystemTime,
+    deliver_by: Option<DeliverBy>,
+}
+
+impl Times {
+    /// All of it counts from the release of a held message (RFC 4865). BY shortens what the class gives and never
+    /// lengthens it: with R the message fails then, with N the sender is told then that it is late (RFC 2852 §4).
+    fn of(
+        lifetimes: &Lifetimes,
+        class: Class,
+        now: SystemTime,
+        hold_until: Option<SystemTime>,
+        by: Option<envelope::DeliverBy>,
+    ) -> Self {
+        let due = hold_until.map_or(now, |until| until.max(now));
+        let (mut delay_notice_at, mut deadline) = lifetimes.of(class, due);
+        let deliver_by = by.map(|by| {
+            let secs = Duration::from_secs(by.secs.unsigned_abs());
+            let at = if by.secs < 0 { due.checked_sub(secs) } else { due.checked_add(secs) }.unwrap_or(due);
+            match by.mode {
+                ByMode::Return => deadline = deadline.min(at),
+                // Somebody before us has told the sender of a time that has passed.
+                ByMode::Notify if by.secs <= 0 => {}
+                ByMode::Notify => delay_notice_at = Some(delay_notice_at.map_or(at, |late| late.min(at))),
+            }
+            DeliverBy { at, mode: by.mode, trace: by.trace }
+        });
+        Times { due, delay_notice_at: delay_notice_at.filter(|late| *late < deadline), deadline, deliver_by }
     }
 }
 

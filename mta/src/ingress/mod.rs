@@ -24,7 +24,8 @@ use smtp::reply::Reply;
 use smtp::server;
 use tokio::sync::watch;
 
-use crate::config::{Network, Role};
+use crate::config::{Config, Network, Role};
+use crate::policy::class::Lifetimes;
 use crate::policy::{CredentialKey, SharedDirectory, Throttle};
 use crate::queue::Queue;
 use crate::sign::Signers;
@@ -69,6 +70,8 @@ pub struct Shared {
     pub signers: Signers,
     /// The queue.
     pub queue: Queue,
+    /// How long mail lives.
+    pub lifetimes: Lifetimes,
     /// Sessions open, all threads.
     pub sessions: AtomicUsize,
     /// Bound of `sessions`.
@@ -179,9 +182,14 @@ impl Drop for Open {
 }
 
 /// The settings of a listener's sessions.
-pub fn settings(role: Role, hostname: &str, message_bytes_max: usize) -> server::Settings {
-    let mut settings = server::Settings::new(hostname);
-    settings.limits.message_bytes_max = message_bytes_max;
+pub fn settings(role: Role, config: &Config) -> server::Settings {
+    let mut settings = server::Settings::new(&*config.hostname);
+    settings.limits.message_bytes_max = usize::try_from(config.message_bytes_max).unwrap_or(usize::MAX);
+    settings.limits.recipients_max = config.recipients_max;
+    settings.dsn = true;
+    settings.deliver_by = Some(u32::try_from(config.deliver_by_min.as_secs()).unwrap_or(u32::MAX));
+    settings.hold_max = config.future_release_max;
+    settings.mt_priority = true;
     match role {
         Role::Submission | Role::Submissions => {
             settings.auth = server::Auth::Required;

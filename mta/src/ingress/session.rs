@@ -52,6 +52,7 @@ async fn converse(mut connection: Connection, service: &Service, shared: &Arc<Sh
             session.handle_shutdown();
         }
         busy.set(session.in_transaction());
+        session.handle_time(shared.clock.now());
         match session.poll() {
             Step::Read { phase: number, within } => {
                 if phase.0 != number {

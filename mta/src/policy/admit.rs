@@ -38,6 +38,11 @@ impl Sender {
         self.credential.as_ref().map_or(Class::Transactional, |credential| credential.class)
     }
 
+    /// The most urgent class that its mail may claim.
+    pub fn strongest_class(&self) -> Class {
+        self.credential.as_ref().and_then(|credential| credential.classes.iter().min().copied()).unwrap_or(Class::Otp)
+    }
+
     fn may_use(&self, domain: &str) -> bool {
         self.domains().iter().any(|own| own == domain)
     }

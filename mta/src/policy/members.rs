@@ -28,8 +28,8 @@ const SECRET_ALPHABET: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopq
 /// did:web is the longest kind we know: `did:web:`, a domain, a port.
 const DID_BYTES_MAX: usize = 270;
 
-/// What a message is for. Decides lane and lifetime.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// What a message is for. Decides lane and lifetime. In order, the most urgent first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Class {
     /// A one-time code: worthless after minutes.
@@ -99,6 +99,9 @@ pub struct Credential {
     pub domain: String,
     /// What its mail is unless it says otherwise.
     pub class: Class,
+    /// What the operator allowed; mail that claims to be more urgent than all of these is not believed. None: anything.
+    #[serde(default)]
+    pub classes: Vec<Class>,
     /// HMAC-SHA-256 of the secret; see [`CredentialKey`].
     pub hash: [u8; 32],
 }
@@ -223,7 +226,7 @@ mod tests {
     fn a_secret_is_known_by_its_hash_under_the_same_key_only() {
         let key = CredentialKey::new(&[1; 32]);
         let hash = key.hash("tw_right");
-        let credential = Credential { id: 1, member: 1, domain: "a.example".into(), class: Class::Otp, hash };
+        let credential = Credential { id: 1, member: 1, domain: "a.example".into(), class: Class::Otp, classes: vec![], hash };
         assert!(key.verify(&credential, "tw_right"));
         for wrong in ["tw_righ", "tw_rightt", "tw_Right", ""] {
             assert!(!key.verify(&credential, wrong), "{wrong}");
@@ -242,7 +245,14 @@ mod tests {
             tier: Some("small".into()),
             domains: vec!["a.example".into()],
         };
-        let credential = Credential { id: 1, member: 7, domain: "a.example".into(), class: Class::Transactional, hash: [9; 32] };
+        let credential = Credential {
+            id: 1,
+            member: 7,
+            domain: "a.example".into(),
+            class: Class::Transactional,
+            classes: vec![Class::Otp],
+            hash: [9; 32],
+        };
         assert_eq!(Member::decode(&member.encode().unwrap()).unwrap(), member);
         assert_eq!(Credential::decode(&credential.encode().unwrap()).unwrap(), credential);
         let old = br#"{"id":7,"did":"did:plc:abc","domains":[]}"#;

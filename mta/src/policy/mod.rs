@@ -2,15 +2,16 @@
 //! a snapshot ([`Directory`]) that the control thread replaces as a whole, so no session waits for anything.
 //!
 //! [`members`] are the rows on disk · [`directory`] finds who a user name means · [`standing`] is what labels say ·
-//! [`admit`] answers the dialogue's questions · [`from`] reads the From field as strictly as the strictest receiver ·
-//! [`throttle`] slows those who guess · [`dns`] lists what a member publishes · [`tier`] is what members may do,
-//! [`account`] what one of them has spent of it, by [`rate`] and by day ([`today`]) · [`retry`] knows a message that is
-//! submitted a second time.
+//! [`admit`] answers the dialogue's questions · [`class`] says what a message is for · [`from`] reads the From field as
+//! strictly as the strictest receiver · [`throttle`] slows those who guess · [`dns`] lists what a member publishes ·
+//! [`tier`] is what members may do, [`account`] what one of them has spent of it, by [`rate`] and by day ([`today`]) ·
+//! [`retry`] knows a message that is submitted a second time.
 //!
 //! Not here: polling labels and changing members (`control`), keys (`sign`), how fast sites are sent to (`scheduler`).
 
 pub mod account;
 pub mod admit;
+pub mod class;
 pub mod directory;
 pub mod dns;
 pub mod from;

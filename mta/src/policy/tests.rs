@@ -43,6 +43,7 @@ impl World {
             member,
             domain: domain.into(),
             class: Class::Transactional,
+            classes: vec![],
             hash: key.hash(secret),
         };
         let members = vec![

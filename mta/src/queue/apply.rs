@@ -96,6 +96,7 @@ impl<'e> Transaction<'e> {
             parameters: message.parameters.clone(),
             lane: message.lane,
             received_at: message.received_at,
+            delay_notice_at: message.delay_notice_at,
             deadline: message.deadline,
             recipients: new.recipients,
             // A delivery has a recipient, and those fit.
@@ -112,7 +113,7 @@ impl<'e> Transaction<'e> {
                 domain: &delivery.domain,
                 member: message.member,
                 lane: message.lane,
-                due_millis: millis(message.received_at),
+                due_millis: millis(new.due),
                 id: message.id,
             };
             let row = PendingRow {
@@ -164,6 +165,9 @@ impl<'e> Transaction<'e> {
             for index in open.map(|recipient| recipient.index).collect::<Vec<_>>() {
                 self.decide(id, domain, &mut row, prepared, index, fate, &settlement.last_reply)?;
             }
+        }
+        for recipient in &mut row.recipients {
+            recipient.delay_told |= settlement.delay_told.contains(&recipient.index);
         }
         let pending = PendingKey::of(&row, domain, id).encode();
         // Absent when the entry was set aside meanwhile: then it does not come back by itself.

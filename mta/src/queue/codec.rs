@@ -64,6 +64,13 @@ impl Encoder {
         }
     }
 
+    pub(crate) fn time_or_none(&mut self, time: Option<SystemTime>) -> &mut Self {
+        match time {
+            Some(time) => self.u8(1).time(time),
+            None => self.u8(0),
+        }
+    }
+
     pub(crate) fn done(self) -> Vec<u8> {
         self.0
     }
@@ -113,6 +120,10 @@ impl<'a> Decoder<'a> {
 
     pub(crate) fn time(&mut self) -> Result<SystemTime, Damaged> {
         Ok(time(self.u64()?))
+    }
+
+    pub(crate) fn time_or_none(&mut self) -> Result<Option<SystemTime>, Damaged> {
+        Ok(if self.flag()? { Some(self.time()?) } else { None })
     }
 
     pub(crate) fn text(&mut self) -> Result<&'a str, Damaged> {

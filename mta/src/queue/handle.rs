@@ -20,7 +20,9 @@ use super::operate::{Operated, Operation};
 use super::rows::{DOMAIN_BYTES_MAX, DeliveryRow, Place};
 use super::story::News;
 use super::tables::Tables;
-use super::types::{Admission, NewMessage, NewRecipient, QueueError, RECIPIENTS_MAX, Recipient, Settlement, StoredMessage};
+use super::types::{
+    Admission, DeliverBy, NewMessage, NewRecipient, Parameters, QueueError, RECIPIENTS_MAX, Recipient, Settlement, StoredMessage,
+};
 use super::usage::{Counts, Held};
 
 /// Requests that wait for the writer on each of its two ways in. When it is reached, callers
@@ -104,6 +106,7 @@ pub(crate) enum Request {
 pub(crate) struct Prepared {
     /// Its id is not yet true while it is 0.
     pub(crate) message: StoredMessage,
+    pub(crate) due: SystemTime,
     pub(crate) admission: Option<Admission>,
     /// The same message submitted again meanwhile: whoever waits for it is answered with this one's id.
     pub(crate) followers: Vec<Answer<QueueId>>,
@@ -269,27 +272,24 @@ impl Prepared {
                 return Err(QueueError::Invalid("a recipient's domain cannot be a key"));
             }
             match domains.get_mut(domain) {
-                Some(others) => others.push(Recipient { index, mailbox, notify, orcpt, fate: None }),
+                Some(others) => others.push(Recipient { index, mailbox, notify, orcpt, delay_told: false, fate: None }),
                 None => {
                     let domain = domain.into();
-                    domains.insert(domain, vec![Recipient { index, mailbox, notify, orcpt, fate: None }]);
+                    domains.insert(domain, vec![Recipient { index, mailbox, notify, orcpt, delay_told: false, fate: None }]);
                 }
             }
             recipients += 1;
         }
         // As the rows will say it: what is handed on from memory must not differ from what is read.
-        let (received_at, deadline) = (time(millis(new.received_at)), time(millis(new.deadline)));
+        let whole = |at: SystemTime| time(millis(at));
+        let (received_at, due, deadline) = (whole(new.received_at), whole(new.due), whole(new.deadline));
+        let delay_notice_at = new.delay_notice_at.map(whole);
+        let deliver_by = new.parameters.deliver_by.map(|by| DeliverBy { at: whole(by.at), ..by });
         let deliveries = domains
             .into_iter()
             .map(|(domain, recipients)| {
-                let row = DeliveryRow {
-                    member: new.member,
-                    lane: new.lane,
-                    due: received_at,
-                    attempts: 0,
-                    last_reply: String::new(),
-                    recipients,
-                };
+                let row =
+                    DeliveryRow { member: new.member, lane: new.lane, due, attempts: 0, last_reply: String::new(), recipients };
                 PreparedDelivery { domain, row: row.encode(), recipients: row.recipients }
             })
             .collect();
@@ -299,9 +299,10 @@ impl Prepared {
             member: new.member,
             credential: new.credential,
             reverse_path: new.reverse_path,
-            parameters: new.parameters,
+            parameters: Parameters { deliver_by, ..new.parameters },
             lane: new.lane,
             received_at,
+            delay_notice_at,
             deadline,
             octets,
         };
@@ -311,6 +312,7 @@ impl Prepared {
             message,
             admission: new.admission,
             followers: Vec::new(),
+            due,
             place,
             recipients,
             deliveries,

@@ -71,8 +71,8 @@ pub use reader::{Backlog, Counts, Reader, Shown, ShownDelivery};
 pub use story::{EventsFound, News};
 pub use tables::{Environment, Table, Tables};
 pub use types::{
-    Admission, Fate, LISTENER_CREDENTIAL, LedgerCount, NewMessage, NewRecipient, Next, Note, Notify, Parameters, QueueError,
-    RECIPIENTS_MAX, REPLY_BYTES_MAX, Recipient, RecipientFate, Ret, Settlement, StoredDelivery, StoredMessage,
+    Admission, DeliverBy, Fate, LISTENER_CREDENTIAL, LedgerCount, NewMessage, NewRecipient, Next, Note, Notify, Parameters,
+    QueueError, RECIPIENTS_MAX, REPLY_BYTES_MAX, Recipient, RecipientFate, Ret, Settlement, StoredDelivery, StoredMessage,
 };
 pub use usage::{Held, OWN, Usage};
 pub use writer::{Options, Writer};

@@ -324,6 +324,7 @@ fn stored(id: QueueId, domain: &str, row: MessageRow, delivery: DeliveryRow, oct
         parameters: row.parameters,
         lane: row.lane,
         received_at: row.received_at,
+        delay_notice_at: row.delay_notice_at,
         deadline: row.deadline,
         octets,
     };

@@ -7,12 +7,15 @@ use std::time::SystemTime;
 
 use scheduler::{Lane, QueueId};
 use smtp::address::{Mailbox, ReversePath};
+use smtp::envelope::ByMode;
 
 use super::codec::{Damaged, Decoder, Encoder, cut, millis, time};
-use super::types::{Fate, Notify, Parameters, REPLY_BYTES_MAX, Recipient, Ret};
+use super::types::{DeliverBy, Fate, Notify, Parameters, REPLY_BYTES_MAX, Recipient, Ret};
 
-/// The first octet of each row below.
+/// The first octet of each row below but those of `messages`.
 const VERSION: u8 = 1;
+/// Theirs. Rows of version 1 end before the time of the delay notice, and are still read.
+const MESSAGE_VERSION: u8 = 2;
 
 /// Longest domain that a key holds. DNS allows 253; an address literal is shorter.
 pub(crate) const DOMAIN_BYTES_MAX: usize = 255;
@@ -46,6 +49,7 @@ pub(crate) struct MessageRow {
     pub(crate) parameters: Parameters,
     pub(crate) lane: Lane,
     pub(crate) received_at: SystemTime,
+    pub(crate) delay_notice_at: Option<SystemTime>,
     pub(crate) deadline: SystemTime,
     pub(crate) recipients: u16,
     /// Deliveries that are not settled for good; at zero the message leaves.
@@ -55,7 +59,7 @@ pub(crate) struct MessageRow {
 
 impl MessageRow {
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut row = Encoder::new(VERSION);
+        let mut row = Encoder::new(MESSAGE_VERSION);
         row.u32(self.member).u32(self.credential).text(&self.reverse_path);
         row.u8(match self.parameters.ret {
             None => 0,
@@ -67,12 +71,20 @@ impl MessageRow {
         row.u8(lane_number(self.lane)).time(self.received_at).time(self.deadline);
         row.u16(self.recipients).u16(self.open);
         row.u32(self.place.segment).u64(self.place.offset).u64(self.place.length);
+        row.time_or_none(self.delay_notice_at);
+        row.time_or_none(self.parameters.deliver_by.map(|by| by.at));
+        if let Some(DeliverBy { mode, trace, .. }) = self.parameters.deliver_by {
+            row.u8(u8::from(mode == ByMode::Return)).u8(u8::from(trace));
+        }
+        // -9 to 9 as 1 to 19.
+        row.u8(self.parameters.priority.map_or(0, |priority| priority.saturating_add(10).unsigned_abs()));
         row.done()
     }
 
     pub(crate) fn decode(row: &[u8]) -> Result<Self, Damaged> {
-        let mut fields = Decoder::new(row, VERSION)?;
-        let row = Self {
+        let old = row.first() == Some(&VERSION);
+        let mut fields = Decoder::new(row, if old { VERSION } else { MESSAGE_VERSION })?;
+        let mut row = Self {
             member: fields.u32()?,
             credential: fields.u32()?,
             reverse_path: fields.text()?.to_owned(),
@@ -86,14 +98,29 @@ impl MessageRow {
                 envid: fields.text_or_none()?.map(str::to_owned),
                 smtputf8: fields.flag()?,
                 eight_bit: fields.flag()?,
+                deliver_by: None,
+                priority: None,
             },
             lane: lane_from(fields.u8()?)?,
             received_at: fields.time()?,
+            delay_notice_at: None,
             deadline: fields.time()?,
             recipients: fields.u16()?,
             open: fields.u16()?,
             place: Place { segment: fields.u32()?, offset: fields.u64()?, length: fields.u64()? },
         };
+        if !old {
+            row.delay_notice_at = fields.time_or_none()?;
+            if let Some(at) = fields.time_or_none()? {
+                let mode = if fields.flag()? { ByMode::Return } else { ByMode::Notify };
+                row.parameters.deliver_by = Some(DeliverBy { at, mode, trace: fields.flag()? });
+            }
+            row.parameters.priority = match fields.u8()? {
+                0 => None,
+                number @ 1..=19 => Some(number as i8 - 10),
+                _ => return Err(Damaged),
+            };
+        }
         fields.end()?;
         Ok(row)
     }
@@ -135,9 +162,10 @@ impl DeliveryRow {
         row.u32(u32::try_from(self.recipients.len()).unwrap_or(u32::MAX));
         for recipient in &self.recipients {
             row.u16(recipient.index).text(recipient.mailbox.as_str());
-            row.u8(recipient.notify.map_or(NOTIFY_NOT_GIVEN, |notify| {
+            let notify = recipient.notify.map_or(NOTIFY_NOT_GIVEN, |notify| {
                 u8::from(notify.success) | u8::from(notify.failure) << 1 | u8::from(notify.delay) << 2
-            }));
+            });
+            row.u8(notify | if recipient.delay_told { DELAY_TOLD } else { 0 });
             row.text_or_none(recipient.orcpt.as_deref());
             row.u8(match recipient.fate {
                 None => 0,
@@ -163,10 +191,12 @@ impl DeliveryRow {
         let count = fields.count(RECIPIENT_BYTES_MIN)?;
         row.recipients.reserve_exact(count);
         for _ in 0..count {
+            let (index, mailbox, notify) = (fields.u16()?, mailbox(fields.text()?)?, fields.u8()?);
             row.recipients.push(Recipient {
-                index: fields.u16()?,
-                mailbox: mailbox(fields.text()?)?,
-                notify: match fields.u8()? {
+                index,
+                mailbox,
+                delay_told: notify & DELAY_TOLD != 0,
+                notify: match notify & !DELAY_TOLD {
                     NOTIFY_NOT_GIVEN => None,
                     bits if bits < 8 => Some(Notify { success: bits & 1 != 0, failure: bits & 2 != 0, delay: bits & 4 != 0 }),
                     _ => return Err(Damaged),
@@ -187,7 +217,10 @@ impl DeliveryRow {
     }
 }
 
-const NOTIFY_NOT_GIVEN: u8 = 0xff;
+/// In the octet of NOTIFY. Older rows have 0xff, and so count as told.
+const NOTIFY_NOT_GIVEN: u8 = 0xef;
+/// In the same octet: the sender was told of the delay.
+const DELAY_TOLD: u8 = 16;
 
 /// Index, a mailbox's length, notify, no orcpt, fate.
 const RECIPIENT_BYTES_MIN: usize = 7;
@@ -415,9 +448,21 @@ mod tests {
             member: 7,
             credential: 8,
             reverse_path: "a@member.example".to_owned(),
-            parameters: Parameters { ret: Some(Ret::Full), envid: Some("x".to_owned()), smtputf8: true, eight_bit: false },
+            parameters: Parameters {
+                ret: Some(Ret::Full),
+                envid: Some("x".to_owned()),
+                smtputf8: true,
+                eight_bit: false,
+                deliver_by: Some(DeliverBy {
+                    at: UNIX_EPOCH + Duration::from_millis(1_790_000_005_000),
+                    mode: ByMode::Notify,
+                    trace: true,
+                }),
+                priority: Some(-9),
+            },
             lane: Lane::Notice,
             received_at: UNIX_EPOCH + Duration::from_millis(1_790_000_000_000),
+            delay_notice_at: Some(UNIX_EPOCH + Duration::from_millis(1_790_000_005_000)),
             deadline: UNIX_EPOCH + Duration::from_millis(1_790_000_009_000),
             recipients: 3,
             open: 2,
@@ -431,6 +476,7 @@ mod tests {
             mailbox: "b@one.example".parse().unwrap(),
             notify,
             orcpt: Some("rfc822;c@d".to_owned()),
+            delay_told: notify.is_none(),
             fate,
         };
         let notify = Notify { success: true, failure: false, delay: true };
@@ -450,7 +496,9 @@ mod tests {
         let (row, found) = (delivery(), DeliveryRow::decode(&delivery().encode()).unwrap());
         assert_eq!((found.lane, found.due, found.attempts, &found.last_reply), (row.lane, row.due, 3, &row.last_reply));
         assert_eq!((found.open(), found.recipients[1].index, found.recipients[1].fate), (1, 5, Some(Fate::Expired)));
-        assert_eq!(found.recipients[0].notify, row.recipients[0].notify);
+        for (found, row) in found.recipients.iter().zip(&row.recipients) {
+            assert_eq!((found.notify, found.delay_told), (row.notify, row.delay_told));
+        }
     }
 
     #[test]

@@ -11,6 +11,8 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use scheduler::{Delivery, Lane, QueueId};
 use smtp::address::{Mailbox, ReversePath};
+use smtp::envelope::ByMode;
+pub use smtp::envelope::{Notify, Ret};
 
 use super::duplicates::Fingerprint;
 
@@ -41,8 +43,12 @@ pub struct NewMessage {
     pub parameters: Parameters,
     /// Its place in each site's queue.
     pub lane: Lane,
-    /// When it came in; it is due from then on.
+    /// When it came in.
     pub received_at: SystemTime,
+    /// Not to be sent before (RFC 4865); else `received_at`.
+    pub due: SystemTime,
+    /// When those who want to know are told that it is late. None: never.
+    pub delay_notice_at: Option<SystemTime>,
     /// When what is still undelivered fails.
     pub deadline: SystemTime,
     /// Everybody it is for, in the order of the dialogue.
@@ -74,26 +80,21 @@ pub struct Parameters {
     pub smtputf8: bool,
     /// RFC 6152: the body has octets above 127.
     pub eight_bit: bool,
+    /// RFC 2852: by when the sender wants it delivered.
+    pub deliver_by: Option<DeliverBy>,
+    /// RFC 6710: -9 to 9.
+    pub priority: Option<i8>,
 }
 
-/// RFC 3461 §4.3.
+/// `BY=` with the time that it named (RFC 2852 §4); later hops are told what is left of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ret {
-    /// The whole message.
-    Full,
-    /// The header only.
-    Headers,
-}
-
-/// When the sender wants to hear about a recipient (RFC 3461 §4.1).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Notify {
-    /// Of its delivery.
-    pub success: bool,
-    /// Of its failure. All three false is `NOTIFY=NEVER`.
-    pub failure: bool,
-    /// Of an unusual delay.
-    pub delay: bool,
+pub struct DeliverBy {
+    /// By when.
+    pub at: SystemTime,
+    /// What follows when it is late. The deadline and the time of the notice already say so for us.
+    pub mode: ByMode,
+    /// Every hop tells the sender that it has passed the message on.
+    pub trace: bool,
 }
 
 /// One forward-path with its parameters.
@@ -123,6 +124,8 @@ pub struct StoredMessage {
     pub lane: Lane,
     /// When it came in.
     pub received_at: SystemTime,
+    /// When those who want to know are told that it is late. None: never.
+    pub delay_notice_at: Option<SystemTime>,
     /// When what is still undelivered fails.
     pub deadline: SystemTime,
     /// The message as it is sent.
@@ -148,6 +151,8 @@ pub struct Recipient {
     pub notify: Option<Notify>,
     /// The recipient as first named.
     pub orcpt: Option<String>,
+    /// The sender was told that it is late, which happens once.
+    pub delay_told: bool,
     /// None while it is open.
     pub fate: Option<Fate>,
 }
@@ -212,6 +217,8 @@ pub struct Settlement {
     pub domain: Arc<str>,
     /// Recipients that have their final fate now.
     pub fates: Vec<RecipientFate>,
+    /// Recipients that are still open, and that `dsn` says are late.
+    pub delay_told: Vec<u16>,
     /// What follows for the others.
     pub next: Next,
     /// Shown to the operator as the reason of waiting.

@@ -538,7 +538,7 @@ fn size(request: &Request) -> (usize, usize) {
 }
 
 fn note_enqueued(new: Prepared, notes: &mut Vec<Note>) {
-    let message = Arc::new(new.message);
+    let (message, due) = (Arc::new(new.message), new.due);
     for delivery in new.deliveries {
         notes.push(Note::Enqueued {
             delivery: Delivery {
@@ -546,7 +546,7 @@ fn note_enqueued(new: Prepared, notes: &mut Vec<Note>) {
                 domain: delivery.domain.clone(),
                 lane: message.lane,
                 member: message.member,
-                due: message.received_at,
+                due,
                 deadline: message.deadline,
                 attempts: 0,
                 recipients: delivery.recipients.len() as u16,

@@ -240,7 +240,20 @@ impl Day {
 
     /// The same for a member. Tells the last reply; none when the connection broke before it.
     pub(crate) async fn submit_from(&self, member: &str, n: u64, recipients: &[&str]) -> Option<String> {
-        let said = self.dialogue(member, n, recipients).await;
+        let recipients: Vec<_> = recipients.iter().map(|recipient| format!("<{recipient}>")).collect();
+        self.submit_as(member, n, &format!("<app@{member}>"), &recipients, "").await
+    }
+
+    /// The same with parameters behind reverse-path and forward-paths, and more fields in the header section.
+    pub(crate) async fn submit_as(
+        &self,
+        member: &str,
+        n: u64,
+        from: &str,
+        recipients: &[String],
+        fields: &str,
+    ) -> Option<String> {
+        let said = self.dialogue(member, n, from, recipients, fields).await;
         match &said {
             Some(said) if said.starts_with("250") => drop(self.accepted.lock().unwrap().insert(n)),
             // A daemon that dies here has time to say 421; to the client it is as good as no answer.
@@ -250,12 +263,12 @@ impl Day {
         said
     }
 
-    async fn dialogue(&self, member: &str, n: u64, recipients: &[&str]) -> Option<String> {
+    async fn dialogue(&self, member: &str, n: u64, from: &str, recipients: &[String], fields: &str) -> Option<String> {
         let net = Net::new(Io::Sim(self.net.clone()));
         let wait = || deadline_in(Duration::from_secs(60));
         let mut connection = net.connect(Some("192.0.2.77".parse().unwrap()), self.listeners[member], wait()).await.ok()?;
-        let mut lines = vec!["EHLO world".to_owned(), format!("MAIL FROM:<app@{member}>")];
-        lines.extend(recipients.iter().map(|recipient| format!("RCPT TO:<{recipient}>")));
+        let mut lines = vec!["EHLO world".to_owned(), format!("MAIL FROM:{from}")];
+        lines.extend(recipients.iter().map(|recipient| format!("RCPT TO:{recipient}")));
         lines.push("DATA".to_owned());
         let mut said = reply(&mut connection).await?;
         for line in lines {
@@ -267,9 +280,8 @@ impl Day {
             said = reply(&mut connection).await?;
         }
         let message = format!(
-            "From: app@{member}\r\nTo: {}\r\nSubject: hello\r\nMessage-ID: <{n}@{member}>\r\n{HEADER}{n}\r\n\r\n\
-             Your one-time code is {n}.\r\n.\r\n",
-            recipients.join(", ")
+            "From: app@{member}\r\nSubject: hello\r\nMessage-ID: <{n}@{member}>\r\n{fields}{HEADER}{n}\r\n\r\n\
+             Your one-time code is {n}.\r\n.\r\n"
         );
         connection.write(Bytes::from(message), wait()).await.ok()?;
         said = reply(&mut connection).await?;

@@ -23,8 +23,7 @@ impl Session {
             // The octets of the chunk come whatever we say (RFC 3030 §2): take them, then refuse.
             _ => {
                 self.provider.opened();
-                let nothing = Envelope { reverse_path: String::new(), recipients: Vec::new(), eight_bit: true, tried: true };
-                (nothing, BytesMut::new())
+                (Envelope { eight_bit: true, tried: true, ..Envelope::default() }, BytesMut::new())
             }
         };
         self.state = State::Bdat(envelope, Chunk { octets, remaining, last });
@@ -121,6 +120,7 @@ impl Session {
                 tls: self.tls,
                 reverse_path: envelope.reverse_path,
                 recipients: envelope.recipients,
+                parameters: envelope.parameters,
                 octets: octets.clone(),
             };
             self.provider.accepted(message, octets.len());

@@ -62,9 +62,11 @@ enum State {
     Bdat(Envelope, Chunk),
 }
 
+#[derive(Default)]
 struct Envelope {
     reverse_path: String,
     recipients: Vec<String>,
+    parameters: (String, Vec<String>),
     eight_bit: bool,
     /// A recipient was given, accepted or not: DATA is then in order.
     tried: bool,
@@ -280,6 +282,10 @@ impl Session {
             lines.extend((script.starttls && !self.tls).then(|| "STARTTLS".to_owned()));
             lines.extend(script.auth.as_ref().map(|_| "AUTH PLAIN".to_owned()));
             lines.extend(script.message_bytes_max.map(|max| format!("SIZE {max}")));
+            lines.extend(script.recipients_max.filter(|_| script.limits).map(|max| format!("LIMITS RCPTMAX={max}")));
+            if script.dsn {
+                lines.extend(["DSN", "DELIVERBY", "MT-PRIORITY"].map(str::to_owned));
+            }
         }
         if self.say_by_rule(Stage::Ehlo, &format!("250 {}", lines.join("\n"))) {
             self.ehlo = Some(name.trim().to_owned());
@@ -332,6 +338,7 @@ impl Session {
                         self.script.eight_bit
                     }
                     "AUTH" => self.script.auth.is_some(),
+                    "RET" | "ENVID" | "BY" | "MT-PRIORITY" => self.script.dsn,
                     _ => false,
                 };
             if !offered {
@@ -345,7 +352,7 @@ impl Session {
                 return self.refuse("552 5.3.4 too big");
             }
         }
-        let reverse_path = reverse_path.to_owned();
+        let (reverse_path, parameters) = (reverse_path.to_owned(), (parameters.trim().to_owned(), Vec::new()));
         if self.script.messages_per_connection_max.is_some_and(|max| self.messages >= max) {
             self.refuse("421 4.7.0 enough for one connection");
             self.barrier = Some(Barrier::Close);
@@ -353,7 +360,7 @@ impl Session {
         }
         if self.act(Stage::Mail, &reverse_path, &[], "250 2.1.0 ok") {
             self.provider.opened();
-            self.state = State::Envelope(Envelope { reverse_path, recipients: Vec::new(), eight_bit, tried: false });
+            self.state = State::Envelope(Envelope { reverse_path, parameters, eight_bit, ..Envelope::default() });
         }
     }
 
@@ -368,8 +375,12 @@ impl Session {
                 self.violation(&format!("RCPT that cannot be read: {rest:?}"));
                 self.refuse("501 5.5.4 syntax");
             }
-            Some((recipient, _)) => {
-                let recipient = recipient.to_owned();
+            Some((_, parameters)) if !self.script.dsn && !parameters.trim().is_empty() => {
+                self.violation(&format!("parameter that was not offered: {parameters}"));
+                self.refuse("555 5.5.4 unknown parameter");
+            }
+            Some((recipient, parameters)) => {
+                let (recipient, parameters) = (recipient.to_owned(), parameters.trim().to_owned());
                 let (from, peer) = (&envelope.reverse_path, self.peer.ip());
                 let too_soon =
                     self.script.greylist.is_some_and(|wait| !self.provider.greylist(now, wait, peer, from, &recipient));
@@ -379,6 +390,7 @@ impl Session {
                     self.refuse("450 4.2.0 greylisted, come again");
                 } else if self.act(Stage::Rcpt, &envelope.reverse_path, std::slice::from_ref(&recipient), "250 2.1.5 ok") {
                     envelope.recipients.push(recipient);
+                    envelope.parameters.1.push(parameters);
                 }
             }
         }

@@ -23,7 +23,15 @@ pub struct Extensions {
     pub enhanced_status_codes: bool,
     /// RFC 4954 with PLAIN (RFC 4616).
     pub auth_plain: bool,
-    /// RFC 9422: recipients of a transaction.
+    /// RFC 3461.
+    pub dsn: bool,
+    /// RFC 2852.
+    pub deliver_by: bool,
+    /// RFC 2852: seconds below which a returning BY is refused; zero if the peer names none.
+    pub deliver_by_min: u32,
+    /// RFC 6710.
+    pub mt_priority: bool,
+    /// RFC 9422: recipients of a transaction. Also what a peer has shown by 452 4.5.3 that it takes.
     pub rcpt_max: Option<usize>,
     /// RFC 9422: transactions of a session.
     pub mail_max: Option<u32>,
@@ -47,6 +55,14 @@ impl Extensions {
                 "SMTPUTF8" => offered.smtputf8 = true,
                 "STARTTLS" => offered.starttls = true,
                 "CHUNKING" => offered.chunking = true,
+                "DSN" => offered.dsn = true,
+                "DELIVERBY" => {
+                    offered.deliver_by = true;
+                    // A list with commas, of which the first is the only one that is defined.
+                    let least = words.next().and_then(|word| word.split(',').next()?.parse().ok());
+                    offered.deliver_by_min = least.unwrap_or(0);
+                }
+                "MT-PRIORITY" => offered.mt_priority = true,
                 "ENHANCEDSTATUSCODES" => offered.enhanced_status_codes = true,
                 "AUTH" => offered.auth_plain = words.any(|word| word.eq_ignore_ascii_case("PLAIN")),
                 "LIMITS" => words.for_each(|word| offered.limit(word)),

@@ -34,6 +34,7 @@ use bytes::Bytes;
 
 use crate::Secret;
 use crate::address::{Mailbox, ReversePath};
+use crate::envelope::{DeliverBy, Notify, Ret};
 use crate::reply::Reply;
 
 pub use extensions::Extensions;
@@ -141,18 +142,52 @@ pub struct Transaction {
     /// Where reports go.
     pub reverse_path: ReversePath,
     /// Whom it is for. More than the peer's RCPTMAX (RFC 9422) remain [`Fate::Untried`].
-    pub recipients: Vec<Mailbox>,
+    pub recipients: Vec<Recipient>,
     /// The message: lines ending in CRLF, no dots stuffed.
     pub octets: Bytes,
     /// It has octets above 127, so it needs 8BITMIME (RFC 6152).
     pub eight_bit: bool,
     /// Its header fields have UTF-8, so it needs SMTPUTF8 (RFC 6531). Needed by its addresses: seen here.
     pub smtputf8: bool,
+    /// What else MAIL tells a peer that offers to hear it.
+    pub parameters: Parameters,
+}
+
+/// One forward-path and what RCPT tells about it a peer that offers DSN (RFC 3461 §5.2.1).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recipient {
+    /// To whom.
+    pub mailbox: Mailbox,
+    /// `NOTIFY=`, if the sender gave it.
+    pub notify: Option<Notify>,
+    /// `ORCPT=`, if the sender gave it, as it was written.
+    pub orcpt: Option<String>,
+}
+
+impl From<Mailbox> for Recipient {
+    fn from(mailbox: Mailbox) -> Self {
+        Self { mailbox, notify: None, orcpt: None }
+    }
+}
+
+/// Parameters of MAIL that are sent where the peer offers their extension, and left out elsewhere: whether it did
+/// is seen in [`Session::peer_extensions`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Parameters {
+    /// `RET=` (RFC 3461 §4.3).
+    pub ret: Option<Ret>,
+    /// `ENVID=` (RFC 3461 §4.4), as xtext.
+    pub envid: Option<String>,
+    /// `BY=` (RFC 2852): what is left of the time. Less than the peer's least is kept from it.
+    pub deliver_by: Option<DeliverBy>,
+    /// `MT-PRIORITY=` (RFC 6710).
+    pub priority: Option<i8>,
 }
 
 impl fmt::Debug for Transaction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Transaction({} to {:?}, {} octets)", self.reverse_path, self.recipients, self.octets.len())
+        let recipients: Vec<_> = self.recipients.iter().map(|recipient| &recipient.mailbox).collect();
+        write!(f, "Transaction({} to {recipients:?}, {} octets)", self.reverse_path, self.octets.len())
     }
 }
 
@@ -199,7 +234,8 @@ pub enum Fate {
         /// In words, for a log.
         reason: String,
     },
-    /// Never offered: it was above the peer's RCPTMAX (RFC 9422). It can begin another transaction at once.
+    /// Not offered, because it was above the peer's RCPTMAX (RFC 9422), or answered that it was one too many
+    /// (RFC 5321 §4.5.3.1.10). It can begin another transaction at once.
     Untried,
 }
 

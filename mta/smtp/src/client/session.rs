@@ -282,6 +282,8 @@ impl Session {
                 Next::SendBody => self.send(Vec::new(), State::Transaction(running)),
                 Next::Done { usable, needs_rset } => {
                     self.needs_rset = needs_rset;
+                    // What it has shown holds like what it has announced.
+                    self.peer.rcpt_max = running.room_found().or(self.peer.rcpt_max);
                     self.state = State::Done { fates: running.into_fates(), usable };
                 }
                 Next::Broken(reason) => self.state = State::Done { fates: running.handle_broken(&reason), usable: false },

@@ -7,6 +7,7 @@ use memchr::{memchr2_iter, memmem};
 
 use super::{Extensions, Fate, Stage, Timeouts, Transaction};
 use crate::address::ReversePath;
+use crate::envelope::ByMode;
 use crate::reply::Reply;
 
 /// Octets of a message in one write: what a slow peer must take within [`Timeouts::data_block`].
@@ -29,6 +30,8 @@ pub(super) struct Running {
     ended: bool,
     /// The peer has a transaction open that it has not been told to end.
     open: bool,
+    /// How many recipients the peer took before it said that there were too many.
+    room_found: Option<usize>,
 }
 
 /// What is known of a recipient.
@@ -78,7 +81,7 @@ impl Running {
         let mut room = peer.rcpt_max.unwrap_or(usize::MAX);
         let mut smtputf8 = transaction.smtputf8 || transaction.reverse_path.mailbox().is_some_and(|mailbox| !mailbox.is_ascii());
         let mut recipients = Vec::with_capacity(transaction.recipients.len());
-        for mailbox in &transaction.recipients {
+        for super::Recipient { mailbox, .. } in &transaction.recipients {
             recipients.push(if !mailbox.is_ascii() && !peer.smtputf8 {
                 Recipient::Decided(Fate::Refused { reply: no_smtputf8(), stage: Stage::Local })
             } else if room == 0 {
@@ -101,6 +104,7 @@ impl Running {
             body: None,
             ended: false,
             open: false,
+            room_found: None,
         };
         if running.next_offered(0).is_none() {
             return Err(running.into_fates());
@@ -113,7 +117,7 @@ impl Running {
             running.write_mail(peer, &mut out);
         }
         if running.pipelined {
-            running.write_rest(&mut out);
+            running.write_rest(peer, &mut out);
         }
         Ok((running, out))
     }
@@ -170,13 +174,21 @@ impl Running {
                         return self.done();
                     }
                 }
-                self.go_to_rcpt(0)
+                self.go_to_rcpt(0, peer)
             }
             Command::Rcpt(index) => {
+                let willing = self.recipients.iter().filter(|recipient| matches!(recipient, Recipient::Willing)).count();
                 if let Some(recipient @ Recipient::Offered) = self.recipients.get_mut(index) {
-                    *recipient = if refused { Recipient::Decided(Fate::Refused { reply, stage }) } else { Recipient::Willing };
+                    *recipient = match refused {
+                        false => Recipient::Willing,
+                        true if willing > 0 && is_one_too_many(&reply) => {
+                            self.room_found.get_or_insert(willing);
+                            Recipient::Decided(Fate::Untried)
+                        }
+                        true => Recipient::Decided(Fate::Refused { reply, stage }),
+                    };
                 }
-                self.go_to_rcpt(index + 1)
+                self.go_to_rcpt(index + 1, peer)
             }
             Command::Data if refused => {
                 self.decide_all(&Fate::Refused { reply, stage });
@@ -207,6 +219,11 @@ impl Running {
         self.into_fates()
     }
 
+    /// How many recipients the peer takes, if it has said that there were too many.
+    pub(super) fn room_found(&self) -> Option<usize> {
+        self.room_found
+    }
+
     pub(super) fn into_fates(self) -> Vec<Fate> {
         let fate = |recipient| match recipient {
             Recipient::Decided(fate) => fate,
@@ -233,14 +250,14 @@ impl Running {
         if out.is_empty() { Next::Wait } else { Next::Send(out) }
     }
 
-    fn go_to_rcpt(&mut self, from: usize) -> Next {
+    fn go_to_rcpt(&mut self, from: usize, peer: &Extensions) -> Next {
         let mut out = Vec::new();
         // When pipelined each RCPT that was sent is answered, also those that MAIL's refusal has decided.
         let next = if self.pipelined { self.next_sent(from) } else { self.next_offered(from) };
         if let Some(index) = next {
             self.at = Command::Rcpt(index);
             if !self.pipelined {
-                self.write_rcpt(index, &mut out);
+                self.write_rcpt(index, peer, &mut out);
             }
         } else if !self.pipelined && !self.anybody_willing() {
             return self.done();
@@ -274,6 +291,7 @@ impl Running {
     }
 
     fn next_sent(&self, from: usize) -> Option<usize> {
+        // What is decided before its turn was not sent; only MAIL's refusal decides what was.
         let unsent = |fate: &Fate| matches!(fate, Fate::Untried | Fate::Refused { stage: Stage::Local, .. });
         let mut rest = self.recipients.iter().enumerate().skip(from);
         rest.find(|(_, recipient)| !matches!(recipient, Recipient::Decided(fate) if unsent(fate))).map(|(index, _)| index)
@@ -291,18 +309,42 @@ impl Running {
         if self.smtputf8 {
             out.extend_from_slice(b" SMTPUTF8");
         }
+        let super::Parameters { ret, envid, deliver_by, priority } = &self.transaction.parameters;
+        if let Some(ret) = ret.filter(|_| peer.dsn) {
+            let _ = write!(out, " RET={}", ret.as_str());
+        }
+        if let Some(envid) = envid.as_ref().filter(|_| peer.dsn) {
+            let _ = write!(out, " ENVID={envid}");
+        }
+        // With R and less time than the peer's least it would refuse the message; our own deadline still holds.
+        let heard =
+            |by: &crate::envelope::DeliverBy| by.mode == ByMode::Notify || by.secs >= i64::from(peer.deliver_by_min.max(1));
+        if let Some(by) = deliver_by.filter(|by| peer.deliver_by && heard(by)) {
+            let _ = write!(out, " BY={by}");
+        }
+        if let Some(priority) = priority.filter(|_| peer.mt_priority) {
+            let _ = write!(out, " MT-PRIORITY={priority}");
+        }
         out.extend_from_slice(b"\r\n");
     }
 
-    fn write_rcpt(&self, index: usize, out: &mut Vec<u8>) {
-        let _ = write!(out, "RCPT TO:<{}>\r\n", self.transaction.recipients[index]);
+    fn write_rcpt(&self, index: usize, peer: &Extensions, out: &mut Vec<u8>) {
+        let super::Recipient { mailbox, notify, orcpt } = &self.transaction.recipients[index];
+        let _ = write!(out, "RCPT TO:<{mailbox}>");
+        if let Some(notify) = notify.filter(|_| peer.dsn) {
+            let _ = write!(out, " NOTIFY={notify}");
+        }
+        if let Some(orcpt) = orcpt.as_ref().filter(|_| peer.dsn) {
+            let _ = write!(out, " ORCPT={orcpt}");
+        }
+        out.extend_from_slice(b"\r\n");
     }
 
     /// What follows a pipelined MAIL.
-    fn write_rest(&mut self, out: &mut Vec<u8>) {
+    fn write_rest(&mut self, peer: &Extensions, out: &mut Vec<u8>) {
         let mut next = self.next_offered(0);
         while let Some(index) = next {
-            self.write_rcpt(index, out);
+            self.write_rcpt(index, peer, out);
             next = self.next_offered(index + 1);
         }
         if self.chunked {
@@ -368,6 +410,13 @@ fn local_refusal(transaction: &Transaction, peer: &Extensions) -> Option<Reply> 
     } else {
         None
     }
+}
+
+/// RFC 5321 §4.5.3.1.10: 452, by which old peers also mean 552, says that the others are to come in another
+/// transaction. With an enhanced code of its own it says something else, such as 4.2.2 of a full mailbox.
+fn is_one_too_many(reply: &Reply) -> bool {
+    let count = reply.enhanced().is_none_or(|enhanced| (enhanced.1, enhanced.2) == (5, 3));
+    count && matches!((reply.code(), reply.enhanced()), (452, _) | (552, Some(_)))
 }
 
 fn no_smtputf8() -> Reply {

@@ -19,6 +19,8 @@
 //! write (RFC 2920 §3.2). Nobody gets more than one deadline for a phase, however slowly the octets come:
 //! a phase is one command line, or one block of a message that must arrive at a least rate ([`Timeouts`]).
 //!
+//! Where FUTURERELEASE is offered the driver also tells the time, by `handle_time` before it polls.
+//!
 //! Files: `session.rs` the machine · `command.rs` command lines · `data.rs` message octets · `auth.rs` AUTH.
 //!
 //! Not here: who may send what (the driver answers [`Ask`]), trace fields and loops (the message is handed
@@ -31,12 +33,13 @@ mod session;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
 use crate::Secret;
 use crate::address::{Mailbox, ReversePath};
+use crate::envelope::{DeliverBy, Notify, Ret};
 use crate::reply::Reply;
 
 pub use session::Session;
@@ -54,12 +57,22 @@ pub struct Settings {
     pub auth: Auth,
     /// Offer CHUNKING: `BDAT` beside `DATA` (RFC 3030).
     pub chunking: bool,
+    /// Offer DSN: `RET` and `ENVID` of MAIL, `NOTIFY` and `ORCPT` of RCPT (RFC 3461).
+    pub dsn: bool,
+    /// Offer DELIVERBY (RFC 2852) to those who also have `dsn`: a message that is returned needs a notice.
+    /// The shortest time in seconds after which a message can be returned; zero announces none.
+    pub deliver_by: Option<u32>,
+    /// Offer FUTURERELEASE (RFC 4865) to those who have authenticated, once the driver has told the time: the
+    /// longest hold. Zero is none.
+    pub hold_max: Duration,
+    /// Offer MT-PRIORITY (RFC 6710).
+    pub mt_priority: bool,
     /// The bounds of a session.
     pub limits: Limits,
 }
 
 impl Settings {
-    /// No TLS, no AUTH, CHUNKING, default limits.
+    /// No TLS, no AUTH, CHUNKING, none of the extensions about notices and time, default limits.
     pub fn new(hostname: impl Into<String>) -> Self {
         Self {
             hostname: hostname.into(),
@@ -67,6 +80,10 @@ impl Settings {
             implicit_tls: false,
             auth: Auth::Never,
             chunking: true,
+            dsn: false,
+            deliver_by: None,
+            hold_max: Duration::ZERO,
+            mt_priority: false,
             limits: Limits::default(),
         }
     }
@@ -238,6 +255,16 @@ pub struct MailParameters {
     pub body: Body,
     /// `SMTPUTF8` (RFC 6531): addresses and header fields may be in UTF-8.
     pub smtputf8: bool,
+    /// `RET=` (RFC 3461 §4.3).
+    pub ret: Option<Ret>,
+    /// `ENVID=` (RFC 3461 §4.4): the sender's own name for this transaction, as xtext.
+    pub envid: Option<String>,
+    /// `BY=` (RFC 2852). A returning one never comes with a null reverse-path.
+    pub deliver_by: Option<DeliverBy>,
+    /// `HOLDFOR=` or `HOLDUNTIL=` (RFC 4865): not to be sent before. It may have passed already.
+    pub hold_until: Option<SystemTime>,
+    /// `MT-PRIORITY=` (RFC 6710): -9 to 9.
+    pub priority: Option<i8>,
 }
 
 /// `BODY=` of MAIL (RFC 6152).
@@ -250,9 +277,14 @@ pub enum Body {
     EightBitMime,
 }
 
-/// What RCPT declared. Nothing yet: parameters of DSN (RFC 3461) are not offered.
+/// What RCPT declared (RFC 3461).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct RcptParameters {}
+pub struct RcptParameters {
+    /// `NOTIFY=`. None: not given, which is not the same as any value of it (RFC 3461 §5.2.1).
+    pub notify: Option<Notify>,
+    /// `ORCPT=`: the recipient as first named, `type;xtext`, in ASCII.
+    pub orcpt: Option<String>,
+}
 
 /// How the peer introduced itself (RFC 5321 §4.1.1.1).
 #[derive(Debug, Clone, PartialEq, Eq)]

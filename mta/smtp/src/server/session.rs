@@ -4,6 +4,7 @@ mod verbs;
 
 use std::mem;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use bytes::{Buf as _, Bytes};
 use memchr::memchr2;
@@ -40,6 +41,8 @@ pub struct Session {
     idle_commands: u32,
     mails: u32,
     shutdown: bool,
+    /// As the driver told it last.
+    now: Option<SystemTime>,
 }
 
 enum State {
@@ -115,6 +118,7 @@ impl Session {
             idle_commands: 0,
             mails: 0,
             shutdown: false,
+            now: None,
         }
     }
 
@@ -232,6 +236,12 @@ impl Session {
     /// The peer has not kept to the deadline of a `Step::Read`: 421 (RFC 5321 §4.5.3.2), and the session ends.
     pub fn handle_deadline(&mut self) {
         self.state = self.close_with(&Reply::new(421, (4, 4, 2), "Timeout; come again"));
+    }
+
+    /// What time it is, for FUTURERELEASE (RFC 4865): it is offered once this was told. Tell it before `poll`
+    /// whenever something was read.
+    pub fn handle_time(&mut self, now: SystemTime) {
+        self.now = Some(now);
     }
 
     /// We stop: a transaction in progress may end, then 421 4.3.2 is said (RFC 5321 §3.8). A driver that waits

@@ -14,7 +14,7 @@ impl Transcript {
         let lines = text.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#'));
         let split = |line: &str| {
             let (kind, text) = line.split_once(' ').unwrap_or((line, ""));
-            let known = ["C:", "S:", "R:", "M:", "F:", "T:", "!", "S!", "C!"].contains(&kind);
+            let known = ["C:", "S:", "R:", "M:", "P:", "F:", "T:", "!", "S!", "C!"].contains(&kind);
             assert!(known, "{name}: cannot read the line {line:?}");
             (kind.to_owned(), text.to_owned())
         };

@@ -9,7 +9,14 @@ async fn a_message_is_there_after_a_restart_with_all_that_came_with_it() {
     let bench = Bench::open(&dir, options());
     let mut new = message(&["a@one.example", "b@two.example", "c@one.example"], "");
     new.octets = vec![Bytes::from_static(b"Received: x\r\n"), Bytes::from_static(b"Subject: y\r\n\r\nz\r\n")];
-    new.parameters = Parameters { ret: Some(Ret::Headers), envid: Some("QQ314159".to_owned()), smtputf8: true, eight_bit: true };
+    new.parameters = Parameters {
+        ret: Some(Ret::Headers),
+        envid: Some("QQ314159".to_owned()),
+        smtputf8: true,
+        eight_bit: true,
+        deliver_by: Some(DeliverBy { at: later(600), mode: ByMode::Return, trace: false }),
+        priority: Some(4),
+    };
     new.recipients[1].notify = Some(Notify { success: true, failure: true, delay: false });
     new.recipients[1].orcpt = Some("rfc822;b@other.example".to_owned());
     let id = bench.queue.enqueue(new).await.unwrap();
@@ -199,7 +206,7 @@ async fn a_window_is_loaded_by_lane_then_due_and_says_when_the_next_is_due() {
     let dir = TempDir::new().unwrap();
     let bench = Bench::open(&dir, options());
     for (lane, due) in [(Lane::Notice, 1), (Lane::Otp, 9), (Lane::Transactional, 3), (Lane::Otp, 2), (Lane::Notice, 20)] {
-        let new = NewMessage { lane, received_at: later(due), ..message(&["a@one.example"], "x") };
+        let new = NewMessage { lane, due: later(due), ..message(&["a@one.example"], "x") };
         bench.queue.enqueue(new).await.unwrap();
     }
     // A domain that sorts right behind and begins alike, and other members.
@@ -235,7 +242,7 @@ async fn a_start_skips_from_member_to_member_and_from_domain_to_domain() {
         // Of each domain's ten messages one is of member 2.
         let (lane, member) = (Lane::ALL[n as usize % 3], 1 + u32::from(n < 1000));
         let recipient = format!("a@d{}.example", n % 1000);
-        let new = NewMessage { lane, member, received_at: later(10_000 - n), ..message(&[&recipient], "x") };
+        let new = NewMessage { lane, member, due: later(10_000 - n), ..message(&[&recipient], "x") };
         enqueued.push(tokio::spawn(async move { queue.enqueue(new).await.unwrap() }));
     }
     for task in enqueued {

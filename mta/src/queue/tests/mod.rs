@@ -20,6 +20,7 @@ use bytes::Bytes;
 use host::Clock;
 use scheduler::{Lane, QueueId};
 use smtp::address::{Mailbox, ReversePath};
+use smtp::envelope::ByMode;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -116,6 +117,8 @@ fn message(recipients: &[&str], octets: &str) -> NewMessage {
         parameters: Parameters::default(),
         lane: Lane::Transactional,
         received_at: start(),
+        due: start(),
+        delay_notice_at: Some(later(14_400)),
         deadline: later(86_400),
         recipients: recipients.iter().map(recipient).collect(),
         octets: vec![Bytes::copy_from_slice(octets.as_bytes())],
@@ -131,6 +134,7 @@ fn settlement(id: QueueId, domain: &str, fates: Vec<RecipientFate>, next: Next) 
         id,
         domain: domain.into(),
         fates,
+        delay_told: Vec::new(),
         next,
         last_reply: "451 4.7.1 come back".to_owned(),
         source: "ip-a".to_owned(),

@@ -96,7 +96,7 @@ impl Game {
             waiting.open.push((index, addresses.last().unwrap().clone()));
         }
         let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
-        let new = NewMessage { member, lane, received_at: due, octets: vec![octets.clone()], ..message(&addresses, "") };
+        let new = NewMessage { member, lane, due, octets: vec![octets.clone()], ..message(&addresses, "") };
         (new, (octets, member, lane, domains))
     }
 

@@ -123,7 +123,7 @@ async fn a_flush_makes_due_what_was_deferred_and_leaves_what_is_held_or_was_neve
         bench.queue.settle(vec![settlement(id, "one.example", vec![], Next::RetryAt(later(600)))]).await.unwrap();
         ids.push(id);
     }
-    let future = NewMessage { received_at: later(500), ..message(&["f@one.example"], "x") };
+    let future = NewMessage { due: later(500), ..message(&["f@one.example"], "x") };
     let future = bench.queue.enqueue(future).await.unwrap();
     bench.operate(Wish::Hold, Which::Message(ids[7])).await;
     bench.notes();

@@ -67,6 +67,23 @@ impl Session {
         }
     }
 
+    /// What MAIL and RCPT may declare. DELIVERBY promises notices, so it goes with DSN; FUTURERELEASE is for
+    /// submission by those who have said who they are (RFC 4865 §3), which MAIL sees to.
+    fn offered(&self) -> command::Offered<'_> {
+        let settings = &self.settings;
+        let auth = settings.auth == Auth::Required;
+        let hold = self.now.filter(|_| auth && self.tls && !settings.hold_max.is_zero());
+        command::Offered {
+            hostname: &settings.hostname,
+            bytes_max: settings.limits.message_bytes_max,
+            auth,
+            dsn: settings.dsn,
+            deliver_by: settings.deliver_by.filter(|_| settings.dsn),
+            hold: hold.map(|now| command::Hold { now, max: settings.hold_max }).filter(|hold| hold.latest().is_some()),
+            mt_priority: settings.mt_priority,
+        }
+    }
+
     fn is_idling(&mut self) -> bool {
         self.idle_commands += 1;
         self.idle_commands > self.settings.limits.idle_commands_max
@@ -85,6 +102,21 @@ impl Session {
                 .line("ENHANCEDSTATUSCODES");
             if settings.chunking {
                 reply = reply.line("CHUNKING");
+            }
+            let offered = self.offered();
+            if offered.dsn {
+                reply = reply.line("DSN");
+            }
+            match offered.deliver_by {
+                Some(0) => reply = reply.line("DELIVERBY"),
+                Some(least) => reply = reply.line(format!("DELIVERBY {least}")),
+                None => {}
+            }
+            if let Some(announced) = offered.hold.and_then(command::Hold::announced) {
+                reply = reply.line(format!("FUTURERELEASE {announced}"));
+            }
+            if offered.mt_priority {
+                reply = reply.line("MT-PRIORITY");
             }
             if settings.starttls && !self.tls {
                 reply = reply.line("STARTTLS");
@@ -160,9 +192,7 @@ impl Session {
                 if self.mails >= limits.messages_max {
                     return self.close_with(&Reply::new(421, (4, 7, 0), "Enough messages for one session; connect again"));
                 }
-                let offered =
-                    command::Offered { bytes_max: limits.message_bytes_max, auth: self.settings.auth == Auth::Required };
-                match command::mail(argument, &offered) {
+                match command::mail(argument, &self.offered()) {
                     Ok((path, parameters)) => {
                         self.mails += 1;
                         let envelope = Envelope {
@@ -193,7 +223,7 @@ impl Session {
         if transaction.rcpt_commands > recipients_max.saturating_mul(10) {
             return self.close_with(&Reply::new(421, (4, 7, 0), "Too many recipients"));
         }
-        match command::rcpt(argument, transaction.envelope.parameters.smtputf8, &self.settings.hostname) {
+        match command::rcpt(argument, transaction.envelope.parameters.smtputf8, &self.offered()) {
             Ok(_) if transaction.envelope.recipients.len() >= recipients_max => {
                 self.say(&Reply::new(452, (4, 5, 3), "Too many recipients; send the rest in another transaction"));
                 State::Command(Some(transaction))
