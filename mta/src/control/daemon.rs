@@ -27,7 +27,7 @@ use crate::{
     config::Config,
     egress::{question::Asker, resolver::RouteAsker},
     policy::{self, Credential, CredentialKey, Directory, Requirement, SharedDirectory, Standing},
-    queue::{Queue, QueueError, Reader},
+    queue::{OWN, Queue, QueueError, Reader},
     sign::{KeyRing, KeyStore, store::StoreError},
 };
 
@@ -200,6 +200,11 @@ impl Daemon {
     /// Messages in the queue, if it can be read.
     pub fn messages(&self) -> Option<u64> {
         self.parts.reader.counts().ok().map(|counts| counts.messages)
+    }
+
+    /// Of them those of our own.
+    pub fn own_messages(&self) -> u64 {
+        self.parts.queue.held(OWN, self.now()).messages
     }
 
     pub(super) fn now(&self) -> SystemTime {

@@ -26,6 +26,8 @@ pub const EXPIRED: &str = "mta_expired_total";
 pub const SESSIONS: &str = "mta_sessions";
 /// Messages in the queue.
 pub const QUEUED: &str = "mta_queue_messages";
+/// Of them those of our own, such as notices: no member's share counts them.
+pub const OWN_QUEUED: &str = "mta_queue_own_messages";
 /// Time of a commit of the queue.
 pub const COMMIT_SECONDS: &str = "mta_commit_seconds";
 /// Requests in a commit of the queue: messages, settlements, rows of others.
@@ -68,6 +70,7 @@ fn describe() {
     describe_counter!(EXPIRED, "Deliveries whose time ran out.");
     describe_gauge!(SESSIONS, "Sessions open with clients.");
     describe_gauge!(QUEUED, "Messages in the queue.");
+    describe_gauge!(OWN_QUEUED, "Messages in the queue that are our own, such as notices.");
     describe_histogram!(COMMIT_SECONDS, Unit::Seconds, "Time of a commit of the queue.");
     describe_histogram!(COMMIT_REQUESTS, "Requests in a commit of the queue: messages, settlements, rows of others.");
     describe_histogram!(ACCEPT_SECONDS, Unit::Seconds, "Time from the end of data to the 250.");

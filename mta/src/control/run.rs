@@ -94,9 +94,10 @@ async fn run(
 
 /// What is counted by looking: now and then, so that mail does not pay for it.
 async fn gauges(daemon: &Daemon, sessions: impl Fn() -> usize) {
-    let (queued, open) = (gauge!(metrics::QUEUED), gauge!(metrics::SESSIONS));
+    let (queued, own, open) = (gauge!(metrics::QUEUED), gauge!(metrics::OWN_QUEUED), gauge!(metrics::SESSIONS));
     loop {
         open.set(sessions() as f64);
+        own.set(daemon.own_messages() as f64);
         // A database that cannot be read is told by those who need it.
         if let Some(messages) = daemon.messages() {
             queued.set(messages as f64);

@@ -22,6 +22,7 @@ use heed::{RoTxn, RwTxn, WithoutTls};
 use scheduler::QueueId;
 
 use super::codec::millis;
+use super::handle::{Request, Stats};
 use super::tables::Tables;
 use super::types::QueueError;
 
@@ -186,8 +187,38 @@ impl Duplicates {
         self.recent.clone()
     }
 
+    /// Takes out of a batch what was submitted before: what is durable is answered at once, what is in this batch with the first.
+    pub(crate) fn sift(&self, batch: Vec<Request>, now: SystemTime, stats: &Stats) -> Vec<Request> {
+        let mut kept: Vec<Request> = Vec::with_capacity(batch.len());
+        let mut first: HashMap<Fingerprint, usize> = HashMap::new();
+        for request in batch {
+            let (message, answer) = match request {
+                Request::Enqueue(message, answer) => (message, answer),
+                other => {
+                    kept.push(other);
+                    continue;
+                }
+            };
+            if let Some(fingerprint) = message.admission.and_then(|admission| admission.fingerprint) {
+                if let Some(id) = self.find(fingerprint, now) {
+                    Stats::add(&stats.duplicates, 1);
+                    let _ = answer.send(Ok(id));
+                    continue;
+                }
+                let nth = *first.entry(fingerprint).or_insert(kept.len());
+                if let Some(Request::Enqueue(earlier, _)) = kept.get_mut(nth) {
+                    Stats::add(&stats.duplicates, 1);
+                    earlier.followers.push(answer);
+                    continue;
+                }
+            }
+            kept.push(Request::Enqueue(message, answer));
+        }
+        kept
+    }
+
     /// The durable message of this fingerprint.
-    pub(crate) fn find(&self, fingerprint: Fingerprint, now: SystemTime) -> Option<QueueId> {
+    fn find(&self, fingerprint: Fingerprint, now: SystemTime) -> Option<QueueId> {
         self.known.get(&fingerprint).copied().filter(|id| self.recent.is_fresh(*id, now))
     }
 

@@ -5,7 +5,7 @@
 //! then is anybody answered. What goes wrong with new mail does not keep settlements from being
 //! committed: the batch is cut down and tried again without it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 
 use super::apply::{EventRange, Settled, Transaction};
 use super::codec::{Decoder, Encoder};
-use super::duplicates::{Duplicates, Fingerprint, RECORDS_MAX};
+use super::duplicates::{Duplicates, RECORDS_MAX};
 use super::faults::{Fault, Faults};
 use super::handle::{Ids, Prepared, PreparedSettlement, Queue, Request, Stats};
 use super::operate::{CHANGED_MAX, Moved, Operated};
@@ -241,7 +241,10 @@ impl Writer {
 
     /// Makes a batch durable and answers it. An error is for the daemon, not for the batch.
     fn commit(&mut self, batch: Vec<Request>) -> Result<Vec<Note>, QueueError> {
-        let mut batch = self.without_duplicates(batch);
+        let mut batch = self.duplicates.sift(batch, self.clock.now(), &self.stats);
+        if batch.is_empty() {
+            return Ok(Vec::new());
+        }
         if batch.iter().any(is_enqueue)
             && let Err(full) = self.room.check(&self.env, &self.tables)
         {
@@ -299,37 +302,6 @@ impl Writer {
             return Err(QueueError::Stopped);
         }
         Ok(self.answer(batch, done))
-    }
-
-    /// Takes out what was submitted before: what is durable is answered at once, what is in this batch with the first.
-    fn without_duplicates(&self, batch: Vec<Request>) -> Vec<Request> {
-        let now = self.clock.now();
-        let mut kept: Vec<Request> = Vec::with_capacity(batch.len());
-        let mut first: HashMap<Fingerprint, usize> = HashMap::new();
-        for request in batch {
-            let (message, answer) = match request {
-                Request::Enqueue(message, answer) => (message, answer),
-                other => {
-                    kept.push(other);
-                    continue;
-                }
-            };
-            if let Some(fingerprint) = message.admission.and_then(|admission| admission.fingerprint) {
-                if let Some(id) = self.duplicates.find(fingerprint, now) {
-                    Stats::add(&self.stats.duplicates, 1);
-                    let _ = answer.send(Ok(id));
-                    continue;
-                }
-                let nth = *first.entry(fingerprint).or_insert(kept.len());
-                if let Some(Request::Enqueue(earlier, _)) = kept.get_mut(nth) {
-                    Stats::add(&self.stats.duplicates, 1);
-                    earlier.followers.push(answer);
-                    continue;
-                }
-            }
-            kept.push(Request::Enqueue(message, answer));
-        }
-        kept
     }
 
     /// Gives every message of the batch its id, and its body a place on disk; stragglers come last.

@@ -316,7 +316,7 @@ impl Day {
 }
 
 fn options() -> Options {
-    Options { map_bytes: 1 << 30, segment_bytes: 1 << 20, free_bytes_floor: 0, ..Options::default() }
+    Options { map_bytes: 1 << 30, segment_bytes: 1 << 20, free_bytes_floor: 0, submitted_max: 4096, ..Options::default() }
 }
 
 /// The nth member's.

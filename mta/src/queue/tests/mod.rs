@@ -38,7 +38,7 @@ fn later(secs: u64) -> SystemTime {
 
 /// Small segments, so that tests see many; no demands on the disk of the test machine.
 fn options() -> Options {
-    Options { map_bytes: 64 << 20, segment_bytes: 64 << 10, free_bytes_floor: 0, ..Options::default() }
+    Options { map_bytes: 64 << 20, segment_bytes: 64 << 10, free_bytes_floor: 0, submitted_max: 4096, ..Options::default() }
 }
 
 /// A queue with its writer running as a task.
