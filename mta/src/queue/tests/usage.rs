@@ -191,7 +191,7 @@ impl Game {
 
 #[tokio::test(start_paused = true)]
 async fn what_each_member_has_queued_and_sent_is_exact_over_random_games_with_crashes() {
-    for seed in 0..30 {
+    for seed in 0..16 {
         println!("seed {seed}");
         let mut game = Game::new(seed);
         for _ in 0..60 {
