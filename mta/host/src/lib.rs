@@ -12,6 +12,7 @@
 
 pub mod disk;
 pub mod dns;
+pub mod handover;
 pub mod sim;
 pub mod tls;
 
@@ -19,6 +20,7 @@ mod clock;
 mod dice;
 mod epoll;
 mod inflight;
+mod listener;
 mod net;
 mod runtime;
 mod socket;
@@ -28,6 +30,8 @@ mod wire;
 pub use clock::{Clock, deadline_in};
 pub use dice::Dice;
 pub use inflight::operations_in_flight;
-pub use net::{Connection, Listener, Net, Stopper, Stream};
+pub use listener::{Bound, Listener, Stopper};
+pub use net::{Connection, Net, Stream};
 pub use runtime::{Io, IoChoice, choose_io, run, spawn_local, thread, thread_on};
 pub use tokio::time::Instant;
+pub use wire::Interrupter;

@@ -1,18 +1,19 @@
-//! Connections and listeners as the rest of the daemon sees them: one type each, whatever back end is below.
+//! The network and its connections as the rest of the daemon sees them: one type, whatever back end is below.
+//!
+//! Not here: listening sockets (`listener.rs`).
 
 use std::fmt;
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::wire::{Socket, Wire};
-use crate::{Io, epoll, sim, tls, uring};
+use crate::listener::{Bound, Listener};
+use crate::wire::{Interrupter, Socket, Wire};
+use crate::{Io, epoll, tls, uring};
 
 /// The contract of IO: buffers are owned, deadlines are arguments.
 ///
@@ -40,28 +41,20 @@ impl Net {
         Self { io }
     }
 
-    /// Listens on `address`, which other threads of this process may listen on too: the kernel spreads connections over them.
+    /// A socket that listens on `address`, which others of this process may share: the kernel spreads connections over them.
     /// `backlog` connections wait to be accepted; past it the kernel lets clients try again.
+    pub fn bind(&self, address: SocketAddr, backlog: u32) -> io::Result<Bound> {
+        Bound::bind(&self.io, address, backlog)
+    }
+
+    /// Accepts from a socket that was made before, here or in another process.
+    pub fn listen_on(&self, bound: Bound) -> io::Result<Listener> {
+        Listener::new(&self.io, bound)
+    }
+
+    /// Binds and listens.
     pub fn listen(&self, address: SocketAddr, backlog: u32) -> io::Result<Listener> {
-        let (acceptor, local, stop): (_, _, Box<dyn Fn() + Send + Sync>) = match &self.io {
-            Io::Uring => {
-                let (listener, local) = uring::Listener::listen(address, backlog)?;
-                let stop = Box::new(listener.shutter());
-                (Acceptor::Uring(listener), local, stop)
-            }
-            Io::Epoll => {
-                let (listener, local) = epoll::Listener::listen(address, backlog)?;
-                let stop = Box::new(listener.shutter());
-                (Acceptor::Epoll(listener), local, stop)
-            }
-            Io::Sim(net) => {
-                let (listener, local) = net.listen(address, backlog)?;
-                let stop = Box::new(listener.shutter());
-                (Acceptor::Sim(listener), local, stop)
-            }
-        };
-        let stopper = Stopper(Arc::new(Stop { stopped: AtomicBool::new(false), stop }));
-        Ok(Listener { acceptor, local, stopper, accepting: false })
+        self.listen_on(self.bind(address, backlog)?)
     }
 
     /// Connects to `peer`, from the address `source` if one is named.
@@ -84,90 +77,6 @@ impl Net {
     }
 }
 
-enum Acceptor {
-    Uring(uring::Listener),
-    Epoll(epoll::Listener),
-    Sim(sim::Listener),
-}
-
-/// A listening socket. Give it a task of its own that does nothing but accept; end that task with a [`Stopper`].
-pub struct Listener {
-    acceptor: Acceptor,
-    local: SocketAddr,
-    stopper: Stopper,
-    accepting: bool,
-}
-
-impl Listener {
-    /// The next connection. [`io::ErrorKind::ConnectionAborted`] once stopped; other errors (no more descriptors, say) may
-    /// pass: wait a little and go on. Await it to its end: dropping it may lose a connection.
-    pub async fn accept(&mut self) -> io::Result<(Connection, SocketAddr)> {
-        if self.stopper.0.stopped.load(SeqCst) {
-            return Err(stopped());
-        }
-        self.accepting = true;
-        let accepted = match &self.acceptor {
-            Acceptor::Uring(l) => l.accept(self.local).await.map(|(s, peer, local)| (Socket::Uring(s), peer, local)),
-            Acceptor::Epoll(l) => l.accept(self.local).await.map(|(s, peer, local)| (Socket::Epoll(s), peer, local)),
-            Acceptor::Sim(l) => l.accept().await.map(|(s, peer, local)| (Socket::Sim(s), peer, local)),
-        };
-        self.accepting = false;
-        match accepted {
-            Ok((socket, peer, local)) => Ok((Connection::new(socket, peer, local), peer)),
-            Err(_) if self.stopper.0.stopped.load(SeqCst) => Err(stopped()),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// The address in use; tells the port when 0 was asked for.
-    pub fn local_addr(&self) -> SocketAddr {
-        self.local
-    }
-
-    /// Something to stop this listener with, from any thread.
-    pub fn stopper(&self) -> Stopper {
-        self.stopper.clone()
-    }
-}
-
-impl Drop for Listener {
-    fn drop(&mut self) {
-        // An abandoned accept would hold the descriptor, and the port, and take one more connection from others.
-        if self.accepting {
-            self.stopper.stop();
-        }
-    }
-}
-
-fn stopped() -> io::Error {
-    io::Error::new(io::ErrorKind::ConnectionAborted, "the listener was stopped")
-}
-
-/// Stops a [`Listener`]: a pending accept, and every later one, is an error of kind [`io::ErrorKind::ConnectionAborted`].
-/// Connections that were not accepted yet are reset.
-#[derive(Clone)]
-pub struct Stopper(Arc<Stop>);
-
-struct Stop {
-    stopped: AtomicBool,
-    stop: Box<dyn Fn() + Send + Sync>,
-}
-
-impl Stopper {
-    /// Stops the listener. A second time does nothing.
-    pub fn stop(&self) {
-        if !self.0.stopped.swap(true, SeqCst) {
-            (self.0.stop)();
-        }
-    }
-}
-
-impl fmt::Debug for Stopper {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Stopper(stopped: {})", self.0.stopped.load(SeqCst))
-    }
-}
-
 /// A connected stream of any back end, with or without TLS.
 pub struct Connection {
     wire: Wire,
@@ -177,7 +86,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    fn new(socket: Socket, peer: SocketAddr, local: SocketAddr) -> Self {
+    pub(crate) fn new(socket: Socket, peer: SocketAddr, local: SocketAddr) -> Self {
         Self { wire: Wire::new(socket), tls: None, peer, local }
     }
 
@@ -222,6 +131,11 @@ impl Connection {
         let info = session.info().clone();
         self.tls = Some(session);
         Ok(info)
+    }
+
+    /// Something to end this connection's reading with, while a read waits: see [`Interrupter`].
+    pub fn interrupter(&self) -> Interrupter {
+        self.wire.interrupter()
     }
 
     /// Closes with a reset, for peers that deserve no better and for tests of ourselves.

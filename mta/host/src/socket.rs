@@ -4,10 +4,12 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 /// A listening socket that others of this process may share the address with (one listener for every ring thread).
 pub(crate) fn listening(address: SocketAddr, backlog: u32) -> io::Result<Socket> {
@@ -21,8 +23,21 @@ pub(crate) fn listening(address: SocketAddr, backlog: u32) -> io::Result<Socket>
     // Accepted sockets inherit it: one call here instead of one a connection.
     socket.set_tcp_nodelay(true)?;
     socket.bind(&address.into())?;
+    socket.set_nonblocking(true)?;
     socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
     Ok(socket)
+}
+
+/// A descriptor whose readiness to be read from, or accepted from, is waited for.
+pub(crate) fn watched(owner: impl Into<OwnedFd>) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an OwnedFd is the same open descriptor as long as it lives, and it lives as long as what it is moved into.
+    Ok(unsafe { AsyncFd::register_with_interest(owner.into(), Interest::READABLE) }?)
+}
+
+/// The address that a socket is bound to.
+pub(crate) fn local_addr(socket: &Socket) -> io::Result<SocketAddr> {
+    let bound = socket.local_addr()?;
+    bound.as_socket().ok_or_else(|| io::Error::new(io::ErrorKind::Unsupported, "not an internet address"))
 }
 
 /// A socket about to connect to `peer`, from `source` if one is named.
@@ -96,6 +111,11 @@ pub(crate) fn farewell(socket: &impl AsFd, last_words: &[u8]) {
 /// Makes the close that follows a reset.
 pub(crate) fn reset_on_close(socket: &impl AsFd) {
     let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
+}
+
+/// Ends reading alone: a read that waits completes, with what has arrived or with nothing. The peer is not told.
+pub(crate) fn end_reading(socket: &impl AsFd) {
+    let _ = SockRef::from(socket).shutdown(std::net::Shutdown::Read);
 }
 
 /// Ends both directions: what is pending on the socket completes.

@@ -3,9 +3,13 @@
 //! One operation at a time. When its deadline comes, the socket is shut down, the operation awaited to its end and
 //! [`io::ErrorKind::TimedOut`] returned; after that the wire is dead. The same code does this on all back ends.
 
+use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -20,8 +24,53 @@ pub(crate) enum Socket {
     Sim(sim::Socket),
 }
 
-pub(crate) struct Wire {
+impl Socket {
+    /// This end's address.
+    pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
+        match self {
+            Socket::Uring(s) => s.local_addr(),
+            Socket::Epoll(s) => s.local_addr(),
+            Socket::Sim(s) => Ok(s.local_addr()),
+        }
+    }
+}
+
+/// What a wire shares with its [`Interrupter`].
+struct Shared {
     socket: Socket,
+    interrupted: AtomicBool,
+}
+
+/// Ends the reading of a connection whose owner waits for its peer, so that it can say a last word and close.
+///
+/// The read that waits, or the next one, hands out what has arrived; when nothing has, it is an error of kind
+/// [`io::ErrorKind::Interrupted`], and every later one is too. The connection can still be written to. It does this by
+/// shutting down the socket's reading half, so no operation is dropped.
+#[derive(Clone)]
+pub struct Interrupter(Weak<Shared>);
+
+impl Interrupter {
+    /// Ends the reading. A second time, or when the connection is gone, does nothing.
+    pub fn interrupt(&self) {
+        let Some(shared) = self.0.upgrade() else { return };
+        if !shared.interrupted.swap(true, SeqCst) {
+            match &shared.socket {
+                Socket::Uring(s) => s.end_reading(),
+                Socket::Epoll(s) => s.end_reading(),
+                Socket::Sim(s) => s.end_reading(),
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Interrupter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Interrupter(..)")
+    }
+}
+
+pub(crate) struct Wire {
+    shared: Arc<Shared>,
     buffer: Buffer,
     timer: Timer,
     state: State,
@@ -37,19 +86,29 @@ enum State {
 
 impl Wire {
     pub(crate) fn new(socket: Socket) -> Self {
-        Self { socket, buffer: Buffer::new(), timer: Timer::default(), state: State::Open }
+        let shared = Arc::new(Shared { socket, interrupted: AtomicBool::new(false) });
+        Self { shared, buffer: Buffer::new(), timer: Timer::default(), state: State::Open }
     }
 
-    /// What the peer sent; empty at the end of the stream.
+    pub(crate) fn interrupter(&self) -> Interrupter {
+        Interrupter(Arc::downgrade(&self.shared))
+    }
+
+    /// What the peer sent; empty at the end of the stream. Interrupted, the wire lives on.
     pub(crate) async fn recv(&mut self, deadline: Instant) -> io::Result<Bytes> {
         self.begin()?;
-        let Self { socket, buffer, timer, .. } = self;
-        let result = match socket {
+        let Self { shared, buffer, timer, .. } = self;
+        let result = match &shared.socket {
             Socket::Uring(s) => bounded(timer, deadline, || s.shutdown(), s.recv(buffer)).await,
             Socket::Epoll(s) => bounded(timer, deadline, || s.shutdown(), s.recv(buffer)).await,
             Socket::Sim(s) => bounded(timer, deadline, || s.shutdown(), s.recv(buffer)).await,
         };
-        self.end(result)
+        match self.end(result)? {
+            nothing if nothing.is_empty() && self.shared.interrupted.load(SeqCst) => {
+                Err(io::Error::new(io::ErrorKind::Interrupted, "the reading of this connection was ended"))
+            }
+            octets => Ok(octets),
+        }
     }
 
     /// Sends all of `octets`: on return the kernel has them.
@@ -58,8 +117,8 @@ impl Wire {
             return Ok(());
         }
         self.begin()?;
-        let Self { socket, timer, .. } = self;
-        let result = match socket {
+        let Self { shared, timer, .. } = self;
+        let result = match &shared.socket {
             Socket::Uring(s) => bounded(timer, deadline, || s.shutdown(), s.send(octets)).await,
             Socket::Epoll(s) => bounded(timer, deadline, || s.shutdown(), s.send(octets)).await,
             Socket::Sim(s) => bounded(timer, deadline, || s.shutdown(), s.send(octets)).await,
@@ -70,7 +129,7 @@ impl Wire {
     /// The first octet that waits to be read, without reading it; `None` if none came within `wait`, or the stream ended.
     pub(crate) async fn peek(&mut self, wait: Duration) -> io::Result<Option<u8>> {
         self.begin()?;
-        let result = match &self.socket {
+        let result = match &self.shared.socket {
             Socket::Uring(s) => s.peek(wait).await,
             Socket::Epoll(s) => s.peek(wait).await,
             Socket::Sim(s) => s.peek(wait).await,
@@ -82,7 +141,7 @@ impl Wire {
     pub(crate) fn close(mut self, farewell: &[u8]) {
         if self.state == State::Open {
             self.state = State::Dead;
-            match &self.socket {
+            match &self.shared.socket {
                 Socket::Uring(s) => s.close(farewell),
                 Socket::Epoll(s) => s.close(farewell),
                 Socket::Sim(s) => s.close(farewell),
@@ -97,7 +156,7 @@ impl Wire {
 
     /// Closes with a reset.
     pub(crate) fn abort(self) {
-        match &self.socket {
+        match &self.shared.socket {
             Socket::Uring(s) => s.reset_on_close(),
             Socket::Epoll(s) => s.reset_on_close(),
             Socket::Sim(s) => s.reset_on_close(),
@@ -126,7 +185,7 @@ impl Wire {
     }
 
     fn shutdown(&self) {
-        match &self.socket {
+        match &self.shared.socket {
             Socket::Uring(s) => s.shutdown(),
             Socket::Epoll(s) => s.shutdown(),
             Socket::Sim(s) => s.shutdown(),

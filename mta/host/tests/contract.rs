@@ -27,6 +27,11 @@ support::contract! {
     nobody_listening_is_refused,
     the_source_address_is_the_one_named,
     a_stopped_listener_accepts_no_more,
+    what_waits_when_a_listener_is_stopped_is_accepted,
+    what_waits_when_a_listener_is_gone_is_accepted_by_who_holds_the_socket,
+    an_interrupted_read_ends_and_the_last_word_arrives,
+    an_interrupted_read_hands_out_what_has_come,
+    an_interrupted_tls_read_ends_and_the_last_word_arrives,
     an_abandoned_read_leaves_nothing_behind,
     an_abandoned_connect_leaves_nothing_behind,
     an_abandoned_accept_leaves_nothing_behind,
@@ -218,6 +223,91 @@ async fn a_stopped_listener_accepts_no_more(net: Net) {
     assert_eq!(accepting.await.unwrap(), (true, ErrorKind::ConnectionAborted, ErrorKind::ConnectionAborted));
     assert!(net.connect(None, address, soon()).await.is_err());
     drop(before);
+}
+
+async fn what_waits_when_a_listener_is_stopped_is_accepted(net: Net) {
+    let mut listener = net.listen(support::anywhere(), 8).unwrap();
+    let (address, stopper) = (listener.local_addr(), listener.stopper());
+    let mut clients = Vec::new();
+    for _ in 0..3 {
+        clients.push(net.connect(None, address, soon()).await.unwrap());
+    }
+    stopper.stop();
+    for _ in 0..3 {
+        let (mut server, _) = listener.accept().await.unwrap();
+        server.write(Bytes::from_static(b"220 hello\r\n"), soon()).await.unwrap();
+    }
+    for mut client in clients {
+        assert_eq!(client.read(soon()).await.unwrap(), "220 hello\r\n");
+    }
+    assert_eq!(listener.accept().await.unwrap_err().kind(), ErrorKind::ConnectionAborted);
+    drop(listener);
+    assert_eq!(net.connect(None, address, soon()).await.unwrap_err().kind(), ErrorKind::ConnectionRefused);
+}
+
+async fn what_waits_when_a_listener_is_gone_is_accepted_by_who_holds_the_socket(net: Net) {
+    let bound = net.bind(support::anywhere(), 8).unwrap();
+    let mut first = net.listen_on(bound.try_clone().unwrap()).unwrap();
+    let stopper = first.stopper();
+    let accepting = spawn_local(async move { first.accept().await.map(drop).map_err(|error| error.kind()) });
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    stopper.stop();
+    assert_eq!(accepting.await.unwrap(), Err(ErrorKind::ConnectionAborted));
+    // Nobody accepts now, and yet nobody is refused.
+    let mut client = net.connect(None, bound.local_addr(), soon()).await.unwrap();
+    let mut second = net.listen_on(bound).unwrap();
+    let (mut server, _) = second.accept().await.unwrap();
+    server.write(Bytes::from_static(b"220 hello\r\n"), soon()).await.unwrap();
+    assert_eq!(client.read(soon()).await.unwrap(), "220 hello\r\n");
+}
+
+async fn an_interrupted_read_ends_and_the_last_word_arrives(net: Net) {
+    let (client, server) = pair(&net).await;
+    interrupted(client, server).await;
+}
+
+async fn an_interrupted_tls_read_ends_and_the_last_word_arrives(net: Net) {
+    let certificates = Certificates::for_host("mx.example.org");
+    let (mut client, mut server) = pair(&net).await;
+    let (accepts, connects) = (certificates.server(), certificates.verified());
+    let shaking = spawn_local(async move {
+        server.start_tls_server(&accepts, soon()).await.unwrap();
+        assert_eq!(server.read(soon()).await.unwrap(), "EHLO a\r\n");
+        server
+    });
+    client.start_tls_client(&connects, "mx.example.org", soon()).await.unwrap();
+    client.write(Bytes::from_static(b"EHLO a\r\n"), soon()).await.unwrap();
+    interrupted(client, shaking.await.unwrap()).await;
+}
+
+async fn interrupted(mut client: Connection, mut server: Connection) {
+    let interrupter = server.interrupter();
+    let reading = spawn_local(async move {
+        let error = server.read(soon()).await.unwrap_err();
+        (server, error.kind())
+    });
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    interrupter.interrupt();
+    let (mut server, kind) = reading.await.unwrap();
+    assert_eq!(kind, ErrorKind::Interrupted);
+    assert_eq!(server.read(soon()).await.unwrap_err().kind(), ErrorKind::Interrupted, "and so is every later read");
+    server.write(Bytes::from_static(b"421 4.3.2 bye\r\n"), soon()).await.unwrap();
+    server.close().await;
+    // What the client says meanwhile must not cost it our last word.
+    let _ = client.write(Bytes::from_static(b"MAIL FROM:<a@example.org>\r\n"), soon()).await;
+    assert_eq!(client.read(soon()).await.unwrap(), "421 4.3.2 bye\r\n");
+    interrupter.interrupt();
+}
+
+async fn an_interrupted_read_hands_out_what_has_come(net: Net) {
+    let (mut client, mut server) = pair(&net).await;
+    client.write(Bytes::from_static(b"QUIT\r\n"), soon()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    server.interrupter().interrupt();
+    assert_eq!(server.read(soon()).await.unwrap(), "QUIT\r\n");
+    assert_eq!(server.read(soon()).await.unwrap_err().kind(), ErrorKind::Interrupted);
+    server.write(Bytes::from_static(b"221 bye\r\n"), soon()).await.unwrap();
+    assert_eq!(client.read(soon()).await.unwrap(), "221 bye\r\n");
 }
 
 async fn an_abandoned_read_leaves_nothing_behind(net: Net) {

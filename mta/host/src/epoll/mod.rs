@@ -2,11 +2,11 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::Instant;
 
 use crate::inflight::InFlight;
@@ -16,6 +16,15 @@ use crate::wire::{Buffer, timed_out};
 pub(crate) struct Socket(TcpStream);
 
 impl Socket {
+    /// One that was accepted, and does not block.
+    pub(crate) fn of(descriptor: OwnedFd) -> io::Result<Self> {
+        TcpStream::from_std(descriptor.into()).map(Self)
+    }
+
+    pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
+
     pub(crate) async fn connect(source: Option<IpAddr>, peer: SocketAddr, deadline: Instant) -> io::Result<(Self, SocketAddr)> {
         let _counted = InFlight::begin();
         let socket = socket::outgoing(source, peer)?;
@@ -67,39 +76,15 @@ impl Socket {
         socket::shutdown(&self.0);
     }
 
+    pub(crate) fn end_reading(&self) {
+        socket::end_reading(&self.0);
+    }
+
     pub(crate) fn close(&self, farewell: &[u8]) {
         socket::farewell(&self.0, farewell);
     }
 
     pub(crate) fn reset_on_close(&self) {
         socket::reset_on_close(&self.0);
-    }
-}
-
-pub(crate) struct Listener(Arc<TcpListener>);
-
-impl Listener {
-    pub(crate) fn listen(address: SocketAddr, backlog: u32) -> io::Result<(Self, SocketAddr)> {
-        let socket = socket::listening(address, backlog)?;
-        socket.set_nonblocking(true)?;
-        let listener = TcpListener::from_std(socket.into())?;
-        let local = listener.local_addr()?;
-        Ok((Self(Arc::new(listener)), local))
-    }
-
-    pub(crate) async fn accept(&self, bound: SocketAddr) -> io::Result<(Socket, SocketAddr, SocketAddr)> {
-        let _counted = InFlight::begin();
-        let (stream, peer) = self.0.accept().await?;
-        let local = if bound.ip().is_unspecified() { stream.local_addr()? } else { bound };
-        Ok((Socket(stream), peer, local))
-    }
-
-    pub(crate) fn shutter(&self) -> impl Fn() + Send + Sync + 'static {
-        let listener = Arc::downgrade(&self.0);
-        move || {
-            if let Some(listener) = listener.upgrade() {
-                socket::shutdown(&*listener);
-            }
-        }
     }
 }

@@ -38,6 +38,8 @@ struct Way {
     end: Option<Instant>,
     /// Its reader has closed, or shut down.
     closed: bool,
+    /// Its reader wants no more than what has arrived.
+    interrupted: bool,
 }
 
 enum Look {
@@ -80,6 +82,7 @@ impl State {
         }
         let next = match way.octets.front() {
             Some(&(at, _)) if at <= now => return Look::Octets,
+            _ if way.interrupted => return Look::End,
             Some(&(at, _)) => Some(at),
             None if way.end.is_some_and(|at| at <= now) => return Look::End,
             None => way.end,
@@ -187,8 +190,17 @@ impl Socket {
         Ok(())
     }
 
+    pub(crate) fn local_addr(&self) -> SocketAddr {
+        self.link.ends[self.end]
+    }
+
     pub(crate) fn shutdown(&self) {
         self.end_both_ways(&[]);
+    }
+
+    pub(crate) fn end_reading(&self) {
+        self.link.state().ways[self.end].interrupted = true;
+        self.link.changed[self.end].notify_one();
     }
 
     pub(crate) fn close(&self, farewell: &[u8]) {

@@ -105,7 +105,7 @@ impl Net {
     pub(crate) fn listen(&self, address: SocketAddr, backlog: u32) -> io::Result<(Listener, SocketAddr)> {
         let mut world = self.world();
         let local = if address.port() == 0 { SocketAddr::new(address.ip(), world.port()) } else { address };
-        let backlog = Arc::new(Backlog { most: backlog.max(1) as usize, ..Backlog::default() });
+        let backlog = Arc::new(Backlog { most: backlog.max(1) as usize, waiting: Mutex::default(), changed: Notify::new() });
         world.listeners.entry(local).or_default().push(Arc::downgrade(&backlog));
         Ok((Listener(backlog), local))
     }
@@ -200,14 +200,14 @@ impl World {
         let anywhere: IpAddr = if peer.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
         for address in [peer, SocketAddr::new(anywhere, peer.port())] {
             let Some(listeners) = self.listeners.get_mut(&address) else { continue };
-            listeners.retain(|listener| listener.upgrade().is_some_and(|backlog| !backlog.state().stopped));
+            listeners.retain(|listener| listener.strong_count() > 0);
             if listeners.is_empty() {
                 continue;
             }
             // As with SO_REUSEPORT: any of those that share the address.
             let any = self.dice.below(listeners.len() as u64) as usize;
             let Some(backlog) = listeners[any].upgrade() else { continue };
-            let full = backlog.state().waiting.len() >= backlog.most;
+            let full = backlog.waiting().len() >= backlog.most;
             return if full { Knock::Full } else { Knock::Open(backlog) };
         }
         Knock::Refused
@@ -219,74 +219,44 @@ fn covers(rule: SocketAddr, address: SocketAddr) -> bool {
     rule.ip() == address.ip() && (rule.port() == 0 || rule.port() == address.port())
 }
 
-#[derive(Default)]
 struct Backlog {
     most: usize,
-    state: Mutex<Arrivals>,
+    waiting: Mutex<VecDeque<(Socket, SocketAddr, SocketAddr)>>,
     changed: Notify,
 }
 
-#[derive(Default)]
-struct Arrivals {
-    waiting: VecDeque<(Socket, SocketAddr, SocketAddr)>,
-    stopped: bool,
-}
-
 impl Backlog {
-    fn state(&self) -> MutexGuard<'_, Arrivals> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn waiting(&self) -> MutexGuard<'_, VecDeque<(Socket, SocketAddr, SocketAddr)>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn push(&self, socket: Socket, peer: SocketAddr, local: SocketAddr) {
-        let mut state = self.state();
-        if state.stopped {
-            return socket.reset_on_close();
-        }
-        state.waiting.push_back((socket, peer, local));
-        self.changed.notify_one();
-    }
-
-    fn stop(&self) {
-        let mut state = self.state();
-        state.stopped = true;
-        for (socket, _, _) in state.waiting.drain(..) {
-            socket.reset_on_close();
-        }
+        self.waiting().push_back((socket, peer, local));
         self.changed.notify_one();
     }
 }
 
+impl Drop for Backlog {
+    fn drop(&mut self) {
+        // As the kernel does when the last descriptor of a listening socket is closed.
+        for (socket, _, _) in self.waiting().drain(..) {
+            socket.reset_on_close();
+        }
+    }
+}
+
+/// A listening socket; clones are the same one.
+#[derive(Clone)]
 pub(crate) struct Listener(Arc<Backlog>);
 
 impl Listener {
-    pub(crate) async fn accept(&self) -> io::Result<(Socket, SocketAddr, SocketAddr)> {
-        let _counted = InFlight::begin();
-        loop {
-            {
-                let mut state = self.0.state();
-                if state.stopped {
-                    return Err(io::ErrorKind::ConnectionAborted.into());
-                }
-                if let Some(arrived) = state.waiting.pop_front() {
-                    return Ok(arrived);
-                }
-            }
-            self.0.changed.notified().await;
-        }
+    /// A connection that waits already: its socket, its peer, its local address.
+    pub(crate) fn take(&self) -> Option<(Socket, SocketAddr, SocketAddr)> {
+        self.0.waiting().pop_front()
     }
 
-    pub(crate) fn shutter(&self) -> impl Fn() + Send + Sync + 'static {
-        let backlog = Arc::downgrade(&self.0);
-        move || {
-            if let Some(backlog) = backlog.upgrade() {
-                backlog.stop();
-            }
-        }
-    }
-}
-
-impl Drop for Listener {
-    fn drop(&mut self) {
-        self.0.stop();
+    /// Waits until one has come; it may be gone again.
+    pub(crate) async fn changed(&self) {
+        self.0.changed.notified().await;
     }
 }

@@ -8,6 +8,7 @@ mod ops;
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,7 +28,7 @@ pub(crate) fn probe() -> io::Result<()> {
     let ring: IoUring = IoUring::builder().setup_coop_taskrun().build(8)?;
     let mut probe = Probe::new();
     ring.submitter().register_probe(&mut probe)?;
-    for code in [opcode::Accept::CODE, opcode::Connect::CODE, opcode::Recv::CODE, opcode::Send::CODE] {
+    for code in [opcode::Connect::CODE, opcode::Recv::CODE, opcode::Send::CODE] {
         if !probe.is_supported(code) {
             return Err(io::Error::new(io::ErrorKind::Unsupported, format!("the kernel lacks io_uring operation {code}")));
         }
@@ -47,6 +48,15 @@ pub(crate) fn run<F: Future>(main: F) -> io::Result<F::Output> {
 pub(crate) struct Socket(Arc<socket2::Socket>);
 
 impl Socket {
+    /// One that was accepted, and blocks.
+    pub(crate) fn of(descriptor: OwnedFd) -> Self {
+        Self(Arc::new(descriptor.into()))
+    }
+
+    pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
+        socket::local_addr(&self.0)
+    }
+
     pub(crate) async fn connect(source: Option<IpAddr>, peer: SocketAddr, deadline: Instant) -> io::Result<(Self, SocketAddr)> {
         let mut attempt = Attempt { socket: Arc::new(socket::outgoing(source, peer)?), pending: true };
         let socket = &attempt.socket;
@@ -54,7 +64,7 @@ impl Socket {
             bounded(&mut Timer::default(), deadline, || socket::shutdown(&**socket), ops::connect(socket, peer)).await;
         attempt.pending = false;
         connected?;
-        let local = address(attempt.socket.local_addr()?)?;
+        let local = socket::local_addr(&attempt.socket)?;
         Ok((Self(attempt.socket.clone()), local))
     }
 
@@ -94,6 +104,10 @@ impl Socket {
         socket::shutdown(&*self.0);
     }
 
+    pub(crate) fn end_reading(&self) {
+        socket::end_reading(&*self.0);
+    }
+
     pub(crate) fn close(&self, farewell: &[u8]) {
         socket::farewell(&*self.0, farewell);
     }
@@ -115,33 +129,4 @@ impl Drop for Attempt {
             socket::shutdown(&*self.socket);
         }
     }
-}
-
-pub(crate) struct Listener(Arc<socket2::Socket>);
-
-impl Listener {
-    pub(crate) fn listen(bound: SocketAddr, backlog: u32) -> io::Result<(Self, SocketAddr)> {
-        let socket = socket::listening(bound, backlog)?;
-        let local = address(socket.local_addr()?)?;
-        Ok((Self(Arc::new(socket)), local))
-    }
-
-    pub(crate) async fn accept(&self, bound: SocketAddr) -> io::Result<(Socket, SocketAddr, SocketAddr)> {
-        let (socket, peer) = ops::accept(&self.0).await?;
-        let local = if bound.ip().is_unspecified() { address(socket.local_addr()?)? } else { bound };
-        Ok((Socket(Arc::new(socket)), address(peer)?, local))
-    }
-
-    pub(crate) fn shutter(&self) -> impl Fn() + Send + Sync + 'static {
-        let listener = Arc::downgrade(&self.0);
-        move || {
-            if let Some(listener) = listener.upgrade() {
-                socket::shutdown(&*listener);
-            }
-        }
-    }
-}
-
-fn address(found: socket2::SockAddr) -> io::Result<SocketAddr> {
-    found.as_socket().ok_or_else(|| io::Error::new(io::ErrorKind::Unsupported, "not an internet address"))
 }

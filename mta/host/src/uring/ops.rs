@@ -8,13 +8,13 @@ use std::future::Future;
 use std::io;
 use std::marker::PhantomData;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use io_uring06::types::Fd;
 use io_uring06::{cqueue, opcode, squeue};
-use socket2::{SockAddr, SockAddrStorage, Socket};
+use socket2::{SockAddr, Socket};
 use tokio_uring::{OneshotOutputTransform, UnsubmittedOneshot};
 
 use crate::inflight::InFlight;
@@ -78,22 +78,4 @@ pub(super) async fn connect(socket: &Arc<Socket>, peer: SocketAddr) -> io::Resul
     let peer = Box::new(SockAddr::from(peer));
     let entry = opcode::Connect::new(Fd(socket.as_raw_fd()), peer.as_ptr().cast(), peer.len()).build();
     submit(socket, peer, entry).await.0.map(drop)
-}
-
-/// Accepts one connection.
-pub(super) async fn accept(listener: &Arc<Socket>) -> io::Result<(Socket, SockAddr)> {
-    let storage = SockAddrStorage::zeroed();
-    let length = storage.size_of();
-    let mut peer = Box::new((storage, length));
-    let entry = opcode::Accept::new(Fd(listener.as_raw_fd()), (&raw mut peer.0).cast(), &raw mut peer.1)
-        .flags(libc::SOCK_CLOEXEC)
-        .build();
-    let (result, peer) = submit(listener, peer, entry).await;
-    let descriptor = result?;
-    // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
-    let socket = unsafe { Socket::from_raw_fd(descriptor as i32) };
-    let (storage, length) = *peer;
-    // SAFETY: the kernel has filled in an address and its length.
-    let peer = unsafe { SockAddr::new(storage, length) };
-    Ok((socket, peer))
 }
