@@ -3,8 +3,7 @@
 //! The simulation starts the same actors as tasks of one runtime with paused time, on a network in
 //! memory: what the seeded world runs is this code, not a copy of it.
 //!
-//! Stopping: listeners first, then transactions in progress, then deliveries in flight, then the queue's
-//! last commit. Nothing that got 250 depends on any of it: a kill at any point loses nothing.
+//! Not here: what a stop does (`drain.rs`), whose sockets it listens on (`sockets.rs`).
 
 use std::future::Future;
 use std::io;
@@ -16,7 +15,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use host::dns::Resolver;
-use host::{Clock, Dice, Io, Net, Stopper, tls};
+use host::{Bound, Clock, Dice, Io, Net, Stopper, deadline_in, tls};
 use metrics::{counter, histogram};
 use metrics_exporter_prometheus::PrometheusHandle;
 use scheduler::Scheduler;
@@ -26,6 +25,7 @@ use crate::config::{self, Config};
 use crate::control::Control;
 use crate::control::daemon::{Daemon as Desk, OpenError, Parts};
 use crate::control::metrics as names;
+use crate::drain::{Drain, GRACE};
 use crate::egress::Source;
 use crate::egress::clerk::Clerk;
 use crate::egress::dispatch::{Dispatcher, Lines};
@@ -36,8 +36,9 @@ use crate::ingress::greeting::Manners;
 use crate::ingress::{Counters, Gate, Service, Shared, settings};
 use crate::policy::class::{Lifetime, Lifetimes};
 use crate::queue::{Options, Queue, QueueError, Writer};
-use crate::ring::{Bound, Ring};
+use crate::ring::Ring;
 use crate::sign::Signers;
+use crate::sockets::Sockets;
 
 /// Commits whose notes the dispatcher has not taken yet. Past it the queue waits, and with it those who submit.
 const NOTES_MAX: usize = 64;
@@ -54,6 +55,8 @@ pub struct Environment {
     pub resolver: Resolver,
     /// How the queue is kept.
     pub queue: Options,
+    /// Listening sockets that somebody has handed to us.
+    pub sockets: Vec<Bound>,
 }
 
 impl Environment {
@@ -75,7 +78,8 @@ impl Environment {
             None => Resolver::system(dnssec),
         };
         let resolver = resolver.map_err(|error| StartError::Resolver(format!("{error:?}")))?;
-        let environment = Environment { io, clock: Clock::system(), dice: Dice::system(), resolver, queue: Options::default() };
+        let (clock, dice) = (Clock::system(), Dice::system());
+        let environment = Environment { io, clock, dice, resolver, queue: Options::default(), sockets: Vec::new() };
         Ok((environment, fallback))
     }
 }
@@ -116,9 +120,12 @@ pub struct Running {
     clock: Clock,
     queue: Queue,
     shared: Arc<Shared>,
-    draining: watch::Sender<bool>,
+    draining: watch::Sender<Drain>,
+    sockets: Sockets,
     stoppers: Vec<Stopper>,
     dispatcher: oneshot::Receiver<()>,
+    /// Each is dropped when its thread has said its last words.
+    rings: Vec<oneshot::Receiver<()>>,
     drain: Duration,
 }
 
@@ -148,7 +155,7 @@ impl Floor {
 
 /// Starts the daemon. It listens when this returns; members and labels are the control thread's business.
 pub async fn start(config: Arc<Config>, environment: Environment) -> Result<Running, StartError> {
-    let Environment { io, clock, dice, resolver, queue: options } = environment;
+    let Environment { io, clock, dice, resolver, queue: options, sockets: inherited } = environment;
     let floor = if matches!(io, Io::Sim(_)) { Floor::Here } else { Floor::Threads };
     private_folder(&config.data_dir)?;
 
@@ -181,7 +188,7 @@ pub async fn start(config: Arc<Config>, environment: Environment) -> Result<Runn
         floor.start(&Io::Epoll, "signer", move || signer.run())?;
     }
 
-    let (draining, draining_rx) = watch::channel(false);
+    let (draining, draining_rx) = watch::channel(Drain::No);
     let tls = match &config.tls {
         Some(files) => Some(ArcSwap::from_pointee(tls::Server::from_pem_files(&files.certificate, &files.private_key)?)),
         None => None,
@@ -216,27 +223,28 @@ pub async fn start(config: Arc<Config>, environment: Environment) -> Result<Runn
     let threads = if floor == Floor::Here { 1 } else { config.threads.map_or(cores, usize::from) };
     let (finished_tx, finished) = mpsc::channel(in_flight);
     let trust = trust(&config)?;
-    let mut rings = Vec::new();
-    let mut stoppers = Vec::new();
-    let mut addresses: Vec<SocketAddr> = config.listen.iter().map(|listen| listen.address).collect();
-    for nth in 0..threads {
+    let net = Net::new(io.clone());
+    let addresses: Vec<_> = config.listen.iter().map(|listen| listen.address).collect();
+    let sockets = Sockets::bind(&net, &addresses, inherited, threads)?;
+    let (mut rings, mut ended, mut stoppers) = (Vec::new(), Vec::new(), Vec::new());
+    for (nth, share) in sockets.shares(threads)?.into_iter().enumerate() {
         let (jobs_tx, jobs) = mpsc::channel(in_flight);
-        let (bound_tx, bound) = oneshot::channel();
-        let services = addresses.iter().copied().zip(config.listen.iter().map(|listen| service(&config, listen))).collect();
-        let (ring_io, shared, finished) = (io.clone(), shared.clone(), finished_tx.clone());
+        let (started_tx, started) = oneshot::channel();
+        let (ended_tx, ended_rx) = oneshot::channel();
+        let listeners = share.into_iter().map(|(nth, bound)| (bound, service(&config, &config.listen[nth]))).collect();
+        let (net, shared, finished) = (net.clone(), shared.clone(), finished_tx.clone());
         let tls = match &trust {
             Some(trust) => tls::Client::opportunistic_noting(trust)?,
             None => tls::Client::opportunistic()?,
         };
         let port = config.egress.port;
-        floor.start(&io, &format!("ring-{nth}"), move || {
-            Ring { net: Net::new(ring_io), services, shared, tls, port, jobs, finished }.run(bound_tx)
+        floor.start(&io, &format!("ring-{nth}"), move || async move {
+            Ring { net, listeners, shared, tls, port, jobs, finished }.run(started_tx).await;
+            drop::<oneshot::Sender<()>>(ended_tx);
         })?;
-        let Bound { addresses: bound, stoppers: more } =
-            bound.await.map_err(|_| io::Error::other("a ring thread ended before it listened"))??;
-        addresses = bound;
-        stoppers.extend(more);
+        stoppers.extend(started.await.map_err(|_| io::Error::other("a ring thread ended before it listened"))??);
         rings.push(jobs_tx);
+        ended.push(ended_rx);
     }
     drop(finished_tx);
 
@@ -283,15 +291,16 @@ pub async fn start(config: Arc<Config>, environment: Environment) -> Result<Runn
         weights: desk.weights(),
     };
     let scheduler = Scheduler::new(scheduling, dice.below(u64::MAX));
-    let (ended, dispatcher) = oneshot::channel();
+    let (dispatched, dispatcher) = oneshot::channel();
     let (dispatch_clock, dispatch_queue) = (clock.clone(), queue.clone());
     floor.start(&Io::Epoll, "scheduler", move || async move {
         Dispatcher::new(scheduler, dispatch_clock, dispatch_queue, sources, lines).run().await;
-        let _ = ended.send(());
+        let _ = dispatched.send(());
     })?;
 
     let drain = Duration::from_secs(config.drain_secs);
-    Ok(Running { addresses, desk, config, clock, queue, shared, draining, stoppers, dispatcher, drain })
+    let addresses = sockets.addresses();
+    Ok(Running { addresses, desk, config, clock, queue, shared, draining, sockets, stoppers, dispatcher, rings: ended, drain })
 }
 
 impl Running {
@@ -312,24 +321,62 @@ impl Running {
         Ok(())
     }
 
+    /// The sockets that it listens on.
+    pub fn sockets(&self) -> &Sockets {
+        &self.sockets
+    }
+
     /// Stops accepting, finishes what is in progress within `drain_secs`, commits.
     pub async fn stop(self) {
-        for stopper in &self.stoppers {
-            stopper.stop();
-        }
-        self.draining.send_replace(true);
+        let Running { shared, draining, sockets, stoppers, mut dispatcher, rings, queue, drain, .. } = self;
+        // The last ones that hold a socket now are those that accept from it, unless somebody has a copy.
+        drop(sockets);
+        stoppers.iter().for_each(Stopper::stop);
+        draining.send_replace(Drain::Finish);
         let finish = async {
-            while self.shared.transactions.load(Ordering::Relaxed) > 0 {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
             // An error means that it has ended already.
-            let _ = self.dispatcher.await;
+            tokio::join!(sessions_end(&shared), async { (&mut dispatcher).await.ok() });
         };
-        if tokio::time::timeout(self.drain, finish).await.is_err() {
+        if tokio::time::timeout(drain, finish).await.is_err() {
             tracing::warn!("not everything in progress was finished; what is in the queue is tried again at the next start");
         }
-        self.queue.stop().await;
+        draining.send_replace(Drain::Over);
+        let last = async {
+            if !dispatcher.is_terminated() {
+                let _ = dispatcher.await;
+            }
+            for ring in rings {
+                let _ = ring.await;
+            }
+        };
+        // The threads bound what they do themselves; a disk that does not answer is bounded here.
+        let _ = tokio::time::timeout(Duration::from_secs(3), last).await;
+        queue.stop().await;
     }
+}
+
+/// Waits until every session has gone. Those that are inside no transaction are only waited for while they may begin one.
+async fn sessions_end(shared: &Shared) {
+    let begun = deadline_in(GRACE + Duration::from_millis(200));
+    let grace = async {
+        while shared.sessions.load(Ordering::Relaxed) > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let _ = tokio::time::timeout_at(begun, grace).await;
+    while shared.transactions.load(Ordering::Relaxed) > 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// What can be wrong before the data directory is opened, for a daemon that is about to take another one's place: a wrong
+/// certificate must be told while that one still serves.
+pub fn check(config: &Config) -> Result<(), StartError> {
+    if let Some(files) = &config.tls {
+        tls::Server::from_pem_files(&files.certificate, &files.private_key)?;
+    }
+    trust(config)?;
+    Ok(())
 }
 
 /// What receiving hosts' certificates are held against. Now it only shows in the log, so a system without trust

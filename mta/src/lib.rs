@@ -3,6 +3,7 @@
 pub mod config;
 pub mod control;
 pub mod daemon;
+pub mod drain;
 pub mod egress;
 pub mod events;
 pub mod ingress;
@@ -10,3 +11,4 @@ pub mod policy;
 pub mod queue;
 pub mod ring;
 pub mod sign;
+pub mod sockets;

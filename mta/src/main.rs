@@ -1,4 +1,4 @@
-//! `tradewind-mta --config mta.toml`: runs in the foreground until SIGTERM or SIGINT.
+//! `tradewind-mta --config mta.toml`: runs in the foreground until SIGTERM or SIGINT, or until another one takes over.
 
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -6,6 +6,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Parser;
+use host::Bound;
+use host::handover::{self, Offer, Predecessor, Successor};
 use mta::config::Config;
 use mta::control::admin::Stage;
 use mta::daemon::{self, Environment};
@@ -23,7 +25,15 @@ struct Arguments {
     /// The settings; `tradewind config describe` prints an example.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
+    /// Take the place of the daemon that runs on the same data directory: it hands over its listening sockets, finishes
+    /// what it has begun and ends, and then this one serves. Clients that connect meanwhile wait. When nobody runs
+    /// there, an ordinary start.
+    #[arg(long)]
+    take_over: bool,
 }
+
+/// Where a running daemon can be asked for its listening sockets, in the data directory.
+const HANDOVER_SOCKET: &str = "handover.sock";
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -42,7 +52,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match tokio::task::LocalSet::new().block_on(&runtime, run(config, arguments.config)) {
+    match tokio::task::LocalSet::new().block_on(&runtime, run(config, arguments)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(error = %error, "cannot start");
@@ -51,7 +61,7 @@ fn main() -> ExitCode {
     }
 }
 
-async fn run(config: Config, path: PathBuf) -> Result<(), Box<dyn std::error::Error>> {
+async fn run(config: Config, arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
     let config = Arc::new(config);
     let metrics = mta::control::metrics::install()?;
     // Before anything is bound: a signal that comes early must not be lost.
@@ -59,9 +69,19 @@ async fn run(config: Config, path: PathBuf) -> Result<(), Box<dyn std::error::Er
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
 
-    let (environment, fallback) = Environment::of_machine(&config)?;
+    let (mut environment, fallback) = Environment::of_machine(&config)?;
     if let Some(why) = fallback {
         tracing::warn!("{why}");
+    }
+    environment.sockets = handover::inherited()?;
+    if arguments.take_over {
+        // Whatever can be wrong with the settings is found while the other one still serves.
+        daemon::check(&config)?;
+        tokio::select! {
+            sockets = take_over(&config) => environment.sockets.extend(sockets?),
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+        }
     }
     let io = environment.io.to_string();
     let running = daemon::start(config.clone(), environment).await?;
@@ -69,22 +89,59 @@ async fn run(config: Config, path: PathBuf) -> Result<(), Box<dyn std::error::Er
     for (listen, address) in config.listen.iter().zip(&running.addresses) {
         tracing::info!(%address, role = %listen.role, io, "listening");
     }
+    running.sockets().store();
+    let handover = config.data_dir.join(HANDOVER_SOCKET);
+    let offer = Offer::bind(&handover).map_err(|error| {
+        tracing::warn!(path = %handover.display(), %error, "this daemon cannot be asked to hand over its sockets");
+    });
     control.set_stage(Stage::Ready);
     ready();
 
-    loop {
-        tokio::select! {
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
-            _ = hangup.recv() => reload(&running, &path),
+    // In a block of its own: with it goes our second copy of the sockets, so that they close if nobody else has one.
+    let successor = {
+        let mut taken = std::pin::pin!(taken(offer.ok(), running.sockets().copies()?));
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => break None,
+                _ = interrupt.recv() => break None,
+                _ = hangup.recv() => reload(&running, &arguments.config),
+                successor = &mut taken => break Some(successor),
+            }
         }
+    };
+    match &successor {
+        Some(successor) => tracing::info!(?successor, "stopping: another daemon takes over"),
+        None => tracing::info!("stopping"),
     }
-    tracing::info!("stopping");
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     control.set_stage(Stage::Draining);
     running.stop().await;
     tracing::info!("stopped");
+    // It sees that we are gone, and opens the queue.
+    drop(successor);
     Ok(())
+}
+
+/// Asks the daemon that runs on this data directory for its sockets, and waits until it has ended.
+async fn take_over(config: &Config) -> std::io::Result<Vec<Bound>> {
+    let path = config.data_dir.join(HANDOVER_SOCKET);
+    let named = |error: std::io::Error| {
+        std::io::Error::new(error.kind(), format!("the daemon behind {} cannot be taken over: {error}", path.display()))
+    };
+    let Some(predecessor) = Predecessor::ask(&path).await.map_err(named)? else {
+        tracing::info!("nobody to take over from");
+        return Ok(Vec::new());
+    };
+    tracing::info!(?predecessor, "taking over; waiting for the other daemon to finish");
+    predecessor.relieve().await.map_err(named)
+}
+
+/// Waits until another process has taken the listening sockets. Without a socket to ask at that is never.
+async fn taken(offer: Option<Offer>, sockets: Vec<Bound>) -> Successor {
+    match offer {
+        Some(offer) => offer.taken(&sockets, |error| tracing::warn!(%error, "the listening sockets were not handed over")).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// What can be changed without a restart: the certificate, which labels a member needs, tiers and duplicates. Whatever is wrong

@@ -1,26 +1,33 @@
 //! A ring thread: listeners, sessions, deliveries and a connection cache of its own. Nothing is shared
 //! with other ring threads but snapshots and counters.
 
-use std::net::SocketAddr;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
-use host::{Net, tls};
+use host::{Bound, Net, Stopper, tls};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::egress::deliver::{Attempt, Deliverer};
+use crate::drain::{Drain, reached};
+use crate::egress::deliver::{Attempt, Deliverer, Progress};
 use crate::egress::{Finished, Job};
+use crate::ingress::roll::Roll;
 use crate::ingress::{self, Service, Shared};
 
 /// Deliveries that are taken from the channel at once.
 const JOBS_AT_ONCE: usize = 64;
+/// What sessions and idle connections may take for their last words once everything else is over. Past it they are
+/// closed without.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// What a ring thread is started with.
 pub struct Ring {
     /// The network of this thread's back end.
     pub net: Net,
-    /// Where it listens, and as what.
-    pub services: Vec<(SocketAddr, Service)>,
+    /// What it accepts from, and as what.
+    pub listeners: Vec<(Bound, Service)>,
     /// What sessions of all threads share.
     pub shared: Arc<Shared>,
     /// For connections to receiving hosts; its resumption store is this thread's own.
@@ -33,29 +40,19 @@ pub struct Ring {
     pub finished: mpsc::Sender<Finished>,
 }
 
-/// A bound ring thread: where it listens, and how it is made to stop listening.
-pub struct Bound {
-    /// In the order of `services`; a port 0 has become a number.
-    pub addresses: Vec<SocketAddr>,
-    /// End the listeners.
-    pub stoppers: Vec<host::Stopper>,
-}
-
 impl Ring {
-    /// Binds, says so, and serves until the dispatcher hangs up.
-    pub async fn run(self, bound: oneshot::Sender<std::io::Result<Bound>>) {
-        let Ring { net, services, shared, tls, port, mut jobs, finished } = self;
-        match bind(&net, services) {
-            Ok((listeners, ready)) => {
-                for (listener, service) in listeners {
-                    host::spawn_local(ingress::listen(listener, Rc::new(service), shared.clone()));
-                }
-                if bound.send(Ok(ready)).is_err() {
+    /// Accepts, says how to stop that, and serves until the stop is over (`drain.rs`).
+    pub async fn run(self, started: oneshot::Sender<std::io::Result<Vec<Stopper>>>) {
+        let Ring { net, listeners, shared, tls, port, mut jobs, finished } = self;
+        let roll = Rc::new(Roll::default());
+        match listen(&net, listeners, &shared, &roll) {
+            Ok(stoppers) => {
+                if started.send(Ok(stoppers)).is_err() {
                     return;
                 }
             }
             Err(error) => {
-                let _ = bound.send(Err(error));
+                let _ = started.send(Err(error));
                 return;
             }
         }
@@ -64,60 +61,111 @@ impl Ring {
             let deliverer = deliverer.clone();
             async move { deliverer.sweep().await }
         });
+        let attempts = Rc::new(Attempts::default());
+        let mut draining = shared.draining.clone();
+        host::spawn_local(roll.clone().drain(draining.clone()));
+        host::spawn_local({
+            let (attempts, deliverer, mut draining) = (attempts.clone(), deliverer.clone(), draining.clone());
+            async move {
+                reached(&mut draining, Drain::Finish).await;
+                attempts.recall();
+                deliverer.retire();
+            }
+        });
         let mut batch = Vec::with_capacity(JOBS_AT_ONCE);
         while jobs.recv_many(&mut batch, JOBS_AT_ONCE).await > 0 {
             for job in batch.drain(..) {
+                let owed = attempts.begin(job.clone(), finished.clone());
                 let deliverer = deliverer.clone();
-                let mut owed = Owed { job: Some(job.clone()), finished: finished.clone() };
                 host::spawn_local(async move {
-                    let attempt = deliverer.attempt(&job).await;
-                    owed.pay(attempt);
+                    if let Some(attempt) = deliverer.attempt(&job, &owed.debt.progress).await {
+                        owed.debt.pay(Some(attempt));
+                    }
                 });
             }
         }
-        // It only sleeps: no operation is cut off with it.
+        // The dispatcher has ended; sessions may have more to say.
+        reached(&mut draining, Drain::Over).await;
+        // They only sleep: no operation is cut off with them.
         sweeper.abort();
-        deliverer.close().await;
+        let _ = tokio::time::timeout(LAST_WORDS, roll.empty()).await;
+        let _ = tokio::time::timeout(LAST_WORDS, deliverer.close()).await;
     }
 }
 
-/// An answer that the dispatcher waits for. It gets one even if the attempt panics: a delivery that is never
-/// answered would hold its slot for ever.
-struct Owed {
-    job: Option<Job>,
-    finished: mpsc::Sender<Finished>,
+/// The attempts that are being made.
+#[derive(Default)]
+struct Attempts {
+    open: RefCell<HashMap<u64, Rc<Debt>>>,
+    next: Cell<u64>,
+    recalled: Cell<bool>,
 }
 
-impl Owed {
-    fn pay(&mut self, attempt: Attempt) {
+impl Attempts {
+    fn begin(self: &Rc<Self>, job: Job, finished: mpsc::Sender<Finished>) -> Owed {
+        let number = self.next.get();
+        self.next.set(number + 1);
+        let debt = Rc::new(Debt { job: RefCell::new(Some(job)), finished, progress: Progress::default() });
+        if self.recalled.get() {
+            debt.recall();
+        }
+        self.open.borrow_mut().insert(number, debt.clone());
+        Owed { attempts: self.clone(), number, debt }
+    }
+
+    /// Gives back what has not begun its transaction: a host that does not answer takes half a minute to say so.
+    fn recall(&self) {
+        self.recalled.set(true);
+        self.open.borrow().values().for_each(|debt| debt.recall());
+    }
+}
+
+/// An answer that the dispatcher waits for.
+struct Debt {
+    job: RefCell<Option<Job>>,
+    finished: mpsc::Sender<Finished>,
+    progress: Progress,
+}
+
+impl Debt {
+    fn pay(&self, attempt: Option<Attempt>) {
         if let Some(job) = self.job.take() {
             // It has room for all that may be in flight; closed, the dispatcher has ended and nobody waits.
             let _ = self.finished.try_send(Finished { job, attempt });
         }
     }
-}
 
-impl Drop for Owed {
-    fn drop(&mut self) {
-        if let Some(job) = &self.job {
-            let attempt = Attempt::broken_off(job);
-            self.pay(attempt);
+    fn recall(&self) {
+        if self.progress.recall() {
+            self.pay(None);
         }
     }
 }
 
-type Listeners = Vec<(host::Listener, Service)>;
+/// It is paid even if the attempt panics: a delivery that is never answered would hold its slot for ever.
+struct Owed {
+    attempts: Rc<Attempts>,
+    number: u64,
+    debt: Rc<Debt>,
+}
 
-fn bind(net: &Net, services: Vec<(SocketAddr, Service)>) -> std::io::Result<(Listeners, Bound)> {
-    let mut listeners = Vec::with_capacity(services.len());
-    let mut ready = Bound { addresses: Vec::new(), stoppers: Vec::new() };
-    for (address, service) in services {
-        let listener = net
-            .listen(address, ingress::BACKLOG)
-            .map_err(|error| std::io::Error::new(error.kind(), format!("cannot listen on {address}: {error}")))?;
-        ready.addresses.push(listener.local_addr());
-        ready.stoppers.push(listener.stopper());
-        listeners.push((listener, service));
+impl Drop for Owed {
+    fn drop(&mut self) {
+        self.attempts.open.borrow_mut().remove(&self.number);
+        let attempt = match &*self.debt.job.borrow() {
+            Some(job) if !self.debt.progress.is_recalled() => Some(Attempt::broken_off(job)),
+            _ => None,
+        };
+        self.debt.pay(attempt);
     }
-    Ok((listeners, ready))
+}
+
+fn listen(net: &Net, listeners: Vec<(Bound, Service)>, shared: &Arc<Shared>, roll: &Rc<Roll>) -> std::io::Result<Vec<Stopper>> {
+    let mut stoppers = Vec::with_capacity(listeners.len());
+    for (bound, service) in listeners {
+        let listener = net.listen_on(bound)?;
+        stoppers.push(listener.stopper());
+        host::spawn_local(ingress::listen(listener, Rc::new(service), shared.clone(), roll.clone()));
+    }
+    Ok(stoppers)
 }

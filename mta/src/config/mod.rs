@@ -62,9 +62,11 @@ settings! {
         /// announced as DELIVERBY. Shorter ones are refused, because a first try takes some seconds. Default: 30s.
         #[serde(default = "defaults::deliver_by_min", deserialize_with = "value::duration")]
         pub deliver_by_min: Duration = r#""30s""#, Default;
-        /// Seconds that transactions in progress may take to finish after SIGTERM. Default: 30.
+        /// Seconds that transactions and deliveries in progress may take to finish when the daemon stops or hands over; past
+        /// it they are broken off, and deliveries are tried again. With peers that answer, a stop takes a second or two.
+        /// Clients that connect during a hand-over wait so long at worst, and most give up after 30. Default: 15.
         #[serde(default = "defaults::drain_secs")]
-        pub drain_secs: u64 = "30", Default;
+        pub drain_secs: u64 = "15", Default;
         tables {
             /// The listeners.
             #[serde(default)]
@@ -436,7 +438,7 @@ mod defaults {
         35 << 20
     }
     pub(super) fn drain_secs() -> u64 {
-        30
+        15
     }
     pub(super) fn recipients_max() -> usize {
         1000

@@ -7,6 +7,7 @@
 //! Not here: which message goes where from which source (the scheduler), what to do about the
 //! outcome (`dispatch.rs`, `settle.rs`).
 
+use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use scheduler::{Route, Scope, Verdict};
 use smtp::client::{Fate, Session, Settings, Stage, Step, Transaction};
 use smtp::envelope::DeliverBy;
 use smtp::reply::Reply;
+use tokio::sync::Notify;
 
 use super::cache::{ConnectionCache, Key};
 use super::tls_policy::TlsPolicy;
@@ -81,15 +83,41 @@ impl Attempt {
     }
 }
 
+/// How far an attempt is: until its transaction begins it may be recalled as if it had not been made.
+#[derive(Default)]
+pub struct Progress {
+    begun: Cell<bool>,
+    recalled: Cell<bool>,
+}
+
+impl Progress {
+    /// Recalls the attempt; true if it has not begun its transaction, and now will not. Otherwise it does when that turns
+    /// out not to have reached anybody.
+    pub fn recall(&self) -> bool {
+        self.recalled.set(true);
+        !self.begun.get()
+    }
+
+    /// Whether it was recalled.
+    pub fn is_recalled(&self) -> bool {
+        self.recalled.get()
+    }
+}
+
 /// The egress half of a ring thread.
 pub struct Deliverer {
     net: Net,
     tls: tls::Client,
     port: u16,
     clock: Clock,
-    cache: std::cell::RefCell<ConnectionCache>,
+    cache: RefCell<ConnectionCache>,
     /// Rung when a connection is kept: the sweeper has something to look after.
-    kept: tokio::sync::Notify,
+    kept: Notify,
+    /// No connection is kept any more.
+    retired: Cell<bool>,
+    /// Connections that are saying goodbye.
+    parting: Cell<usize>,
+    parted: Notify,
 }
 
 enum Transacted {
@@ -102,27 +130,32 @@ enum Transacted {
 impl Deliverer {
     /// `port` is where hosts listen: 25, but for tests.
     pub fn new(net: Net, tls: tls::Client, port: u16, clock: Clock) -> Rc<Self> {
-        Rc::new(Deliverer { net, tls, port, clock, cache: Default::default(), kept: Default::default() })
+        let (cache, kept, parted) = Default::default();
+        Rc::new(Deliverer { net, tls, port, clock, cache, kept, retired: Cell::new(false), parting: Cell::new(0), parted })
     }
 
-    /// Tries to hand `job` over; always comes back with a fate for each recipient.
-    pub async fn attempt(&self, job: &Job) -> Attempt {
+    /// Tries to hand `job` over; comes back with a fate for each recipient, or with nothing when it was recalled.
+    pub async fn attempt(self: &Rc<Self>, job: &Job, progress: &Progress) -> Option<Attempt> {
         let policy = TlsPolicy::of(&job.stored.domain);
         let key = Key { site: job.route.site.clone(), source: job.source.index, policy };
         loop {
             // A statement of its own: the cache must not stay borrowed while we wait for the peer.
             let cached = self.cache.borrow_mut().take(&key);
             let Some(mut link) = cached else { break };
-            match self.transact(&mut link, job).await {
-                Transacted::Done(fates) => return self.finish(link, key, job, &fates).await,
+            match self.transact(&mut link, job, progress).await {
+                Transacted::Done(fates) => return Some(self.finish(link, key, job, &fates).await),
                 Transacted::Stale(_) => link.connection.close().await,
             }
         }
         let mut last = Trouble::unreachable(format!("no address of {} could be tried", job.route.site));
         for (host, address) in targets(&job.route, job.source.address) {
+            if progress.is_recalled() {
+                return None;
+            }
             match self.open(&host, address, &job.source, policy).await {
-                Ok(mut link) => match self.transact(&mut link, job).await {
-                    Transacted::Done(fates) => return self.finish(link, key, job, &fates).await,
+                Ok(link) if progress.is_recalled() => self.part(link),
+                Ok(mut link) => match self.transact(&mut link, job, progress).await {
+                    Transacted::Done(fates) => return Some(self.finish(link, key, job, &fates).await),
                     Transacted::Stale(reason) => {
                         last = Trouble::unreachable(format!("{host} [{address}]: {reason}"));
                         link.connection.close().await;
@@ -135,34 +168,54 @@ impl Deliverer {
                 Err(trouble) => last = trouble,
             }
         }
+        if progress.is_recalled() {
+            return None;
+        }
         // None of the hosts served: what was a host's trouble is now the site's.
         let scope = if last.scope == Scope::Host { Scope::Site } else { last.scope };
-        Attempt::of_trouble(job, &last, scope)
+        Some(Attempt::of_trouble(job, &last, scope))
     }
 
     /// Closes what has been idle for too long, each connection in a task of its own. Never returns; it only
     /// sleeps, so it may be dropped.
-    pub async fn sweep(&self) {
+    pub async fn sweep(self: &Rc<Self>) {
         loop {
             if self.cache.borrow().is_empty() {
                 self.kept.notified().await;
             }
             tokio::time::sleep(SWEEP).await;
-            for link in self.cache.borrow_mut().expire(deadline_in(Duration::ZERO)) {
-                host::spawn_local(hang_up(link));
-            }
+            let expired = self.cache.borrow_mut().expire(deadline_in(Duration::ZERO));
+            expired.into_iter().for_each(|link| self.part(link));
         }
     }
 
-    /// Says goodbye on every idle connection.
-    pub async fn close(&self) {
-        let links = self.cache.borrow_mut().drain();
-        for link in links {
+    /// Says goodbye on every idle connection, and from now on on each that has done its work.
+    pub fn retire(self: &Rc<Self>) {
+        self.retired.set(true);
+        let idle = self.cache.borrow_mut().drain();
+        idle.into_iter().for_each(|link| self.part(link));
+    }
+
+    /// The same, and waits until all have said it.
+    pub async fn close(self: &Rc<Self>) {
+        self.retire();
+        while self.parting.get() > 0 {
+            self.parted.notified().await;
+        }
+    }
+
+    /// Says goodbye, in a task of its own.
+    fn part(self: &Rc<Self>, link: Link) {
+        self.parting.set(self.parting.get() + 1);
+        let deliverer = self.clone();
+        host::spawn_local(async move {
             hang_up(link).await;
-        }
+            deliverer.parting.set(deliverer.parting.get() - 1);
+            deliverer.parted.notify_one();
+        });
     }
 
-    async fn finish(&self, mut link: Link, key: Key, job: &Job, fates: &[Fate]) -> Attempt {
+    async fn finish(self: &Rc<Self>, mut link: Link, key: Key, job: &Job, fates: &[Fate]) -> Attempt {
         link.messages += 1;
         let judged: Vec<_> =
             job.stored.recipients.iter().zip(fates).map(|(recipient, fate)| trouble::judge(recipient.index, fate)).collect();
@@ -176,9 +229,10 @@ impl Deliverer {
             dsn: link.session.peer_extensions().dsn,
         };
         if matches!(drive(&mut link, &self.tls).await, Event::Ready) {
-            let refused = self.cache.borrow_mut().put(key, link, deadline_in(Duration::ZERO));
-            match refused {
-                Some(link) => drop(host::spawn_local(hang_up(link))),
+            let unkept =
+                if self.retired.get() { Some(link) } else { self.cache.borrow_mut().put(key, link, deadline_in(Duration::ZERO)) };
+            match unkept {
+                Some(link) => self.part(link),
                 None => self.kept.notify_one(),
             }
         } else {
@@ -227,7 +281,19 @@ impl Deliverer {
 
     /// One message over one link, to all recipients of the job, in as many transactions as the
     /// peer's limit on recipients asks for.
-    async fn transact(&self, link: &mut Link, job: &Job) -> Transacted {
+    async fn transact(&self, link: &mut Link, job: &Job, progress: &Progress) -> Transacted {
+        if progress.is_recalled() {
+            return Transacted::Stale("recalled".to_owned());
+        }
+        progress.begun.set(true);
+        let transacted = self.transact_begun(link, job).await;
+        if matches!(transacted, Transacted::Stale(_)) {
+            progress.begun.set(false);
+        }
+        transacted
+    }
+
+    async fn transact_begun(&self, link: &mut Link, job: &Job) -> Transacted {
         let recipients = &job.stored.recipients;
         let mut fates = vec![Fate::Untried; recipients.len()];
         let mut open: Vec<usize> = (0..recipients.len()).collect();

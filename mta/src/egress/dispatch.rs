@@ -23,6 +23,7 @@ use super::deliver::Attempt;
 use super::question::Question;
 use super::{Finished, Job, Source};
 use crate::control::metrics as names;
+use crate::drain::Drain;
 use crate::queue::{self, Note, Queue, QueueError, Settlement, StoredDelivery};
 
 /// Octets of fresh messages that are kept at hand so that they are sent without a read; what comes
@@ -62,8 +63,8 @@ pub struct Lines {
     pub lookups: mpsc::Sender<Arc<str>>,
     /// From the operator; one is answered between two rounds of mail.
     pub questions: mpsc::Receiver<Question>,
-    /// Becomes true when the daemon stops: nothing new is begun, and what is in flight is finished.
-    pub draining: watch::Receiver<bool>,
+    /// How far a stop is: nothing new is begun then, and what is in flight is finished.
+    pub draining: watch::Receiver<Drain>,
     /// How much each member sends in its turn. Whoever keeps the tiers replaces it as a whole; it counts from each
     /// member's next turn on.
     pub weights: watch::Receiver<Arc<Weights>>,
@@ -153,9 +154,9 @@ impl Dispatcher {
                 question.answer(&mut self.scheduler, self.clock.now());
             }
             let draining = *self.lines.draining.borrow();
-            if !draining {
+            if draining == Drain::No {
                 self.act();
-            } else if self.is_idle() {
+            } else if self.is_settled() && (self.in_flight == 0 || draining == Drain::Over) {
                 return;
             } else {
                 self.act_draining();
@@ -214,10 +215,9 @@ impl Dispatcher {
         }
     }
 
-    /// Nothing is in flight and everything that was tried is written down.
-    fn is_idle(&self) -> bool {
-        let settled = self.settling.is_empty() && self.settlements.is_empty() && self.attempted.is_empty();
-        settled && self.in_flight == 0 && self.closing == 0
+    /// Everything that was tried is written down.
+    fn is_settled(&self) -> bool {
+        self.settling.is_empty() && self.settlements.is_empty() && self.attempted.is_empty() && self.closing == 0
     }
 
     fn nap(&self) -> Duration {
@@ -364,6 +364,8 @@ impl Dispatcher {
     fn handle_finished(&mut self, done: Finished) {
         let Finished { job, attempt } = done;
         self.in_flight -= 1;
+        // Recalled: we stop, and it stays in the queue as if it had not been tried.
+        let Some(attempt) = attempt else { return };
         let key = (job.stored.message.id, job.stored.domain.clone());
         let open = attempt.outcomes.iter().any(|outcome| outcome.verdict == Verdict::Deferred);
         self.record(&job, &attempt);

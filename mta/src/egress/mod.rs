@@ -54,6 +54,6 @@ pub struct Job {
 pub struct Finished {
     /// What was tried.
     pub job: Job,
-    /// What came of it.
-    pub attempt: deliver::Attempt,
+    /// What came of it. None: it was recalled before it began, because we stop.
+    pub attempt: Option<deliver::Attempt>,
 }

@@ -8,6 +8,7 @@
 
 pub mod answer;
 pub mod greeting;
+pub mod roll;
 pub mod session;
 mod spend;
 
@@ -25,11 +26,13 @@ use smtp::server;
 use tokio::sync::watch;
 
 use crate::config::{Config, Network, Role};
+use crate::drain::Drain;
 use crate::policy::class::Lifetimes;
 use crate::policy::{CredentialKey, SharedDirectory, Throttle};
 use crate::queue::Queue;
 use crate::sign::Signers;
 use greeting::Manners;
+use roll::Roll;
 
 /// Connections that wait to be accepted on each listener; past it the kernel makes clients try again.
 pub const BACKLOG: u32 = 1024;
@@ -80,8 +83,8 @@ pub struct Shared {
     pub transactions: AtomicUsize,
     /// Octets of messages that are not on disk yet.
     pub body_bytes: AtomicUsize,
-    /// True once the daemon stops.
-    pub draining: watch::Receiver<bool>,
+    /// How far a stop is.
+    pub draining: watch::Receiver<Drain>,
     /// Counters.
     pub count: Counters,
 }
@@ -127,10 +130,10 @@ impl Gate {
 }
 
 /// Accepts until the listener is stopped.
-pub async fn listen(mut listener: Listener, service: Rc<Service>, shared: Arc<Shared>) {
+pub async fn listen(mut listener: Listener, service: Rc<Service>, shared: Arc<Shared>, roll: Rc<Roll>) {
     loop {
         match listener.accept().await {
-            Ok((connection, _)) => admit(connection, &service, &shared),
+            Ok((connection, _)) => admit(connection, &service, &shared, &roll),
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionAborted => return,
             Err(error) => {
                 // Out of descriptors, most likely: sessions end and give some back.
@@ -141,7 +144,7 @@ pub async fn listen(mut listener: Listener, service: Rc<Service>, shared: Arc<Sh
     }
 }
 
-fn admit(connection: Connection, service: &Rc<Service>, shared: &Arc<Shared>) {
+fn admit(connection: Connection, service: &Rc<Service>, shared: &Arc<Shared>, roll: &Rc<Roll>) {
     let peer = connection.peer().ip();
     let open = Open::new(shared.clone());
     if open.count > shared.sessions_max {
@@ -152,7 +155,8 @@ fn admit(connection: Connection, service: &Rc<Service>, shared: &Arc<Shared>) {
         let reply = Reply::new(554, (5, 7, 1), format!("{peer} is not in a trusted network of this listener"));
         host::spawn_local(refuse(connection, reply, open));
     } else {
-        host::spawn_local(session::serve(connection, service.clone(), shared.clone(), open));
+        let present = roll.enter(&connection);
+        host::spawn_local(session::serve(connection, service.clone(), shared.clone(), present, open));
     }
 }
 

@@ -9,6 +9,7 @@ use host::{Connection, Stream, deadline_in};
 use smtp::server::{Answer, Ask, Session, Step};
 
 use super::answer::Submission;
+use super::roll::Present;
 use super::{Open, Service, Shared};
 use crate::config::Role;
 
@@ -18,16 +19,16 @@ const CLIENT_HELLO: u8 = 22;
 const HANDSHAKE_WAIT: Duration = Duration::from_secs(30);
 
 /// Serves one connection to its end.
-pub async fn serve(connection: Connection, service: Rc<Service>, shared: Arc<Shared>, open: Open) {
+pub async fn serve(connection: Connection, service: Rc<Service>, shared: Arc<Shared>, present: Present, open: Open) {
     let peer = connection.peer();
-    if let Err(error) = converse(connection, &service, &shared).await {
+    if let Err(error) = converse(connection, &service, &shared, &present).await {
         // The usual end of bots and of clients that hang up without QUIT.
         tracing::debug!(%peer, %error, "session ended");
     }
-    drop(open);
+    drop((present, open));
 }
 
-async fn converse(mut connection: Connection, service: &Service, shared: &Arc<Shared>) -> std::io::Result<()> {
+async fn converse(mut connection: Connection, service: &Service, shared: &Arc<Shared>, present: &Present) -> std::io::Result<()> {
     let peer = connection.peer().ip();
     let mut first_tls = service.role == Role::Submissions;
     if service.role == Role::Submission {
@@ -47,8 +48,10 @@ async fn converse(mut connection: Connection, service: &Service, shared: &Arc<Sh
     let mut busy = Busy { shared: shared.clone(), is: false };
     let mut phase = (u64::MAX, deadline_in(Duration::ZERO));
     let mut greeted = false;
+    let mut interrupted = false;
     loop {
-        if *shared.draining.borrow() {
+        present.note(session.in_transaction());
+        if present.is_dismissed() {
             session.handle_shutdown();
         }
         busy.set(session.in_transaction());
@@ -68,6 +71,14 @@ async fn converse(mut connection: Connection, service: &Service, shared: &Arc<Sh
                         session.handle_octets(octets);
                     }
                     Err(error) if error.kind() == std::io::ErrorKind::TimedOut => session.handle_deadline(),
+                    Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {
+                        // We stop: between transactions it is told so, and in the middle of something that it took too long.
+                        if std::mem::replace(&mut interrupted, true) {
+                            session.handle_deadline();
+                        } else {
+                            session.handle_shutdown();
+                        }
+                    }
                     Err(error) => {
                         connection.close().await;
                         return Err(error);

@@ -539,7 +539,9 @@ fn lock(path: &Path) -> Result<fs::File, QueueError> {
     let file = fs::OpenOptions::new().create(true).write(true).truncate(false).open(path)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(fs::TryLockError::WouldBlock) => Err(QueueError::Invalid("another process has this queue open")),
+        Err(fs::TryLockError::WouldBlock) => {
+            Err(QueueError::Invalid("another process has this queue open; stop it, or start with --take-over"))
+        }
         Err(fs::TryLockError::Error(error)) => Err(error.into()),
     }
 }

@@ -139,6 +139,7 @@ impl World {
                 dice: Dice::seeded(seed),
                 resolver: Resolver::scripted(zone),
                 queue: Options { faults, ..options() },
+                sockets: Vec::new(),
             };
             let running = daemon::start(config, environment).await.unwrap();
             story(day).await;
