@@ -5,13 +5,15 @@ use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::fs;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
+use crate::manager::Manager;
 use crate::process::{self, Running};
 use crate::tls::Certificate;
 
@@ -113,7 +115,7 @@ pub struct Daemon {
 impl Daemon {
     /// Writes the configuration below `directory`, starts the daemon and enrols the members.
     pub fn start(directory: &Path, setup: &Setup<'_>, certificate: &Certificate) -> Result<Self> {
-        Self::start_within(directory, setup, certificate, Vec::new())
+        Self::start_as(directory, setup, certificate, Vec::new(), None)
     }
 
     /// The same with more variables in the daemon's environment, at this start and at later ones.
@@ -122,6 +124,21 @@ impl Daemon {
         setup: &Setup<'_>,
         certificate: &Certificate,
         environment: Vec<(OsString, OsString)>,
+    ) -> Result<Self> {
+        Self::start_as(directory, setup, certificate, environment, None)
+    }
+
+    /// The same under a service manager, which makes the socket of the relay listener itself.
+    pub fn start_under(directory: &Path, setup: &Setup<'_>, certificate: &Certificate, manager: &Manager) -> Result<Self> {
+        Self::start_as(directory, setup, certificate, Vec::new(), Some(manager))
+    }
+
+    fn start_as(
+        directory: &Path,
+        setup: &Setup<'_>,
+        certificate: &Certificate,
+        environment: Vec<(OsString, OsString)>,
+        manager: Option<&Manager>,
     ) -> Result<Self> {
         fs::create_dir_all(directory)?;
         certificate.write_to(directory)?;
@@ -132,7 +149,10 @@ impl Daemon {
         let (relay, submission, submissions, admin) = (relay?, submission?, submissions?, admin?);
         let config = directory.join("mta.toml");
         fs::write(&config, mta_toml(setup, directory, [relay, submission, submissions, admin]))?;
-        let running = start(&program, &config, &directory.join("mta.log"), &environment)?;
+        if let Some(manager) = manager {
+            manager.hold("tradewind-mta.socket", std::net::TcpListener::bind(relay)?.into())?;
+        }
+        let running = start(command_line(&program, &config, &environment, manager)?, &directory.join("mta.log"))?;
         let directory = directory.to_owned();
         let enrolled = Vec::new();
         let mut daemon =
@@ -176,8 +196,34 @@ impl Daemon {
 
     /// Starts it again on the same data after [`Daemon::kill`].
     pub fn start_again(&mut self) -> Result<()> {
-        self.running = start(&self.program, &self.config, &self.directory.join("mta.log"), &self.environment)?;
+        self.running = start(self.command_line(None)?, &self.directory.join("mta.log"))?;
         Ok(())
+    }
+
+    fn command_line(&self, manager: Option<&Manager>) -> Result<CommandLine> {
+        command_line(&self.program, &self.config, &self.environment, manager)
+    }
+
+    /// Starts another process that takes this one's place; says how long that took.
+    pub fn take_over(&mut self) -> Result<Duration> {
+        let began = Instant::now();
+        let mut line = self.command_line(None)?;
+        line.0.arg("--take-over");
+        let mut old = std::mem::replace(&mut self.running, start(line, &self.directory.join("mta.log"))?);
+        let took = began.elapsed();
+        old.ends_well(Duration::from_secs(1))?;
+        Ok(took)
+    }
+
+    /// Stops it and starts it again, as `systemctl restart` does; says how long each took.
+    pub fn restart(&mut self, manager: &Manager) -> Result<(Duration, Duration)> {
+        let began = Instant::now();
+        self.running.terminate();
+        self.running.ends_well(Duration::from_secs(60))?;
+        let stopped = began.elapsed();
+        let line = self.command_line(Some(manager))?;
+        self.running = start(line, &self.directory.join("mta.log"))?;
+        Ok((stopped, began.elapsed() - stopped))
     }
 
     /// SIGTERM; an error when it does not end cleanly by itself.
@@ -204,11 +250,27 @@ impl Daemon {
     }
 }
 
-fn start(program: &Path, config: &Path, log: &Path, environment: &[(OsString, OsString)]) -> Result<Running> {
-    let from = fs::metadata(log).map_or(0, |metadata| metadata.len());
-    let mut command = Command::new(program);
+/// A command and what must stay open until it is started.
+type CommandLine = (Command, Vec<OwnedFd>);
+
+fn command_line(
+    program: &Path,
+    config: &Path,
+    environment: &[(OsString, OsString)],
+    manager: Option<&Manager>,
+) -> Result<CommandLine> {
+    let (mut command, open) = match manager {
+        Some(manager) => manager.command(program)?,
+        None => (Command::new(program), Vec::new()),
+    };
     command.arg("--config").arg(config).envs(environment.iter().cloned());
+    Ok((command, open))
+}
+
+fn start((command, open): CommandLine, log: &Path) -> Result<Running> {
+    let from = fs::metadata(log).map_or(0, |metadata| metadata.len());
     let mut running = Running::start("tradewind-mta", command, log)?;
+    drop(open);
     running.wait_for_line("ready", from, READY_WAIT)?;
     Ok(running)
 }

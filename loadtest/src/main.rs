@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use loadtest::{backlog, churn, disk, idle, interop, kill, powercut, report};
+use loadtest::{backlog, churn, disk, handover, idle, interop, kill, powercut, report};
 
 #[derive(Parser)]
 #[command(name = "tradewind-loadtest", version, about)]
@@ -20,6 +20,8 @@ enum Verb {
     Kill(kill::Arguments),
     /// Losses of power under load, with lost and torn writes: nothing lost that got 250, no copies but what was in flight
     Powercut(powercut::Arguments),
+    /// One process takes another's place under load, again and again: nobody refused, nothing lost
+    Handover(handover::Arguments),
     /// A thousand idle TLS sessions and slow-loris clients, and how fast a new submission is meanwhile
     Idle(idle::Arguments),
     /// A queue of up to millions of deferred messages: start, memory, answers, and a site that comes back
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
         Verb::Report(arguments) => report::run(&arguments),
         Verb::Kill(arguments) => kill::run(&arguments),
         Verb::Powercut(arguments) => powercut::run(&arguments),
+        Verb::Handover(arguments) => handover::run(&arguments),
         Verb::Idle(arguments) => idle::run(&arguments),
         Verb::Backlog(arguments) => backlog::run(&arguments),
         Verb::Churn(arguments) => churn::run(&arguments),

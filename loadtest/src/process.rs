@@ -67,9 +67,27 @@ impl Running {
         self.child.wait().map(drop)
     }
 
+    /// Waits until it ends by itself; an error when it does not, or not with success.
+    pub fn ends_well(&mut self, within: Duration) -> Result<()> {
+        let began = Instant::now();
+        loop {
+            match self.child.try_wait()? {
+                Some(status) if status.success() => return Ok(()),
+                Some(status) => bail!("{} ended with {status}:\n{}", self.name, self.last_lines()),
+                None if began.elapsed() > within => bail!("{} has not ended after {within:?}", self.name),
+                None => std::thread::sleep(Duration::from_millis(1)),
+            }
+        }
+    }
+
+    /// SIGTERM, and no more.
+    pub fn terminate(&self) {
+        let _ = Command::new("kill").arg(self.pid().to_string()).status();
+    }
+
     /// SIGTERM, and waits for the end; false when it had to be killed.
     pub fn stop(&mut self, within: Duration) -> io::Result<bool> {
-        let _ = Command::new("kill").arg(self.pid().to_string()).status();
+        self.terminate();
         let began = Instant::now();
         while began.elapsed() < within {
             if self.child.try_wait()?.is_some() {

@@ -138,16 +138,16 @@ pub struct Client {
 impl Client {
     /// Connects, greets, secures and authenticates as the target says.
     pub async fn connect(target: &Target) -> Result<Self, Trouble> {
-        let mut client = Self::connect_before_auth(target).await?;
-        if let Some((user, password)) = &target.credentials {
-            let response = base64::engine::general_purpose::STANDARD.encode(format!("\0{user}\0{password}"));
-            client.command("AUTH", &format!("AUTH PLAIN {response}\r\n"), 235).await?;
-        }
-        Ok(client)
+        Self::open(target).await?.introduce(target).await?.authenticate(target).await
     }
 
     /// Like [`Client::connect`], but stops before AUTH.
     pub async fn connect_before_auth(target: &Target) -> Result<Self, Trouble> {
+        Self::open(target).await?.introduce(target).await
+    }
+
+    /// Connects and waits to be greeted.
+    pub async fn open(target: &Target) -> Result<Self, Trouble> {
         let stream = within(target.patience, TcpStream::connect(target.address)).await?;
         stream.set_nodelay(true)?;
         let transport = match &target.tls {
@@ -162,17 +162,31 @@ impl Client {
             patience: target.patience,
         };
         client.expect("greeting", 220).await?;
-        client.ehlo(&target.ehlo).await?;
+        Ok(client)
+    }
+
+    /// Says who it is, and secures an open session that is to become TLS.
+    pub async fn introduce(mut self, target: &Target) -> Result<Self, Trouble> {
+        self.ehlo(&target.ehlo).await?;
         if let Tls::StartTls(config) = &target.tls {
-            client.command("STARTTLS", "STARTTLS\r\n", 220).await?;
-            let Transport::Plain(stream) = client.transport else {
+            self.command("STARTTLS", "STARTTLS\r\n", 220).await?;
+            let Transport::Plain(stream) = self.transport else {
                 return Err(io::Error::other("STARTTLS inside TLS").into());
             };
-            client.transport = Transport::Tls(Box::new(handshake(target, config, stream).await?));
-            client.inbox.clear();
-            client.ehlo(&target.ehlo).await?;
+            self.transport = Transport::Tls(Box::new(handshake(target, config, stream).await?));
+            self.inbox.clear();
+            self.ehlo(&target.ehlo).await?;
         }
-        Ok(client)
+        Ok(self)
+    }
+
+    /// AUTH, if the target has credentials.
+    pub async fn authenticate(mut self, target: &Target) -> Result<Self, Trouble> {
+        if let Some((user, password)) = &target.credentials {
+            let response = base64::engine::general_purpose::STANDARD.encode(format!("\0{user}\0{password}"));
+            self.command("AUTH", &format!("AUTH PLAIN {response}\r\n"), 235).await?;
+        }
+        Ok(self)
     }
 
     /// Whether the peer offers this extension; lines of its EHLO reply begin so.
@@ -224,6 +238,14 @@ impl Client {
             }
         })
         .await
+    }
+
+    /// Waits until a plain connection has something to be read, or has ended. May be dropped.
+    pub async fn wait(&self) {
+        match &self.transport {
+            Transport::Plain(stream) => drop(stream.readable().await),
+            Transport::Tls(stream) => drop(stream.get_ref().0.readable().await),
+        }
     }
 
     /// The next reply.

@@ -145,22 +145,25 @@ async fn submit(load: &Load, mut session: Client, recipient: &str, octets: &[u8]
 
 fn message(octets: &mut Vec<u8>, load: &Load, id: u64, recipient: &str, body: &[u8], marked: Option<String>) {
     octets.clear();
-    let from = &load.from;
-    let domain = from.split_once('@').map_or("localhost", |(_, domain)| domain);
-    let header = format!(
-        "From: {from}\r\nTo: {recipient}\r\nSubject: Load {id}\r\nMessage-ID: <{id}.load@{domain}>\r\n\
-         Date: Thu, 01 Jan 2026 00:00:00 +0000\r\n{HEADER}: {id}\r\nMIME-Version: 1.0\r\n\
-         Content-Type: text/plain; charset=utf-8\r\n\r\n"
-    );
     if let Some(category) = load.category {
         octets.extend_from_slice(format!("X-Atmos-Category: {category}\r\n").as_bytes());
     }
-    octets.extend_from_slice(header.as_bytes());
+    octets.extend_from_slice(header(&load.from, id, recipient).as_bytes());
     if let Some(marked) = marked {
         return octets.extend_from_slice(marked.as_bytes());
     }
     let lines = load.message_bytes.saturating_sub(octets.len()) / LINE.len() * LINE.len();
     octets.extend_from_slice(&body[..lines.min(body.len())]);
+}
+
+/// The header of a numbered message, with the empty line that ends it.
+pub fn header(from: &str, id: u64, recipient: &str) -> String {
+    let domain = from.split_once('@').map_or("localhost", |(_, domain)| domain);
+    format!(
+        "From: {from}\r\nTo: {recipient}\r\nSubject: Load {id}\r\nMessage-ID: <{id}.load@{domain}>\r\n\
+         Date: Thu, 01 Jan 2026 00:00:00 +0000\r\n{HEADER}: {id}\r\nMIME-Version: 1.0\r\n\
+         Content-Type: text/plain; charset=utf-8\r\n\r\n"
+    )
 }
 
 const LINE: &[u8] = b"The quick brown fox jumps over the lazy dog, and the dog lets it pass by.\r\n";
