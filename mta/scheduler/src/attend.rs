@@ -340,7 +340,7 @@ impl Scheduler {
     pub(crate) fn rouse(&mut self, key: u32) {
         let Some(site) = self.sites.get_mut(key) else { return };
         for (nth, otp) in [(0, true), (1, false)] {
-            if !site.listed[nth] && site.next_turn(otp).is_some() {
+            if !site.listed[nth] && site.next_turn(otp, None).is_some() {
                 site.listed[nth] = true;
                 self.ready[nth].push_back(key);
             }

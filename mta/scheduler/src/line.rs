@@ -1,41 +1,49 @@
-//! A line of flows that wait for something that takes a while: a load, or the look-up of their domain's route.
+//! A line of members that wait for something scarce, each for some domains or sites: a load, the look-up of a domain's
+//! route, room at a node that is full.
 //!
 //! Members take turns here too. Otherwise one member's 50,000 domains would stand before another one's first, however
-//! fair the sites are. Turns in a line have no weights: what is scarce is sent by weight later.
+//! fair the sites are. Turns for loads and lookups have no weights: what comes of them is sent by weight later.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use crate::dice::Hashing;
+use crate::weights::Weights;
 
 pub(crate) struct Line {
     /// Members that wait, in the order of their turns.
     turns: VecDeque<u32>,
-    /// The domains that each waits for, in the order of their coming.
-    domains: HashMap<u32, VecDeque<u32>, Hashing>,
-    /// (member, domain): one entry for each flow.
+    /// What the first of them has taken in its turn.
+    taken: u16,
+    /// The domains or sites that each waits for, in the order of their coming.
+    places: HashMap<u32, VecDeque<u32>, Hashing>,
+    /// (member, domain or site): each stands here once.
     standing: HashSet<(u32, u32), Hashing>,
 }
 
 impl Line {
     pub(crate) fn new(hashing: Hashing) -> Line {
-        let (domains, standing) = (HashMap::with_hasher(hashing.clone()), HashSet::with_hasher(hashing));
-        Line { turns: VecDeque::new(), domains, standing }
+        let (places, standing) = (HashMap::with_hasher(hashing.clone()), HashSet::with_hasher(hashing));
+        Line { turns: VecDeque::new(), taken: 0, places, standing }
     }
 
     pub(crate) fn len(&self) -> usize {
         self.standing.len()
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.standing.is_empty()
+    }
+
     /// False: it stands here already.
-    pub(crate) fn push(&mut self, member: u32, domain: u32) -> bool {
-        if !self.standing.insert((member, domain)) {
+    pub(crate) fn push(&mut self, member: u32, place: u32) -> bool {
+        if !self.standing.insert((member, place)) {
             return false;
         }
-        let domains = self.domains.entry(member).or_default();
-        if domains.is_empty() {
+        let places = self.places.entry(member).or_default();
+        if places.is_empty() {
             self.turns.push_back(member);
         }
-        domains.push_back(domain);
+        places.push_back(place);
         true
     }
 
@@ -44,23 +52,44 @@ impl Line {
         self.turns.iter().position(|member| may(*member))
     }
 
-    /// Takes out the first domain of a member that was found.
+    /// Takes out what a member that was found waits for first, and passes the turn on.
     pub(crate) fn take(&mut self, nth: usize) -> Option<(u32, u32)> {
         let member = self.turns.remove(nth)?;
-        let domains = self.domains.get_mut(&member)?;
-        let domain = domains.pop_front()?;
-        if domains.is_empty() {
-            self.domains.remove(&member);
-        } else {
+        let (place, more) = self.take_from(member)?;
+        if more {
             self.turns.push_back(member);
         }
-        self.standing.remove(&(member, domain));
-        Some((member, domain))
+        Some((member, place))
     }
 
     /// Takes out whatever is next.
     pub(crate) fn pop(&mut self) -> Option<(u32, u32)> {
         self.take(0)
+    }
+
+    /// The same, by weight: a member's turn is as long as it says.
+    pub(crate) fn pop_by(&mut self, weights: &Weights) -> Option<(u32, u32)> {
+        let &member = self.turns.front()?;
+        let (place, more) = self.take_from(member)?;
+        self.taken = self.taken.saturating_add(1);
+        if !more || self.taken >= weights.of(member).get() {
+            self.turns.pop_front();
+            self.turns.extend(more.then_some(member));
+            self.taken = 0;
+        }
+        Some((member, place))
+    }
+
+    /// What a member waits for first, and whether there is more.
+    fn take_from(&mut self, member: u32) -> Option<(u32, bool)> {
+        let places = self.places.get_mut(&member)?;
+        let place = places.pop_front()?;
+        let more = !places.is_empty();
+        if !more {
+            self.places.remove(&member);
+        }
+        self.standing.remove(&(member, place));
+        Some((place, more))
     }
 }
 
@@ -80,6 +109,18 @@ mod tests {
         assert_eq!([next(0), next(0)], [Some((1, 0)), Some((2, 9))]);
         assert_eq!([next(3), next(0), next(0)], [Some((1, 1)), Some((3, 9)), Some((1, 2))]);
         assert_eq!([next(1), next(1), next(0), next(0), next(0)], [Some((3, 10)), None, Some((1, 3)), Some((1, 4)), None]);
-        assert_eq!(line.len(), 0);
+        assert!(line.is_empty() && line.turns.is_empty() && line.places.is_empty());
+    }
+
+    #[test]
+    fn by_weight_a_turn_takes_more() {
+        let mut line = Line::new(Hashing::seeded(1));
+        for member in [1, 2] {
+            assert!((0..6).all(|site| line.push(member, site)));
+        }
+        let weights: Weights = [(2, std::num::NonZeroU16::new(3).unwrap())].into_iter().collect();
+        let taken: Vec<u32> = std::iter::from_fn(|| line.pop_by(&weights).map(|(member, _)| member)).collect();
+        assert_eq!(taken, [1, 2, 2, 2, 1, 2, 2, 2, 1, 1, 1, 1]);
+        assert!(line.is_empty() && line.taken == 0);
     }
 }

@@ -44,6 +44,8 @@ pub struct Scheduler {
     pub(crate) timers: BTreeSet<(Time, Subject)>,
     /// Sites that may be able to send: those with `otp`, and all others. One entry a site in each.
     pub(crate) ready: [VecDeque<u32>; 2],
+    /// The same while the node is full: members that wait for room, and at which sites.
+    pub(crate) crowd: [Line; 2],
     /// To be given out; bounded by `flights`.
     pub(crate) settles: VecDeque<Action>,
     /// In line for `Load` and for `Resolve`: those with `otp`, and all others. One entry a flow in each.
@@ -96,6 +98,7 @@ impl Scheduler {
             flights: HashMap::with_hasher(hashing.clone()),
             timers: BTreeSet::new(),
             ready: Default::default(),
+            crowd: lines.clone().map(Line::new),
             settles: VecDeque::new(),
             loads: lines.clone().map(Line::new),
             resolves: lines.map(Line::new),
@@ -343,7 +346,7 @@ impl Scheduler {
     /// Whose turn it is to be loaded, among those that have one-time codes or among all others, and how much.
     fn next_load(&mut self, lane: Lane) -> Option<(u32, u32, usize)> {
         let nth = usize::from(lane != Lane::Otp);
-        if self.loads[nth].len() == 0 {
+        if self.loads[nth].is_empty() {
             return None;
         }
         let found = self.loads[nth].find(|member| self.portion(lane, member) > 0)?;

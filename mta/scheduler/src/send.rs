@@ -64,12 +64,18 @@ impl Scheduler {
     /// Begins the next delivery: with `otp` among the sites that have one-time codes, without among all others.
     pub(crate) fn send(&mut self, now: Time, otp: bool) -> Option<Action> {
         let (list, lane) = if otp { (0, Lane::Otp) } else { (1, Lane::Notice) };
-        // Sites stay on the list while the node is full.
-        while self.busy < in_flight_max(&self.config, lane) {
-            let site_key = self.ready[list].pop_front()?;
+        let max = in_flight_max(&self.config, lane);
+        if self.busy >= max {
+            self.line_up(otp);
+        }
+        while self.busy < max {
+            let (member, site_key) = match self.crowd[list].pop_by(&self.weights) {
+                Some((member, site_key)) => (Some(member), site_key),
+                None => (None, self.ready[list].pop_front()?),
+            };
             let Some(site) = self.sites.get_mut(site_key) else { continue };
-            site.listed[list] = false;
-            let Some((lane, key)) = site.next_turn(otp) else { continue };
+            site.listed[list] &= member.is_some();
+            let Some((lane, key)) = site.next_turn(otp, member) else { continue };
             if self.is_out_of_order(now, key) {
                 self.attend(now, key);
                 self.rouse(site_key);
@@ -103,6 +109,19 @@ impl Scheduler {
         None
     }
 
+    /// While the node is full, members take turns for what room there will be: otherwise one that mails thousands of slow
+    /// sites would have all of it, site by site.
+    fn line_up(&mut self, otp: bool) {
+        let list = usize::from(!otp);
+        while let Some(key) = self.ready[list].pop_front() {
+            let Some(site) = self.sites.get_mut(key) else { continue };
+            site.listed[list] = false;
+            for member in site.members(otp) {
+                self.crowd[list].push(member, key);
+            }
+        }
+    }
+
     /// A deadline has passed, or the route has run out.
     fn is_out_of_order(&self, now: Time, key: u32) -> bool {
         let Some(flow) = self.flows.get(key) else { return true };
@@ -122,7 +141,7 @@ impl Scheduler {
         let name = self.domains.get(domain_key)?.name.clone();
         let entry = flow.lanes[lane.index()].pop_front()?;
         flow.in_flight += 1;
-        site.turns[lane.index()].pass(&mut self.flows, lane, &self.weights);
+        site.turns[lane.index()].pass(&mut self.flows, lane, key, &self.weights);
         site.in_flight += 1;
         self.busy += 1;
         self.trying += 1;

@@ -87,9 +87,22 @@ impl Site {
         }
     }
 
-    /// The lane and the flow that come next; `otp` and the rest are asked for apart.
-    pub(crate) fn next_turn(&self, otp: bool) -> Option<(Lane, u32)> {
-        let lanes = if otp { &Lane::ALL[..1] } else { &Lane::ALL[1..] };
-        lanes.iter().find_map(|lane| Some((*lane, self.turns[lane.index()].next()?)))
+    /// The lane and the flow that come next; `otp` and the rest are asked for apart. With a `member` its own flow, if it
+    /// has mail in the lane that comes next.
+    pub(crate) fn next_turn(&self, otp: bool, member: Option<u32>) -> Option<(Lane, u32)> {
+        lanes(otp).iter().find_map(|lane| {
+            let turns = &self.turns[lane.index()];
+            let next = turns.next()?;
+            Some((*lane, member.and_then(|member| turns.next_of(member)).unwrap_or(next)))
+        })
     }
+
+    /// Who has mail here, some of them twice.
+    pub(crate) fn members(&self, otp: bool) -> impl Iterator<Item = u32> {
+        lanes(otp).iter().flat_map(|lane| self.turns[lane.index()].members())
+    }
+}
+
+fn lanes(otp: bool) -> &'static [Lane] {
+    if otp { &Lane::ALL[..1] } else { &Lane::ALL[1..] }
 }

@@ -24,7 +24,6 @@ pub(crate) struct Turns {
 }
 
 struct Seat {
-    member: u32,
     /// Which of its flows is next.
     flows: Option<u32>,
     link: Option<Link>,
@@ -42,13 +41,24 @@ impl Turns {
         self.seats.get(self.head?)?.flows
     }
 
+    /// The flow of a member that comes next in its own turn.
+    pub(crate) fn next_of(&self, member: u32) -> Option<u32> {
+        let nth = self.by_member.binary_search_by_key(&member, |(member, _)| *member).ok()?;
+        self.seats.get(self.by_member[nth].1)?.flows
+    }
+
+    /// Who has mail here.
+    pub(crate) fn members(&self) -> impl Iterator<Item = u32> {
+        self.by_member.iter().map(|(member, _)| *member)
+    }
+
     /// Lets a flow take part: behind the other flows of its member, and a member that is new behind all others.
     pub(crate) fn join(&mut self, flows: &mut Slab<Flow>, lane: Lane, key: u32) {
         let Some(member) = flows.get(key).map(|flow| flow.member) else { return };
         let seat = match self.by_member.binary_search_by_key(&member, |(member, _)| *member) {
             Ok(nth) => self.by_member[nth].1,
             Err(nth) => {
-                let seat = self.seats.insert(Seat { member, flows: None, link: None });
+                let seat = self.seats.insert(Seat { flows: None, link: None });
                 ring::join(&mut self.seats, &mut self.head, lane, seat);
                 self.by_member.insert(nth, (member, seat));
                 seat
@@ -76,12 +86,19 @@ impl Turns {
         }
     }
 
-    /// The flow that came next has begun a delivery: its member's next flow is next, or the next member.
-    pub(crate) fn pass(&mut self, flows: &mut Slab<Flow>, lane: Lane, weights: &Weights) {
-        let Some(seat) = self.head.and_then(|key| self.seats.get_mut(key)) else { return };
+    /// The flow that came next, here or for its member, has begun a delivery: its member's next flow is next, and when
+    /// its turn is over the next member. A member that went outside of its turn keeps it.
+    pub(crate) fn pass(&mut self, flows: &mut Slab<Flow>, lane: Lane, key: u32, weights: &Weights) {
+        let Some(member) = flows.get(key).map(|flow| flow.member) else { return };
+        let Ok(nth) = self.by_member.binary_search_by_key(&member, |(member, _)| *member) else { return };
+        let seat_key = self.by_member[nth].1;
+        let Some(seat) = self.seats.get_mut(seat_key) else { return };
         ring::pass(flows, &mut seat.flows, lane);
+        if self.head != Some(seat_key) {
+            return;
+        }
         self.begun = self.begun.saturating_add(1);
-        if self.begun >= weights.of(seat.member).get() {
+        if self.begun >= weights.of(member).get() {
             self.begun = 0;
             ring::pass(&mut self.seats, &mut self.head, lane);
         }
@@ -114,7 +131,7 @@ mod tests {
     fn take(flows: &mut Slab<Flow>, turns: &mut Turns, weights: &Weights, many: usize) -> Vec<u32> {
         let mut next = || {
             let key = turns.next().unwrap();
-            turns.pass(flows, LANE, weights);
+            turns.pass(flows, LANE, key, weights);
             key
         };
         (0..many).map(|_| next()).collect()
@@ -136,6 +153,16 @@ mod tests {
         assert_eq!(take(&mut flows, &mut turns, &weights(&[(1, 3)]), 8), [0, 1, 0, 2, 1, 0, 1, 2]);
         // Another weight counts at once.
         assert_eq!(take(&mut flows, &mut turns, &weights(&[(2, 2)]), 4), [0, 2, 2, 1]);
+    }
+
+    #[test]
+    fn who_goes_outside_of_its_turn_keeps_it() {
+        let (mut flows, mut turns) = table(&[1, 2, 2]);
+        let weights = weights(&[]);
+        assert_eq!((turns.next_of(2), turns.next_of(3)), (Some(1), None));
+        turns.pass(&mut flows, LANE, 1, &weights);
+        assert_eq!(turns.next_of(2), Some(2));
+        assert_eq!(take(&mut flows, &mut turns, &weights, 4), [0, 2, 0, 1]);
     }
 
     #[test]

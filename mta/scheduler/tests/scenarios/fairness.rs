@@ -164,6 +164,48 @@ fn shares_of_a_window_are_as_the_weights_say() {
     }
 }
 
+/// Many slow sites, and a node that is full with a small part of them.
+fn full_node(seed: u64) -> World {
+    let config = Config { sources: vec![source("a", 1)], in_flight_max: 64, ..Config::default() };
+    let mut world = World::with(seed, config).site("mx", &["b.test"], accepts_in(SECOND));
+    for nth in 0..300 {
+        let slow = Box::new(|luck: &mut Luck, _: &Try| (SECOND * 30 + luck.millis(30_000), ACCEPTED));
+        world = world.site(&format!("mx{nth}"), &[&format!("a{nth}.test"), &format!("too{nth}.test")], slow);
+    }
+    world
+}
+
+#[test]
+fn a_node_full_of_one_members_mail_delays_another_members_by_one_turn() {
+    let mut world = full_node(10);
+    for nth in 0..6_000 {
+        world.submit_of(A, start(), &format!("a{}.test", nth % 300), Lane::Notice, 9 * DAY);
+    }
+    world.run(5 * MINUTE);
+    assert_eq!(world.check.in_flight.len(), 60);
+    // To a site of its own, and to a site and a domain that A's mail waits for too.
+    for domain in ["b.test", "too7.test", "a7.test"] {
+        let key = world.submit_of(B, world.now, domain, Lane::Notice, DAY);
+        world.run(MINUTE);
+        assert!(world.passed_by(&key) <= 2, "{} went before the one to {domain}", world.passed_by(&key));
+    }
+    world.run(3 * HOUR);
+    world.check_empty();
+}
+
+#[test]
+fn shares_of_a_full_node_are_as_the_weights_say() {
+    let mut world = full_node(11);
+    world.scheduler.handle_weights(weights(&[(B, 3)]));
+    for nth in 0..3_000 {
+        world.submit_of(A, start(), &format!("a{}.test", nth % 300), Lane::Notice, 9 * DAY);
+        world.submit_of(B, start(), &format!("{}{}.test", ["a", "too"][nth % 2], nth % 40), Lane::Notice, 9 * DAY);
+    }
+    world.run(HOUR);
+    let of_b = world.members[200..2_200].iter().filter(|member| **member == B).count();
+    assert!((1_440..=1_560).contains(&of_b), "{of_b} of 2000 instead of 1500");
+}
+
 #[test]
 fn turns_are_taken_inside_a_lane_and_one_time_codes_of_a_member_do_not_delay_those_of_another() {
     let mut world = one_domain(9);

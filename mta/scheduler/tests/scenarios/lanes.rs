@@ -1,6 +1,9 @@
 //! Order: lanes, turns, and what lies on disk.
 
-use scheduler::{Config, Lane, WindowLimits};
+use std::num::NonZeroU16;
+use std::sync::Arc;
+
+use scheduler::{Config, Lane, Weights, WindowLimits};
 
 use crate::world::*;
 
@@ -120,18 +123,21 @@ fn new_mail_does_not_keep_older_mail_on_disk_waiting() {
 }
 
 #[test]
-fn nothing_is_idle_while_mail_waits_and_windows_have_room() {
-    for seed in 0..10 {
-        let config = Config { sources: vec![source("a", 1), source("b", 2)], ..Config::default() };
+fn nothing_is_idle_while_mail_waits_and_windows_and_the_node_have_room() {
+    for seed in 0..20 {
+        let in_flight_max = if seed % 2 == 0 { 4096 } else { 16 };
+        let config = Config { sources: vec![source("a", 1), source("b", 2)], in_flight_max, ..Config::default() };
         let mut world = World::with(seed, config)
             .site("mx1", &["a.test", "b.test"], Box::new(|luck, _| (luck.millis(2_000), ACCEPTED)))
             .site("mx2", &["c.test"], Box::new(|luck, _| (luck.millis(9_000), ACCEPTED)));
         world.never_idle = true;
+        let weights: Weights = [(1, NonZeroU16::new(1 + seed as u16).unwrap())].into_iter().collect();
+        world.scheduler.handle_weights(Arc::new(weights));
         for _ in 0..400 {
             let lane = Lane::from_index(world.luck.below(3) as usize).unwrap();
             let domain = ["a.test", "b.test", "c.test"][world.luck.below(3) as usize];
-            let time = start() + world.luck.millis(20_000);
-            world.submit_at(time, domain, lane, DAY);
+            let (member, time) = (world.luck.below(4) as u32, start() + world.luck.millis(20_000));
+            world.submit_of(member, time, domain, lane, DAY);
         }
         world.run(HOUR);
         world.check_empty();

@@ -451,7 +451,8 @@ impl World {
         assert_eq!((counts.queued, counts.in_flight, counts.settling, counts.loading, counts.resolving), (0, 0, 0, 0, 0));
     }
 
-    /// Mail that is due, and that nothing is being read or looked up for, means that the windows of its site are full.
+    /// Mail that is due, and that nothing is being read or looked up for, means that the windows of its site
+    /// are full, or the node is.
     fn check_never_idle(&self) {
         if !self.never_idle || self.events.peek().is_some_and(|Reverse((time, _))| *time <= self.now) {
             return;
@@ -461,6 +462,12 @@ impl World {
             *at_site.entry(&trip.site).or_default() += 1;
         }
         let room = usize::from(self.config.window.initial) * self.config.sources.len();
+        let node = self.config.in_flight_max - self.config.in_flight_max / 16;
+        // What is settled holds its place until the scheduler is told.
+        let told = self.what.values().filter(|event| matches!(event, Event::Told(Told::Settled(..)))).count();
+        if self.check.in_flight.len() + self.check.settling.len() + told >= node {
+            return;
+        }
         for (key, Place { member, due, .. }) in &self.places {
             let under_way = self.check.in_flight.contains_key(key) || self.check.settling.contains(key);
             let flow = [None, Some(*member)].map(|of| (key.1.clone(), of));
