@@ -27,7 +27,7 @@ use crate::control::daemon::{Daemon as Desk, OpenError, Parts};
 use crate::control::metrics as names;
 use crate::drain::{Drain, GRACE};
 use crate::egress::Source;
-use crate::egress::clerk::Clerk;
+use crate::egress::clerk::{self, Clerk};
 use crate::egress::dispatch::{Dispatcher, Lines};
 use crate::egress::question::questions;
 use crate::egress::resolver::{RouteFinder, route_questions};
@@ -265,7 +265,7 @@ pub async fn start(config: Arc<Config>, environment: Environment) -> Result<Runn
 
     // One more reads on through what waited at the start.
     let errands_max = 2 * in_flight + scheduling.loads_max + 1;
-    let (errands_tx, errands) = mpsc::channel(errands_max);
+    let (errands_tx, errands) = mpsc::channel(clerk::AT_HAND);
     let (errands_done_tx, errands_done) = mpsc::channel(errands_max);
     let clerk = Clerk {
         queue: queue.clone(),

@@ -166,7 +166,7 @@ impl Scheduler {
         self.flights.insert((entry.id, domain_key), Flight { flow: key, lane, state: FlightState::InFlight(attempt) });
         self.count_out(member, 1);
         self.attend(now, key);
-        Some(Action::Deliver { id: entry.id, domain: name, route, source, slot })
+        Some(Action::Deliver { id: entry.id, domain: name, lane, route, source, slot })
     }
 
     /// Answers `Action::Deliver`.

@@ -299,6 +299,8 @@ pub enum Action {
         id: QueueId,
         /// Recipient domain.
         domain: Arc<str>,
+        /// Its lane, for the lines that it has still to pass.
+        lane: Lane,
         /// Where to.
         route: Arc<Route>,
         /// Where from.

@@ -16,6 +16,10 @@ use super::settle::{self, Closing};
 use crate::queue::{Backlog, Queue, QueueError, Reader, Settlement, StoredDelivery};
 use crate::sign::{Job as SignJob, Prepared, Signers};
 
+/// Errands that the clerk has before it, enough to be never idle. The others wait with the dispatcher, where what somebody
+/// waits for now overtakes them.
+pub const AT_HAND: usize = 32;
+
 /// What the dispatcher wants read.
 pub enum Errand {
     /// What has waited since before the start: the flows from this key on.

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use host::Clock;
 use metrics::Counter;
-use scheduler::{Action, Cause, Next, Outcome, QueueId, Routed, Scheduler, Scope, Verdict, Weights};
+use scheduler::{Action, Cause, Lane, Next, Outcome, QueueId, Routed, Scheduler, Scope, Verdict, Weights};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -29,6 +29,8 @@ use crate::queue::{self, Note, Queue, QueueError, Settlement, StoredDelivery};
 /// Octets of fresh messages that are kept at hand so that they are sent without a read; what comes
 /// beyond is read from disk when its turn comes.
 const PAYLOAD_BYTES_MAX: usize = 64 << 20;
+/// Of these, octets that only one-time codes may use.
+const PAYLOAD_BYTES_OTP: usize = PAYLOAD_BYTES_MAX / 8;
 /// Inputs of one kind that are taken before the scheduler is asked again.
 const INPUTS_AT_ONCE: usize = 256;
 /// The wall clock may be stepped; timers are set by it and so are looked at again after this.
@@ -57,7 +59,7 @@ pub struct Lines {
     pub routes: mpsc::Receiver<(Arc<str>, Routed)>,
     /// To the ring threads.
     pub rings: Vec<mpsc::Sender<Job>>,
-    /// To the clerk.
+    /// To the clerk; `clerk::AT_HAND` of them.
     pub errands: mpsc::Sender<Errand>,
     /// To the resolver.
     pub lookups: mpsc::Sender<Arc<str>>,
@@ -89,7 +91,8 @@ pub struct Dispatcher {
     gone: HashSet<Key>,
     /// Settlements that the clerk is writing.
     closing: usize,
-    errands: VecDeque<Errand>,
+    /// What somebody waits for now, and all others. The clerk has few of them at hand, so that the first overtake.
+    errands: [VecDeque<Errand>; 2],
     lookups: VecDeque<Arc<str>>,
     settlements: Vec<Settlement>,
     /// Batches of settlements that the queue has and has not committed.
@@ -129,7 +132,7 @@ impl Dispatcher {
             attempted: HashMap::new(),
             gone: HashSet::new(),
             closing: 0,
-            errands: VecDeque::new(),
+            errands: Default::default(),
             lookups: VecDeque::new(),
             settlements: Vec::new(),
             settling: JoinSet::new(),
@@ -138,7 +141,7 @@ impl Dispatcher {
         };
         dispatcher.scheduler.handle_weights(dispatcher.lines.weights.borrow_and_update().clone());
         // What waits on disk is learned page by page, while new mail is already sent.
-        dispatcher.errands.push_back(Errand::Flows(Vec::new()));
+        dispatcher.errands[1].push_back(Errand::Flows(Vec::new()));
         dispatcher
     }
 
@@ -231,8 +234,11 @@ impl Dispatcher {
         while let Some(action) = self.scheduler.poll(now) {
             match action {
                 Action::Resolve { domain } => self.lookups.push_back(domain),
-                Action::Load { domain, member, max } => self.errands.push_back(Errand::Load { domain, member, max }),
-                Action::Deliver { id, domain, route, source, slot } => self.deliver((id, domain), route, source.0, slot),
+                // Few, and the windows of sites wait for them.
+                Action::Load { domain, member, max } => self.errands[0].push_back(Errand::Load { domain, member, max }),
+                Action::Deliver { id, domain, lane, route, source, slot } => {
+                    self.deliver((id, domain), lane, route, source.0, slot)
+                }
                 Action::Settle { id, domain, cause, next } => self.settle((id, domain), cause, next),
             }
         }
@@ -248,7 +254,7 @@ impl Dispatcher {
         }
     }
 
-    fn deliver(&mut self, key: Key, route: Arc<scheduler::Route>, source: u16, slot: u16) {
+    fn deliver(&mut self, key: Key, lane: Lane, route: Arc<scheduler::Route>, source: u16, slot: u16) {
         let Some(source) = self.sources.get(usize::from(source)).cloned() else {
             // Removed by a reload: the attempt never took place.
             let outcome = Outcome { scope: Scope::Message, verdict: Verdict::Deferred, retry_after: None, open: true };
@@ -259,7 +265,8 @@ impl Dispatcher {
         match self.take_payload(&key) {
             Some(stored) => self.send(Job { stored, route, source }, slot),
             None => {
-                self.errands.push_back(Errand::Fetch { id: key.0, domain: key.1.clone() });
+                let errand = Errand::Fetch { id: key.0, domain: key.1.clone() };
+                self.errands[usize::from(lane != Lane::Otp)].push_back(errand);
                 self.fetching.insert(key, (route, source, slot));
             }
         }
@@ -319,15 +326,25 @@ impl Dispatcher {
         let source = attempted.as_ref().map_or_else(|| "".into(), |(job, _)| job.source.name.clone());
         let attempt = attempted.map(|(_, attempt)| attempt);
         self.closing += 1;
-        self.errands.push_back(Errand::Close(Box::new(Close { id: key.0, domain: key.1, stored, cause, next, attempt, source })));
+        self.errands[1].push_back(Errand::Close(Box::new(Close {
+            id: key.0,
+            domain: key.1,
+            stored,
+            cause,
+            next,
+            attempt,
+            source,
+        })));
     }
 
     /// Hands over what the channels have room for.
     fn flush(&mut self) {
-        while let Some(errand) = self.errands.pop_front() {
-            if let Err(mpsc::error::TrySendError::Full(errand)) = self.lines.errands.try_send(errand) {
-                self.errands.push_front(errand);
-                break;
+        for line in &mut self.errands {
+            while let Some(errand) = line.pop_front() {
+                if let Err(mpsc::error::TrySendError::Full(errand)) = self.lines.errands.try_send(errand) {
+                    line.push_front(errand);
+                    break;
+                }
             }
         }
         while let Some(domain) = self.lookups.pop_front() {
@@ -348,7 +365,8 @@ impl Dispatcher {
             Note::Enqueued { delivery, stored } => {
                 let key = (delivery.id, delivery.domain.clone());
                 let bytes = stored.message.octets.len();
-                if self.scheduler.handle_enqueued(now, delivery) && self.payload_bytes + bytes <= PAYLOAD_BYTES_MAX {
+                let kept = if delivery.lane == Lane::Otp { 0 } else { PAYLOAD_BYTES_OTP };
+                if self.scheduler.handle_enqueued(now, delivery) && self.payload_bytes + bytes + kept <= PAYLOAD_BYTES_MAX {
                     self.payload_bytes += bytes;
                     self.payloads.insert(key, stored);
                 }
@@ -381,7 +399,7 @@ impl Dispatcher {
                 for (domain, member, next_due) in backlog.flows {
                     self.scheduler.handle_backlog(now, &domain, member, next_due);
                 }
-                self.errands.extend(next.map(Errand::Flows));
+                self.errands[1].extend(next.map(Errand::Flows));
             }
             Errands::Window { domain, member, window, next_due } => {
                 self.scheduler.handle_window(now, &domain, member, window, next_due);
