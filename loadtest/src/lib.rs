@@ -24,6 +24,7 @@ pub mod manager;
 pub mod postfix;
 pub mod powercut;
 pub mod process;
+pub mod profile;
 pub mod report;
 pub mod sink;
 pub mod source;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use loadtest::{backlog, churn, disk, handover, idle, interop, kill, powercut, report};
+use loadtest::{backlog, churn, disk, handover, idle, interop, kill, powercut, profile, report};
 
 #[derive(Parser)]
 #[command(name = "tradewind-loadtest", version, about)]
@@ -16,6 +16,8 @@ struct Program {
 enum Verb {
     /// What a message costs, beside Postfix in the same run
     Report(report::Arguments),
+    /// Where the CPU of a message goes, sampled by perf
+    Profile(profile::Arguments),
     /// `kill -9` under load, again and again: nothing lost, no copies but what was in flight
     Kill(kill::Arguments),
     /// Losses of power under load, with lost and torn writes: nothing lost that got 250, no copies but what was in flight
@@ -37,6 +39,7 @@ enum Verb {
 fn main() -> ExitCode {
     let done = match Program::parse().command {
         Verb::Report(arguments) => report::run(&arguments),
+        Verb::Profile(arguments) => profile::run(&arguments),
         Verb::Kill(arguments) => kill::run(&arguments),
         Verb::Powercut(arguments) => powercut::run(&arguments),
         Verb::Handover(arguments) => handover::run(&arguments),

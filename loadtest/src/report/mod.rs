@@ -139,6 +139,47 @@ struct Bench {
     certificate: Certificate,
 }
 
+impl Arguments {
+    /// The workload as it stands, with so many messages.
+    pub(crate) fn of_messages(messages: u64) -> Self {
+        let (messages, runs) = (Some(messages), Some(1));
+        Self { quick: false, messages, runs, bytes: 4096, only: Vec::new(), no_keep_alive: false, directory: None }
+    }
+}
+
+/// What one run cost, for those who look at it while it runs.
+pub(crate) struct Watched {
+    pub(crate) cpu_secs_per_1000: f64,
+    pub(crate) messages_per_sec: f64,
+}
+
+/// One run of the workload, without latencies; `begin` is told the daemon's process id after the warm-up.
+pub(crate) fn watch(
+    arguments: &Arguments,
+    io: &'static str,
+    signatures: Signatures,
+    begin: impl FnOnce(u32) -> Result<()>,
+) -> Result<Watched> {
+    let messages = arguments.messages.unwrap_or(6_000);
+    let bench = Bench::new(arguments, messages)?;
+    println!("{}", bench.describe(1));
+    let stage = bench.stage(Peer::Tradewind(io, signatures, Way::Relay))?;
+    begin(stage.started.pid())?;
+    let (run, _) = bench.full(&stage)?;
+    stage.started.stop()?;
+    Ok(run)
+}
+
+/// A peer that runs and is warm, and where its mail goes.
+struct Stage {
+    provider: Arc<Provider>,
+    started: Started,
+    target: Target,
+    way: Way,
+    _sink: Sink,
+    _dns: dns::Server,
+}
+
 impl Bench {
     fn new(arguments: &Arguments, messages: u64) -> Result<Self> {
         let parent = arguments.directory.clone().unwrap_or_else(std::env::temp_dir);
@@ -167,32 +208,12 @@ impl Bench {
     }
 
     fn measure(&self, peer: Peer) -> Result<Run> {
-        let way = peer.way();
-        let warmup = (self.messages / 10).clamp(200, 1_000);
-        let ledgers = [warmup, self.messages, LATENCY_MESSAGES].map(|messages| Arc::new(Ledger::new(messages)));
-        let [warmup, full, slow] = &ledgers;
-        let script = Script::accepts_all();
-        // One listener for the whole run; the ledger behind it changes between its phases.
-        let provider = Provider::for_load(script, Some(warmup.clone()));
-        let sink = Sink::start(SocketAddr::from(([127, 0, 0, 1], 0)), provider.clone(), None)?;
-        let zone = dns::Zone::new();
-        for domain in domains() {
-            zone.mail_domain(&domain, "mx.big.test", sink.address().ip());
-        }
-        let dns = dns::Server::start(SocketAddr::from(([127, 0, 0, 1], 0)), zone)?;
-        let started = Started::start(self, peer, &sink, &dns)?;
-        let (pid, target) = (started.pid(), started.target(way)?);
-
-        self.submit(&target, way, warmup, None)?;
-        provider.set_ledger(full.clone());
-        // What the warm-up left behind is cleaned up before the count begins.
-        std::thread::sleep(CLEANUP);
-        let before = (cpu::tree(pid).0, cpu::process(std::process::id()));
-        self.submit(&target, way, full, None)?;
-        std::thread::sleep(CLEANUP);
-        let after = (cpu::tree(pid).0, cpu::process(std::process::id()));
+        let stage = self.stage(peer)?;
+        let (cost, own_cpu_secs_per_1000) = self.full(&stage)?;
+        let Stage { provider, started, target, way, .. } = stage;
+        let slow = Arc::new(Ledger::new(LATENCY_MESSAGES));
         provider.set_ledger(slow.clone());
-        self.submit(&target, way, slow, Some(LATENCY_RATE))?;
+        self.submit(&target, way, &slow, Some(LATENCY_RATE))?;
 
         if let Some(signatures) = peer.signatures() {
             let sample = provider.sample().context("the sink kept no sample")?;
@@ -206,14 +227,50 @@ impl Bench {
         let violations = provider.violations();
         ensure!(violations.is_empty(), "breaches of RFC 5321: {violations:?}");
         started.stop()?;
-        let thousands = self.messages as f64 / 1_000.0;
         Ok(Run {
-            cpu_secs_per_1000: (after.0 - before.0).as_secs_f64() / thousands,
-            own_cpu_secs_per_1000: (after.1 - before.1).as_secs_f64() / thousands,
-            messages_per_sec: self.messages as f64 / full.span().as_secs_f64(),
+            cpu_secs_per_1000: cost.cpu_secs_per_1000,
+            own_cpu_secs_per_1000,
+            messages_per_sec: cost.messages_per_sec,
             latency: Some(slow.delivery_latency()),
             rush,
         })
+    }
+
+    /// Starts a peer and warms it up.
+    fn stage(&self, peer: Peer) -> Result<Stage> {
+        let way = peer.way();
+        let warmup = Arc::new(Ledger::new((self.messages / 10).clamp(200, 1_000)));
+        // One listener for the whole run; the ledger behind it changes between its phases.
+        let provider = Provider::for_load(Script::accepts_all(), Some(warmup.clone()));
+        let sink = Sink::start(SocketAddr::from(([127, 0, 0, 1], 0)), provider.clone(), None)?;
+        let zone = dns::Zone::new();
+        for domain in domains() {
+            zone.mail_domain(&domain, "mx.big.test", sink.address().ip());
+        }
+        let dns = dns::Server::start(SocketAddr::from(([127, 0, 0, 1], 0)), zone)?;
+        let started = Started::start(self, peer, &sink, &dns)?;
+        let target = started.target(way)?;
+        self.submit(&target, way, &warmup, None)?;
+        Ok(Stage { provider, started, target, way, _sink: sink, _dns: dns })
+    }
+
+    /// As fast as it goes: what the peer used, and what generator and sink did.
+    fn full(&self, stage: &Stage) -> Result<(Watched, f64)> {
+        let full = Arc::new(Ledger::new(self.messages));
+        stage.provider.set_ledger(full.clone());
+        // What the warm-up left behind is cleaned up before the count begins.
+        std::thread::sleep(CLEANUP);
+        let used = || (cpu::tree(stage.started.pid()).0, cpu::process(std::process::id()));
+        let before = used();
+        self.submit(&stage.target, stage.way, &full, None)?;
+        std::thread::sleep(CLEANUP);
+        let after = used();
+        let thousands = self.messages as f64 / 1_000.0;
+        let watched = Watched {
+            cpu_secs_per_1000: (after.0 - before.0).as_secs_f64() / thousands,
+            messages_per_sec: self.messages as f64 / full.span().as_secs_f64(),
+        };
+        Ok((watched, (after.1 - before.1).as_secs_f64() / thousands))
     }
 
     /// Submits a ledger's messages and waits until they have all arrived, once.
