@@ -41,6 +41,8 @@ const DOMAINS: usize = 50;
 const LATENCY_RATE: f64 = 20.0;
 /// Messages of the latency run: ten seconds of it.
 const LATENCY_MESSAGES: u64 = 200;
+/// Each phase has numbers of its own, and so Message-IDs of its own: what is submitted again is not sent again.
+const PHASE: u64 = 1 << 24;
 /// Bulk messages while one-time codes are timed: more than can be submitted in that time, and how many make a rush.
 const RUSH_MAX: u64 = 400_000;
 const RUSH_BEGUN: u64 = 500;
@@ -211,7 +213,7 @@ impl Bench {
         let stage = self.stage(peer)?;
         let (cost, own_cpu_secs_per_1000) = self.full(&stage)?;
         let Stage { provider, started, target, way, .. } = stage;
-        let slow = Arc::new(Ledger::new(LATENCY_MESSAGES));
+        let slow = Arc::new(Ledger::numbered_from(2 * PHASE, LATENCY_MESSAGES));
         provider.set_ledger(slow.clone());
         self.submit(&target, way, &slow, Some(LATENCY_RATE))?;
 
@@ -256,7 +258,7 @@ impl Bench {
 
     /// As fast as it goes: what the peer used, and what generator and sink did.
     fn full(&self, stage: &Stage) -> Result<(Watched, f64)> {
-        let full = Arc::new(Ledger::new(self.messages));
+        let full = Arc::new(Ledger::numbered_from(PHASE, self.messages));
         stage.provider.set_ledger(full.clone());
         // What the warm-up left behind is cleaned up before the count begins.
         std::thread::sleep(CLEANUP);
@@ -295,8 +297,8 @@ impl Bench {
 
     /// One-time codes at their evening's pace while bulk mail saturates the machine.
     fn rush(&self, target: &Target, provider: &Provider) -> Result<Histogram<u64>> {
-        let bulk = Arc::new(Ledger::new(RUSH_MAX));
-        let codes = Arc::new(Ledger::numbered_from(RUSH_MAX, LATENCY_MESSAGES));
+        let bulk = Arc::new(Ledger::numbered_from(3 * PHASE, RUSH_MAX));
+        let codes = Arc::new(Ledger::numbered_from(4 * PHASE, LATENCY_MESSAGES));
         provider.set_ledgers(vec![bulk.clone(), codes.clone()]);
         let stop = Arc::new(AtomicBool::new(false));
         let flood = std::thread::spawn({
