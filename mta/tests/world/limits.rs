@@ -181,3 +181,25 @@ fn of_two_that_submit_the_same_at_the_same_time_both_get_the_one_id() {
     });
     assert_eq!(world.arrivals().len(), 2);
 }
+
+#[test]
+fn a_client_that_names_its_transaction_may_write_the_date_anew_and_is_not_robbed_of_its_next_message() {
+    let mut world = World::seed(35).provider("big.example", Script::accepts_all());
+    world.live(HOUR, |day| async move {
+        let submit = |n: u64, envid: &str, fields: &str| {
+            let (from, fields) = (format!("<app@member.example>{envid}"), fields.to_owned());
+            let day = day.clone();
+            async move { day.submit_as("member.example", n, &from, &["<someone@big.example>".to_owned()], &fields).await }
+        };
+        let first = submit(1, " ENVID=QQ314159", "Date: Mon, 23 Nov 2026 09:42:19 +0000\r\n").await;
+        assert!(first.as_ref().is_some_and(|said| said.starts_with("250")), "{first:?}");
+        assert_eq!(submit(1, " ENVID=QQ314159", "Date: Mon, 23 Nov 2026 09:43:20 +0000\r\n").await, first);
+        // The same ENVID for another code, and the same message without the name of its transaction.
+        assert_ne!(submit(2, " ENVID=QQ314159", "").await, first);
+        let unnamed = submit(3, "", "Date: Mon, 23 Nov 2026 09:42:19 +0000\r\n").await;
+        assert_ne!(submit(3, "", "Date: Mon, 23 Nov 2026 09:43:20 +0000\r\n").await, unnamed);
+    });
+    let mut arrived = world.arrivals();
+    arrived.sort_unstable();
+    assert_eq!(arrived, [1, 2, 3, 3]);
+}
