@@ -29,6 +29,7 @@ fn decisions(c: &mut Criterion) {
                 member: 1,
                 due: now,
                 deadline: now + Duration::from_secs(86_400),
+                late_at: None,
                 attempts: 0,
                 recipients: 1,
                 bytes: 4096,

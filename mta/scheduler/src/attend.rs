@@ -112,10 +112,10 @@ impl Scheduler {
         if flow.watch > now {
             return;
         }
-        let (member, expired) = (flow.member, flow.take_expired(now));
-        self.count_out(member, expired.len());
-        for (lane, entry) in expired {
-            self.settle_unsent(key, entry.id, lane, Cause::Expired, Next::Expired);
+        let (member, overdue) = (flow.member, flow.take_overdue(now));
+        self.count_out(member, overdue.len());
+        for (lane, entry) in overdue {
+            self.settle_overdue(now, key, entry.id, lane, entry.deadline);
         }
     }
 
@@ -424,6 +424,15 @@ impl Scheduler {
         for key in flows {
             self.attend(now, key);
         }
+    }
+
+    /// What has passed its deadline expires; what is late goes back to the disk, due at once, and the sender is told.
+    pub(crate) fn settle_overdue(&mut self, now: Time, key: u32, id: QueueId, lane: Lane, deadline: Time) {
+        let (cause, next) = match now.system() {
+            Some(at) if deadline > now => (Cause::Late, Next::RetryAt(at)),
+            _ => (Cause::Expired, Next::Expired),
+        };
+        self.settle_unsent(key, id, lane, cause, next);
     }
 
     /// Settles what was never tried.

@@ -28,7 +28,7 @@ pub(crate) struct Flow {
     /// Earliest due time in a lane among what we saw go to disk since the last load: a better lane must not wait
     /// until the window of a lesser one runs low.
     pub(crate) left: [Time; 3],
-    /// Nothing that waits in memory has an earlier deadline.
+    /// Nothing that waits in memory has an earlier deadline, or is late earlier.
     pub(crate) watch: Time,
     /// When the timers will bring us back here; may be sooner than necessary, never later.
     pub(crate) wake: Time,
@@ -48,7 +48,15 @@ pub(crate) struct Queued {
     pub(crate) id: QueueId,
     pub(crate) due: Time,
     pub(crate) deadline: Time,
+    pub(crate) late: Time,
     pub(crate) attempts: u16,
+}
+
+impl Queued {
+    /// When something is to be done about it although it cannot be sent.
+    fn watch(&self) -> Time {
+        self.deadline.min(self.late)
+    }
 }
 
 pub(crate) enum Load {
@@ -148,8 +156,13 @@ impl Flow {
 
     /// Puts a delivery into its place.
     pub(crate) fn keep(&mut self, now: Time, delivery: &Delivery) -> Kept {
-        let entry =
-            Queued { id: delivery.id, due: delivery.due.into(), deadline: delivery.deadline.into(), attempts: delivery.attempts };
+        let entry = Queued {
+            id: delivery.id,
+            due: delivery.due.into(),
+            deadline: delivery.deadline.into(),
+            late: delivery.late_at.into(),
+            attempts: delivery.attempts,
+        };
         let lane = delivery.lane;
         let mut kept = Kept::Added;
         if self.queued() >= WINDOW_MAX {
@@ -165,7 +178,7 @@ impl Flow {
             self.note_on_disk(Some(worst), now);
             kept = Kept::Displaced;
         }
-        self.watch = self.watch.min(entry.deadline);
+        self.watch = self.watch.min(entry.watch());
         let queue = &mut self.lanes[lane.index()];
         // Nearly always the end, so look from there.
         let after = queue.iter().rev().position(|other| (other.due, other.id) < (entry.due, entry.id)).unwrap_or(queue.len());
@@ -173,23 +186,23 @@ impl Flow {
         kept
     }
 
-    /// Takes out what has passed its deadline.
-    pub(crate) fn take_expired(&mut self, now: Time) -> Vec<(Lane, Queued)> {
-        let mut expired = Vec::new();
+    /// Takes out what has passed its deadline, and what has become late.
+    pub(crate) fn take_overdue(&mut self, now: Time) -> Vec<(Lane, Queued)> {
+        let mut overdue = Vec::new();
         self.watch = Time::NEVER;
         for lane in Lane::ALL {
             let queue = &mut self.lanes[lane.index()];
             let mut nth = 0;
             while let Some(entry) = queue.get(nth) {
-                if entry.deadline > now {
-                    self.watch = self.watch.min(entry.deadline);
+                if entry.watch() > now {
+                    self.watch = self.watch.min(entry.watch());
                     nth += 1;
                 } else if let Some(entry) = queue.remove(nth) {
-                    expired.push((lane, entry));
+                    overdue.push((lane, entry));
                 }
             }
         }
-        expired
+        overdue
     }
 
     /// Takes out everything that waits.

@@ -32,7 +32,8 @@
 //! - A member's mail, however much it is and wherever it lies, delays another member's by no more than one turn: as many
 //!   deliveries as its weight says.
 //! - Its memory follows what is active: 1,000,000 deferred deliveries of 50,000 domains are 50,000 names, and a time for
-//!   each member that has mail there. What is expired is noticed at once while it is in memory, otherwise when it comes due.
+//!   each member that has mail there. What is expired or late is noticed at once while it is in memory, otherwise when it is loaded or
+//!   the driver finds it (`handle_overdue`).
 //!
 //! Not here: MX and TLS policy (`egress/route`, `egress/tls_policy`), what a reply means (`egress/trouble`), the queue.
 #![forbid(unsafe_code)]

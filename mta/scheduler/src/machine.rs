@@ -151,6 +151,21 @@ impl Scheduler {
         self.attend_member(now.into(), key, member);
     }
 
+    /// A delivery was found on disk that is past its deadline, or late, although its turn to be loaded has not come: its
+    /// domain has more mail than is kept in memory. What is known of already is left alone.
+    pub fn handle_overdue(&mut self, now: SystemTime, delivery: &Delivery) {
+        let now = Time::from(now);
+        let key = self.domain(&delivery.domain);
+        if self.flights.contains_key(&(delivery.id, key)) {
+            return;
+        }
+        self.withdraw(now, key, delivery.id);
+        // From here on it is as if it had been loaded.
+        let flow = self.flow(key, delivery.member);
+        self.settle_overdue(now, flow, delivery.id, delivery.lane, delivery.deadline.into());
+        self.attend(now, flow);
+    }
+
     /// A delivery was committed. True: it waits in memory, so its octets may be kept at hand too; false: it will be
     /// loaded. To be told in the order of commits, and before the settling of the same delivery.
     pub fn handle_enqueued(&mut self, now: SystemTime, delivery: Delivery) -> bool {

@@ -147,6 +147,8 @@ pub struct Delivery {
     pub due: SystemTime,
     /// Never sent from here on; what is still open then has expired.
     pub deadline: SystemTime,
+    /// The sender wants to be told then that it is still here. None: nobody wants it, or it was told.
+    pub late_at: Option<SystemTime>,
     /// Tries that ended with something still open.
     pub attempts: u16,
     /// Recipients that are still open.
@@ -251,6 +253,8 @@ pub enum Cause {
     Unroutable(RouteTrouble),
     /// Its deadline has passed.
     Expired,
+    /// It is late, and the sender is to be told; it is tried on.
+    Late,
     /// An operator wants it gone.
     Cancelled(Cancellation),
 }

@@ -64,6 +64,8 @@ pub struct Close {
 
 /// What the clerk brings back.
 pub enum Errands {
+    /// What is past its deadline or late, as the disk knows it. Nobody asked for it.
+    Overdue(Vec<Delivery>),
     /// Flows with their earliest due times, and the key to go on from.
     Flows(Backlog, Option<Vec<u8>>),
     /// For `Scheduler::handle_window`.
@@ -103,6 +105,17 @@ pub enum Found {
 /// When a delivery that has to be settled is looked at again if it cannot be read.
 const READ_AGAIN: Duration = Duration::from_secs(600);
 
+/// The clerk looks through what waits at this pace, for what is past its deadline or late and not in memory.
+const SWEEP: Duration = Duration::from_secs(5);
+/// A round through all of it takes about so many sweeps, so such mail is noticed within a minute.
+const SWEEPS_A_ROUND: u64 = 12;
+/// Rows of a sweep, at least and at most: a few milliseconds, for which errands wait. Beyond a million deliveries a
+/// round takes longer.
+const SWEEP_ROWS: std::ops::RangeInclusive<u64> = 10_000..=100_000;
+/// Overdue deliveries that a sweep gives on; the next one goes on there. Each costs the clerk a read and a notice, so
+/// while so many errands wait there is no sweep.
+const OVERDUE_AT_ONCE: usize = 256;
+
 /// The actor.
 pub struct Clerk {
     /// For setting damaged entries aside, and for the ids of notices.
@@ -124,7 +137,22 @@ pub struct Clerk {
 impl Clerk {
     /// Runs errands until the dispatcher is gone.
     pub async fn run(mut self) {
-        while let Some(errand) = self.errands.recv().await {
+        let mut sweeps = tokio::time::interval(SWEEP);
+        sweeps.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut swept = Vec::new();
+        loop {
+            let errand = tokio::select! {
+                biased;
+                _ = sweeps.tick() => {
+                    let found = if self.errands.len() < OVERDUE_AT_ONCE { self.sweep(&mut swept) } else { Vec::new() };
+                    if !found.is_empty() && self.done.send(Errands::Overdue(found)).await.is_err() {
+                        return;
+                    }
+                    continue;
+                }
+                errand = self.errands.recv() => errand,
+            };
+            let Some(errand) = errand else { return };
             let answer = match errand {
                 Errand::Flows(from) => match self.flows(from) {
                     Some(answer) => answer,
@@ -136,6 +164,25 @@ impl Clerk {
             };
             if self.done.send(answer).await.is_err() {
                 return;
+            }
+        }
+    }
+
+    /// A part of what waits; `swept` is where the last one ended.
+    fn sweep(&self, swept: &mut Vec<u8>) -> Vec<Delivery> {
+        let look = || {
+            let rows = (self.reader.pending()? / SWEEPS_A_ROUND).clamp(*SWEEP_ROWS.start(), *SWEEP_ROWS.end());
+            let rows = usize::try_from(rows).unwrap_or(usize::MAX);
+            self.reader.overdue(swept, self.clock.now(), rows, OVERDUE_AT_ONCE)
+        };
+        match look() {
+            Ok((found, next)) => {
+                *swept = next.unwrap_or_default();
+                found
+            }
+            Err(error) => {
+                tracing::error!(%error, "what waits in the queue cannot be looked through; trying again");
+                Vec::new()
             }
         }
     }

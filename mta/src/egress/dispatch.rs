@@ -395,6 +395,11 @@ impl Dispatcher {
     fn handle_errand(&mut self, done: Errands) {
         let now = self.clock.now();
         match done {
+            Errands::Overdue(found) => {
+                for delivery in found {
+                    self.scheduler.handle_overdue(now, &delivery);
+                }
+            }
             Errands::Flows(backlog, next) => {
                 for (domain, member, next_due) in backlog.flows {
                     self.scheduler.handle_backlog(now, &domain, member, next_due);

@@ -22,10 +22,6 @@ use crate::queue::{self, Fate, Recipient, RecipientFate, Settlement, StoredDeliv
 /// How long a notice is tried. Shorter than ordinary mail: news of a failure grows stale too.
 pub const DSN_LIFETIME: Duration = Duration::from_secs(2 * 24 * 3600);
 
-/// Mail that is to be reported late is tried once more when it becomes so, but not sooner than this after
-/// a try that was deferred.
-const LATE_TRY_AFTER: Duration = Duration::from_secs(30);
-
 /// Why a delivery is settled, with what is known of the attempt.
 pub struct Closing<'a> {
     /// The message and its recipients that are open.
@@ -110,7 +106,7 @@ pub fn settlement(closing: &Closing<'_>) -> (Settlement, Vec<Report>) {
 fn cancelled<'a>(closing: &Closing<'a>) -> Option<&'a Cancellation> {
     match closing.cause {
         Cause::Cancelled(wish) => Some(wish),
-        Cause::Attempted | Cause::Unroutable(_) | Cause::Expired => None,
+        Cause::Attempted | Cause::Unroutable(_) | Cause::Expired | Cause::Late => None,
     }
 }
 
@@ -127,7 +123,7 @@ fn action(closing: &Closing<'_>, recipient: &Recipient, fate: Option<Fate>) -> O
         }
         None => {
             let late = message.delay_notice_at.is_some_and(|at| at <= closing.now);
-            (late && matches!(closing.next, Next::RetryAt(_)) && waits_for_delay_notice(recipient), Action::Delayed)
+            (late && matches!(closing.next, Next::RetryAt(_)) && recipient.waits_for_delay_notice(), Action::Delayed)
         }
     };
     (told && message.reverse_path != ReversePath::Null).then_some(action)
@@ -148,12 +144,8 @@ pub fn ends_in_silence(stored: &StoredDelivery, attempt: &Attempt) -> bool {
     delivered && (stored.message.reverse_path == ReversePath::Null || !stored.recipients.iter().any(told))
 }
 
-fn waits_for_delay_notice(recipient: &Recipient) -> bool {
-    !recipient.delay_told && recipient.notify.is_none_or(|notify| notify.delay)
-}
-
-/// What follows for what is open. Mail that somebody wants to be told late is tried once more at that very time, so
-/// that the notice comes when it was promised and says what is true then.
+/// What follows for what is open. What is to be reported late comes due no later than that, so that the notice comes
+/// when it was promised: the scheduler watches what is due.
 fn next(closing: &Closing<'_>) -> queue::Next {
     let at = match closing.next {
         Next::Done if cancelled(closing).is_some() => return queue::Next::Cancelled,
@@ -161,9 +153,8 @@ fn next(closing: &Closing<'_>) -> queue::Next {
         Next::RetryAt(at) => at,
     };
     let message = &closing.stored.message;
-    let told = message.reverse_path != ReversePath::Null && closing.stored.recipients.iter().any(waits_for_delay_notice);
-    let late = message.delay_notice_at.filter(|late| told && *late > closing.now);
-    queue::Next::RetryAt(late.map_or(at, |late| at.min(late.max(closing.now + LATE_TRY_AFTER))))
+    let late = message.late_at(&closing.stored.recipients).filter(|late| *late > closing.now);
+    queue::Next::RetryAt(late.map_or(at, |late| at.min(late)))
 }
 
 /// The notice with these `reports`, not yet signed. None for a message with a null reverse-path.
@@ -171,11 +162,11 @@ pub fn notice(stored: &StoredDelivery, reports: &[Report], reporting_mta: &str, 
     let message = &stored.message;
     let ReversePath::Mailbox(to) = &message.reverse_path else { return None };
     let id = message.id.to_string();
+    let kind = if reports.iter().all(|report| report.action == Action::Delayed) { "delay" } else { "dsn" };
     Some(dsn::write(&dsn::Notice {
         reporting_mta,
-        // The attempts tell a notice of delay from the later one of the end; a notice that is made again after a
-        // crash is named as before.
-        message_id: &format!("dsn.{id}.{}.{}@{reporting_mta}", digest(&stored.domain), stored.attempts),
+        // A notice that is made again after a crash is named as before, and no two others are named alike.
+        message_id: &format!("{kind}.{id}.{}.{}@{reporting_mta}", digest(&stored.domain), stored.attempts),
         to: to.as_str(),
         queue_id: &id,
         envid: message.parameters.envid.as_deref().and_then(decode_xtext).as_deref(),

@@ -331,3 +331,41 @@ fn queue_trouble(error: &QueueError) -> Reply {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::class::Lifetime;
+
+    fn at(secs: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(secs)
+    }
+
+    /// (due, delay_notice_at, deadline) of a message that comes at 1000 and whose class gives it 100 and 900.
+    fn times(hold_until: Option<u64>, by: Option<&str>) -> (SystemTime, Option<SystemTime>, SystemTime) {
+        let life = Lifetime { lifetime: Duration::from_secs(900), delay_notice_after: Duration::from_secs(100) };
+        let by = by.map(|by| envelope::DeliverBy::parse(by).unwrap());
+        let times = Times::of(&Lifetimes([life; 3]), Class::Otp, at(1000), hold_until.map(at), by);
+        assert_eq!(times.deliver_by.map(|by| by.mode), by.map(|by| by.mode));
+        (times.due, times.delay_notice_at, times.deadline)
+    }
+
+    #[test]
+    fn a_held_message_lives_from_its_release_on() {
+        assert_eq!(times(None, None), (at(1000), Some(at(1100)), at(1900)));
+        assert_eq!(times(Some(5000), None), (at(5000), Some(at(5100)), at(5900)));
+        assert_eq!(times(Some(10), None), (at(1000), Some(at(1100)), at(1900)), "a time that has passed");
+        assert_eq!(times(Some(5000), Some("60;R")).2, at(5060));
+    }
+
+    #[test]
+    fn by_shortens_what_the_class_gives_and_never_lengthens_it() {
+        assert_eq!(times(None, Some("60;R")), (at(1000), None, at(1060)), "nobody is told late of what has failed by then");
+        assert_eq!(times(None, Some("300;R")), (at(1000), Some(at(1100)), at(1300)));
+        assert_eq!(times(None, Some("9000;R")), (at(1000), Some(at(1100)), at(1900)));
+        assert_eq!(times(None, Some("60;N")), (at(1000), Some(at(1060)), at(1900)));
+        assert_eq!(times(None, Some("300;N")), (at(1000), Some(at(1100)), at(1900)));
+        assert_eq!(times(None, Some("-60;N")), (at(1000), Some(at(1100)), at(1900)), "somebody has told of it");
+        assert_eq!(times(None, Some("-999999999;N")).0, at(1000));
+    }
+}

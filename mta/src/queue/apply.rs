@@ -19,7 +19,7 @@ use super::rows::{
 };
 use super::segments::Changes;
 use super::tables::{Environment, Table, Tables};
-use super::types::{Fate, LedgerCount, Next, QueueError, REPLY_BYTES_MAX};
+use super::types::{Fate, LedgerCount, Next, QueueError, REPLY_BYTES_MAX, Recipient};
 use super::usage::{UsageChanges, account};
 use crate::events::{Event, What};
 
@@ -118,6 +118,7 @@ impl<'e> Transaction<'e> {
             };
             let row = PendingRow {
                 deadline: message.deadline,
+                late_at: message.late_at(&delivery.recipients),
                 attempts: 0,
                 recipients: delivery.recipients.len() as u16,
                 bytes: u32::try_from(message.octets.len()).unwrap_or(u32::MAX),
@@ -251,7 +252,8 @@ impl<'e> Transaction<'e> {
         row.due = held.map_or(time(millis(at)), |waiting| waiting.deadline);
         self.tables.deliveries.put(&mut self.txn, &delivery_key(id, domain), &row.encode())?;
         let Some(waiting) = waiting else { return Ok(None) };
-        let waiting = PendingRow { attempts: row.attempts, recipients: row.open() as u16, ..waiting };
+        let late_at = waiting.late_at.filter(|_| row.recipients.iter().any(Recipient::waits_for_delay_notice));
+        let waiting = PendingRow { attempts: row.attempts, recipients: row.open() as u16, late_at, ..waiting };
         self.tables.pending.put(&mut self.txn, &PendingKey::of(row, domain, id).encode(), &waiting.encode())?;
         Ok(Some(row.due))
     }

@@ -152,15 +152,51 @@ impl Reader {
                     next_due = Some(next_due.map_or(due, |earlier: SystemTime| earlier.min(due)));
                     break;
                 }
-                let Ok(PendingRow { deadline, attempts, recipients, bytes }) = PendingRow::decode(row) else {
+                let Ok(PendingRow { deadline, late_at, attempts, recipients, bytes }) = PendingRow::decode(row) else {
                     tracing::error!(%id, domain, "a row of `pending` cannot be read");
                     continue;
                 };
                 let domain = name.clone();
-                found.push(Delivery { id, domain, lane, member, due, deadline, attempts, recipients, bytes });
+                found.push(Delivery { id, domain, lane, member, due, deadline, late_at, attempts, recipients, bytes });
             }
         }
         Ok((found, next_due))
+    }
+
+    /// Looks at `rows` rows of what waits, from behind `after` on (empty: from the beginning), and gives those that are
+    /// past their deadline or late, at most `max`. Also where to go on; none: that was the end.
+    pub fn overdue(
+        &self,
+        after: &[u8],
+        now: SystemTime,
+        rows: usize,
+        max: usize,
+    ) -> Result<(Vec<Delivery>, Option<Vec<u8>>), QueueError> {
+        let txn = self.env.read_txn()?;
+        let begin = if after.is_empty() { Bound::Unbounded } else { Bound::Excluded(after) };
+        let mut found = Vec::new();
+        for (looked_at, entry) in self.tables.pending.range(&txn, &(begin, Bound::Unbounded))?.enumerate() {
+            let (octets, row) = entry?;
+            let (key, row) = (PendingKey::decode(octets), PendingRow::decode(row));
+            if let (Some(key), Ok(row)) = (key, row)
+                && (row.deadline <= now || row.late_at.is_some_and(|late| late <= now))
+            {
+                let PendingRow { deadline, late_at, attempts, recipients, bytes } = row;
+                let (domain, due) = (key.domain.into(), key.due());
+                let PendingKey { id, lane, member, .. } = key;
+                found.push(Delivery { id, domain, lane, member, due, deadline, late_at, attempts, recipients, bytes });
+            }
+            if looked_at + 1 >= rows || found.len() >= max {
+                return Ok((found, Some(octets.to_vec())));
+            }
+        }
+        Ok((found, None))
+    }
+
+    /// Deliveries that wait.
+    pub fn pending(&self) -> Result<u64, QueueError> {
+        let txn = self.env.read_txn()?;
+        Ok(self.tables.pending.len(&txn)?)
     }
 
     /// What an attempt at a delivery needs. `Corrupt`: have it set aside. `Unknown`: it is done.

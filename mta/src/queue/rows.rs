@@ -12,10 +12,11 @@ use smtp::envelope::ByMode;
 use super::codec::{Damaged, Decoder, Encoder, cut, millis, time};
 use super::types::{DeliverBy, Fate, Notify, Parameters, REPLY_BYTES_MAX, Recipient, Ret};
 
-/// The first octet of each row below but those of `messages`.
+/// The first octet of each row below but those of `messages` and `pending`.
 const VERSION: u8 = 1;
 /// Theirs. Rows of version 1 end before the time of the delay notice, and are still read.
 const MESSAGE_VERSION: u8 = 2;
+const PENDING_VERSION: u8 = 2;
 
 /// Longest domain that a key holds. DNS allows 253; an address literal is shorter.
 pub(crate) const DOMAIN_BYTES_MAX: usize = 255;
@@ -229,6 +230,7 @@ const RECIPIENT_BYTES_MIN: usize = 7;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct PendingRow {
     pub(crate) deadline: SystemTime,
+    pub(crate) late_at: Option<SystemTime>,
     pub(crate) attempts: u16,
     pub(crate) recipients: u16,
     pub(crate) bytes: u32,
@@ -236,14 +238,17 @@ pub(crate) struct PendingRow {
 
 impl PendingRow {
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut row = Encoder::new(VERSION);
-        row.time(self.deadline).u16(self.attempts).u16(self.recipients).u32(self.bytes);
+        let mut row = Encoder::new(PENDING_VERSION);
+        row.time(self.deadline).u16(self.attempts).u16(self.recipients).u32(self.bytes).time_or_none(self.late_at);
         row.done()
     }
 
     pub(crate) fn decode(row: &[u8]) -> Result<Self, Damaged> {
-        let mut fields = Decoder::new(row, VERSION)?;
-        let row = Self { deadline: fields.time()?, attempts: fields.u16()?, recipients: fields.u16()?, bytes: fields.u32()? };
+        let old = row.first() == Some(&VERSION);
+        let mut fields = Decoder::new(row, if old { VERSION } else { PENDING_VERSION })?;
+        let (deadline, attempts, recipients, bytes) = (fields.time()?, fields.u16()?, fields.u16()?, fields.u32()?);
+        let late_at = if old { None } else { fields.time_or_none()? };
+        let row = Self { deadline, late_at, attempts, recipients, bytes };
         fields.end()?;
         Ok(row)
     }

@@ -132,6 +132,14 @@ pub struct StoredMessage {
     pub octets: Bytes,
 }
 
+impl StoredMessage {
+    /// When the sender is to be told that it is late for these recipients; none when nobody is to be told.
+    pub(crate) fn late_at(&self, recipients: &[Recipient]) -> Option<SystemTime> {
+        let told = self.reverse_path != ReversePath::Null && recipients.iter().any(Recipient::waits_for_delay_notice);
+        self.delay_notice_at.filter(|_| told)
+    }
+}
+
 /// Subjects and bodies never reach a log, so `Debug` leaves them out.
 impl fmt::Debug for StoredMessage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -155,6 +163,13 @@ pub struct Recipient {
     pub delay_told: bool,
     /// None while it is open.
     pub fate: Option<Fate>,
+}
+
+impl Recipient {
+    /// Whether the sender is still to be told when it is late (RFC 3461 §5.2.5).
+    pub fn waits_for_delay_notice(&self) -> bool {
+        self.fate.is_none() && !self.delay_told && self.notify.is_none_or(|notify| notify.delay)
+    }
 }
 
 /// What an attempt needs: the message, and who at this domain still waits for it.

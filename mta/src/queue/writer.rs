@@ -520,6 +520,7 @@ fn note_enqueued(new: Prepared, notes: &mut Vec<Note>) {
                 member: message.member,
                 due,
                 deadline: message.deadline,
+                late_at: message.late_at(&delivery.recipients),
                 attempts: 0,
                 recipients: delivery.recipients.len() as u16,
                 bytes: u32::try_from(message.octets.len()).unwrap_or(u32::MAX),

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use scheduler::{Action, Config, Delivery, Lane, Outcome, QueueId, Routed, Scheduler};
+use scheduler::{Action, Cause, Config, Delivery, Lane, Next, Outcome, QueueId, Routed, Scheduler};
 
 use crate::world::*;
 
@@ -14,6 +14,7 @@ fn delivery(counter: u32) -> Delivery {
         member: 1,
         due: start(),
         deadline: start() + DAY,
+        late_at: None,
         attempts: 0,
         recipients: 1,
         bytes: 4096,
@@ -129,4 +130,52 @@ fn what_is_older_goes_first_although_it_was_loaded_later() {
     scheduler.handle_window(start(), "a.test", 1, old.collect(), None);
     let went = deliveries(&poll(&mut scheduler, start()));
     assert_eq!(went, (0..10).map(|nth| delivery(nth).id).collect::<Vec<_>>());
+}
+
+/// What is asked for, but for lookups and loads, which nobody answers here.
+fn settles(scheduler: &mut Scheduler, now: std::time::SystemTime) -> Vec<(QueueId, Cause, Next)> {
+    let mut found = Vec::new();
+    while let Some(action) = scheduler.poll(now) {
+        if let Action::Settle { id, cause, next, .. } = action {
+            found.push((id, cause, next));
+        }
+    }
+    found
+}
+
+#[test]
+fn what_waits_is_told_late_at_its_time_and_expires_at_its_deadline_although_it_cannot_be_sent() {
+    let mut scheduler = scheduler();
+    let (late, deadline) = (start() + HOUR, start() + 2 * HOUR);
+    let waiting = Delivery { late_at: Some(late), deadline, ..delivery(1) };
+    assert!(scheduler.handle_enqueued(start(), waiting.clone()));
+    assert_eq!(settles(&mut scheduler, late - SECOND), []);
+    assert!(scheduler.next_timeout().is_some_and(|at| at <= late));
+    assert_eq!(settles(&mut scheduler, late), [(waiting.id, Cause::Late, Next::RetryAt(late))]);
+    scheduler.handle_settled(late, waiting.id, "a.test", waiting.member, Some(late));
+    while let Some(action) = scheduler.poll(late) {
+        if matches!(action, Action::Load { .. }) {
+            let told = Delivery { late_at: None, due: late, ..waiting.clone() };
+            scheduler.handle_window(late, "a.test", waiting.member, vec![told], None);
+        }
+    }
+    assert_eq!(settles(&mut scheduler, deadline - SECOND), []);
+    assert_eq!(settles(&mut scheduler, deadline), [(waiting.id, Cause::Expired, Next::Expired)]);
+}
+
+#[test]
+fn what_the_driver_finds_overdue_on_disk_is_settled_once() {
+    let mut scheduler = scheduler();
+    let now = start() + 2 * DAY;
+    let (expired, late) = (delivery(1), Delivery { late_at: Some(start() + DAY), deadline: now + DAY, ..delivery(2) });
+    // One waits in memory all the same, and the driver looks twice before anything is written down.
+    assert!(scheduler.handle_enqueued(start(), late.clone()));
+    for _ in 0..2 {
+        scheduler.handle_overdue(now, &expired);
+        scheduler.handle_overdue(now, &late);
+    }
+    let found = settles(&mut scheduler, now);
+    assert_eq!(found, [(expired.id, Cause::Expired, Next::Expired), (late.id, Cause::Late, Next::RetryAt(now))]);
+    scheduler.handle_settled(now, expired.id, "a.test", expired.member, None);
+    assert_eq!(settles(&mut scheduler, now), []);
 }

@@ -207,7 +207,8 @@ impl World {
         let domain: Arc<str> = domain.into();
         let key = (id, domain.clone());
         let (deadline, due) = (time + lifetime, time);
-        let delivery = Delivery { id, domain, lane, member, due, deadline, attempts: 0, recipients: 1, bytes: 4096 };
+        let delivery =
+            Delivery { id, domain, lane, member, due, deadline, late_at: None, attempts: 0, recipients: 1, bytes: 4096 };
         self.at(time, Event::Submit(delivery));
         key
     }
@@ -318,7 +319,7 @@ impl World {
                 let fate = match (&cause, next) {
                     (Cause::Expired, _) | (_, Next::Expired) => Fate::Expired,
                     (Cause::Unroutable(_), _) => Fate::Unroutable,
-                    (Cause::Attempted, _) => Fate::Done,
+                    (Cause::Attempted | Cause::Late, _) => Fate::Done,
                     (Cause::Cancelled(_), _) => Fate::Cancelled,
                 };
                 let time = self.soon();
@@ -406,6 +407,7 @@ impl World {
                     member,
                     due: *due,
                     deadline: stored.deadline,
+                    late_at: None,
                     attempts: stored.attempts,
                     recipients: 1,
                     bytes: 4096,

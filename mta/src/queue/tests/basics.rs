@@ -421,3 +421,45 @@ async fn a_queue_is_opened_once_at_a_time_and_refuses_what_it_cannot_keep() {
     };
     assert!(matches!(bench.queue.enqueue(many).await, Err(QueueError::Invalid(_))));
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_overdue_is_found_part_by_part_wherever_it_stands() {
+    let dir = TempDir::new().unwrap();
+    let bench = Bench::open(&dir, options());
+    let mut expected = Vec::new();
+    for n in 0..30u64 {
+        let mut new = message(&[&format!("a@d{n:02}.example")], "x");
+        // Every third has expired, every fifth is late, and of those that are late every second was not to be told.
+        new.deadline = if n % 3 == 0 { later(50) } else { later(5000) };
+        new.delay_notice_at = (n % 5 == 0).then(|| later(50));
+        new.recipients[0].notify = (n % 2 == 0).then_some(Notify::NEVER);
+        let id = bench.queue.enqueue(new).await.unwrap();
+        if n % 3 == 0 || (n % 5 == 0 && n % 2 == 1) {
+            expected.push(id);
+        }
+    }
+    let round = |now, rows, max| {
+        let (mut found, mut after, mut parts) = (Vec::new(), Vec::new(), 0);
+        loop {
+            let (some, next) = bench.reader.overdue(&after, now, rows, max).unwrap();
+            assert!(some.len() <= max);
+            found.extend(some.into_iter().map(|delivery| delivery.id));
+            parts += 1;
+            match next {
+                Some(next) => after = next,
+                None => return (found, parts),
+            }
+        }
+    };
+    assert_eq!(round(later(49), 100, 100), (vec![], 1));
+    assert_eq!(round(later(50), 100, 100), (expected.clone(), 1));
+    assert_eq!(round(later(50), 7, 100), (expected.clone(), 5));
+    assert_eq!(round(later(50), 100, 2).0, expected);
+    // Told once, it is not found again.
+    let late = expected[1..].iter().copied().find(|id| bench.reader.show(*id).unwrap().unwrap().deadline == later(5000)).unwrap();
+    let domain = bench.reader.show(late).unwrap().unwrap().deliveries[0].summary.domain.clone();
+    let told = Settlement { delay_told: vec![0], ..settlement(late, &domain, vec![], Next::RetryAt(later(60))) };
+    bench.queue.settle(vec![told]).await.unwrap();
+    assert!(!round(later(50), 100, 100).0.contains(&late));
+    assert!(bench.reader.fetch(late, &domain).unwrap().recipients[0].delay_told);
+}
