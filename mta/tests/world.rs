@@ -13,6 +13,8 @@ mod limits;
 mod notices;
 #[path = "world/parts.rs"]
 mod parts;
+#[path = "world/stopping.rs"]
+mod stopping;
 
 use std::time::Duration;
 

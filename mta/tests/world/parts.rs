@@ -106,6 +106,27 @@ impl World {
         F: FnOnce(Day) -> S,
         S: Future<Output = ()>,
     {
+        self.life(span, story, false);
+        self.age += span;
+    }
+
+    /// The daemon starts (again), `story` is told, and it is told to stop; says how long that took.
+    pub(crate) fn live_and_stop<F, S>(&mut self, story: F) -> Duration
+    where
+        F: FnOnce(Day) -> S,
+        S: Future<Output = ()>,
+    {
+        let (lived, stopping) = self.life(Duration::ZERO, story, true);
+        self.age += lived;
+        stopping
+    }
+
+    /// How long it lived, and how long it took to stop.
+    fn life<F, S>(&mut self, span: Duration, story: F, stop: bool) -> (Duration, Duration)
+    where
+        F: FnOnce(Day) -> S,
+        S: Future<Output = ()>,
+    {
         let net = sim::Net::new(self.seed);
         let disk = sim::Disk::new(self.seed << 8 | self.lives);
         if self.lying {
@@ -127,7 +148,7 @@ impl World {
         let start = SystemTime::UNIX_EPOCH + Duration::from_secs(BEGINNING) + self.age;
         let (age, providers, zone, seed) = (self.age, &self.providers, self.zone.clone(), self.seed);
         let members = &self.members;
-        host::run(&io.clone(), async move {
+        let lived = host::run(&io.clone(), async move {
             let began = tokio::time::Instant::now();
             for (address, provider) in providers.values() {
                 provide(&io, *address, provider.clone(), age);
@@ -144,10 +165,13 @@ impl World {
             let running = daemon::start(config, environment).await.unwrap();
             story(day).await;
             tokio::time::sleep_until(began + span).await;
-            drop(running);
+            let told = tokio::time::Instant::now();
+            if stop {
+                running.stop().await;
+            }
+            (began.elapsed(), told.elapsed())
         })
         .unwrap();
-        self.age += span;
         self.lives += 1;
         if disk.is_off() {
             let sim::disk::Sectors { kept, lost, torn } = disk.show().unwrap();
@@ -155,6 +179,7 @@ impl World {
             self.sectors.lost += lost;
             self.sectors.torn += torn;
         }
+        lived
     }
 
     /// Sectors that losses of power have lost, torn or left as they were.
