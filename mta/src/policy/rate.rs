@@ -8,6 +8,8 @@
 //! after all) may have been away while the bucket ran full, so for a moment a second burst can follow the first; the
 //! hourly rate holds all the same, because nothing but time fills the bucket.
 //!
+//! Under a new tier or new settings an empty bucket is empty and fills at the new rate, from when it is next looked at.
+//!
 //! Not here: the day (`today.rs`), what a refusal says (`account.rs`). The bucket is not kept over a restart: a member
 //! then has one burst at once, and no more.
 

@@ -10,6 +10,9 @@
 //! - With neither ENVID nor Message-ID nor Date there is nothing that tells a second try from a second message, such as
 //!   one alarm after another: it is never held to be a duplicate.
 //!
+//! A member at a limit is refused before its message is seen, so there a second try waits like any other mail; when the
+//! wait is longer than the window, it is a new message.
+//!
 //! Not here: where it is remembered (`queue::duplicates`).
 
 use ring::digest::{Context, SHA256};

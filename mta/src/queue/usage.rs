@@ -178,6 +178,8 @@ impl Usages {
             }
             txn.commit()?;
         }
+        // All at once: the map is copied for each account that is added later.
+        usages.counts.0.store(Arc::new(usages.rows.keys().map(|account| (*account, Arc::default())).collect()));
         for (account, row) in &usages.rows {
             usages.publish(*account, row);
         }
