@@ -41,7 +41,7 @@ impl File {
     /// The same on a simulated disk, if there is one.
     pub fn create_on(disk: Option<&sim::Disk>, path: &Path) -> io::Result<Self> {
         let file = fs::OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
-        Ok(Self::on(disk, file))
+        Ok(Self::on(disk, path, file))
     }
 
     /// Opens a file that exists.
@@ -52,12 +52,12 @@ impl File {
     /// The same on a simulated disk, if there is one.
     pub fn open_on(disk: Option<&sim::Disk>, path: &Path) -> io::Result<Self> {
         let file = fs::OpenOptions::new().read(true).write(true).open(path)?;
-        Ok(Self::on(disk, file))
+        Ok(Self::on(disk, path, file))
     }
 
-    fn on(disk: Option<&sim::Disk>, file: fs::File) -> Self {
+    fn on(disk: Option<&sim::Disk>, path: &Path, file: fs::File) -> Self {
         let file = Arc::new(file);
-        let disk = disk.map(|disk| (disk.clone(), disk.watch(file.clone())));
+        let disk = disk.map(|disk| (disk.clone(), disk.watch(path, file.clone())));
         Self { file, disk }
     }
 

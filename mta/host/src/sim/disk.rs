@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::dice::Dice;
@@ -185,8 +186,28 @@ struct State {
     /// The sync that fails.
     syncs: u64,
     fail_at: Option<u64>,
-    files: BTreeMap<u64, (Arc<fs::File>, Vec<Noted>)>,
+    files: BTreeMap<u64, Watched>,
     next_file: u64,
+    /// Since somebody wanted to know.
+    written: Option<Vec<Written>>,
+}
+
+#[derive(Debug)]
+struct Watched {
+    path: PathBuf,
+    file: Arc<fs::File>,
+    noted: Vec<Noted>,
+}
+
+/// A write that took place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// The name that the file was opened by.
+    pub path: PathBuf,
+    /// Where.
+    pub offset: u64,
+    /// How many octets.
+    pub length: u64,
 }
 
 #[derive(Debug)]
@@ -221,6 +242,7 @@ impl Disk {
             fail_at: None,
             files: BTreeMap::new(),
             next_file: 0,
+            written: None,
         })))
     }
 
@@ -246,13 +268,18 @@ impl Disk {
         self.state().off
     }
 
+    /// What was written since this was asked last; the first time nothing, but from then on it is remembered.
+    pub fn take_written(&self) -> Vec<Written> {
+        self.state().written.replace(Vec::new()).unwrap_or_default()
+    }
+
     /// The power is gone for certain, and everybody who had files open: makes them such as the disk might show them.
     pub fn show(&self) -> io::Result<Sectors> {
         let mut state = self.state();
         state.off = true;
         let kindness = Kindness::throw(&state.dice);
         let mut sum = Sectors::default();
-        for (file, noted) in std::mem::take(&mut state.files).into_values() {
+        for Watched { file, noted, .. } in std::mem::take(&mut state.files).into_values() {
             let changes: Vec<_> = noted.iter().map(Noted::change).collect();
             let Sectors { kept, lost, torn } = show(&file, &changes, &state.dice, kindness)?;
             sum = Sectors { kept: sum.kept + kept, lost: sum.lost + lost, torn: sum.torn + torn };
@@ -265,11 +292,11 @@ impl Disk {
     }
 
     /// Begins to watch a file; the number is its name here.
-    pub(crate) fn watch(&self, file: Arc<fs::File>) -> u64 {
+    pub(crate) fn watch(&self, path: &Path, file: Arc<fs::File>) -> u64 {
         let mut state = self.state();
         state.next_file += 1;
         let number = state.next_file;
-        state.files.insert(number, (file, Vec::new()));
+        state.files.insert(number, Watched { path: path.to_owned(), file, noted: Vec::new() });
         number
     }
 
@@ -277,7 +304,11 @@ impl Disk {
     pub(crate) fn write(&self, number: u64, offset: u64, length: u64, write: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
         let mut state = self.state();
         let cut = state.operation()?;
-        if let Some((file, noted)) = state.files.get_mut(&number) {
+        let State { files, written, .. } = &mut *state;
+        if let Some(Watched { path, file, noted }) = files.get_mut(&number) {
+            if let Some(written) = written {
+                written.push(Written { path: path.clone(), offset, length });
+            }
             let range = touched(offset, length);
             let (offset, length) = (range.start * SECTOR, (range.end - range.start) * SECTOR);
             let before = read_there(file, offset, length)?;
@@ -295,7 +326,7 @@ impl Disk {
         let fails = state.fail_at == Some(state.syncs);
         // With the power, half of all syncs go before they are done and half after.
         let done = !(state.lying || cut && state.dice.below(2) == 0);
-        if let Some((_, noted)) = state.files.get_mut(&number) {
+        if let Some(Watched { noted, .. }) = state.files.get_mut(&number) {
             if fails {
                 noted.push(Noted::SyncFailed);
             } else if done && noted.iter().any(|noted| matches!(noted, Noted::SyncFailed)) {

@@ -8,6 +8,7 @@ mod crash;
 mod model;
 mod operate;
 mod stragglers;
+mod torn;
 mod trouble;
 mod usage;
 
