@@ -48,7 +48,7 @@ const MESSAGES_MAX: u64 = 2_000_000;
 const CALLS_AT_START_MAX: u64 = 60;
 const CALLS_MAX: u64 = 1500;
 /// Syncs after which one fails, where one fails.
-const SYNCS_MAX: u64 = 60;
+const SYNCS_MAX: u64 = 15;
 
 /// A disk that lies and keeps nearly everything would not be found out.
 const UNKIND: Kindness = Kindness { kept: 1, of: 10 };
@@ -185,7 +185,7 @@ impl Run<'_> {
 
     /// Small numbers of calls are as likely as large ones.
     fn throw_order(&self, calls_max: u64) -> Order {
-        let scale = 1 + self.dice.below(u64::from(calls_max.ilog2()) + 1);
+        let scale = 2 + self.dice.below(u64::from(calls_max.ilog2()));
         let fail_after = if self.dice.below(4) == 0 { 1 + self.dice.below(SYNCS_MAX) } else { 0 };
         Order { cut_after: 1 + self.dice.below((1 << scale).min(calls_max)), fail_after, phase: self.dice.below(3) }
     }
