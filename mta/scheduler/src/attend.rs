@@ -71,8 +71,7 @@ impl Scheduler {
             Some(Stand::Flows(flow)) => self.attend(now, flow),
             Some(Stand::Rests { next_due, otp, wants: false }) if next_due <= now => {
                 domain.set_stand(member, Some(Stand::Rests { next_due, otp, wants: true }));
-                self.pushed += 1;
-                self.loads[usize::from(!otp)].push(member, key);
+                self.line_up_to_load(if otp { Lane::Otp } else { Lane::Notice }, member, key);
             }
             Some(Stand::Rests { next_due, wants: false, .. }) => self.wake_domain(key, next_due),
             Some(Stand::Rests { wants: true, .. }) => {}
@@ -216,8 +215,8 @@ impl Scheduler {
             return;
         }
         flow.wants = wants;
-        self.pushed += 1;
-        self.loads[usize::from(wants != Wants::Otp)].push(flow.member, flow.domain);
+        let (member, domain) = (flow.member, flow.domain);
+        self.line_up_to_load(if wants == Wants::Otp { Lane::Otp } else { Lane::Notice }, member, domain);
     }
 
     /// With nothing in memory a flow is a due time again, or nothing.

@@ -51,6 +51,8 @@ pub struct Scheduler {
     /// In line for `Load` and for `Resolve`: those with `otp`, and all others. One entry a flow in each.
     pub(crate) loads: [Line; 2],
     pub(crate) resolves: [Line; 2],
+    /// Nobody in a line for `Load` has room while there is more than this in memory.
+    pub(crate) no_room_above: [usize; 2],
     pub(crate) loads_asked: usize,
     pub(crate) resolves_asked: usize,
     /// Waiting in memory, all flows together, and of each member that has any.
@@ -102,6 +104,7 @@ impl Scheduler {
             settles: VecDeque::new(),
             loads: lines.clone().map(Line::new),
             resolves: lines.map(Line::new),
+            no_room_above: [usize::MAX; 2],
             loads_asked: 0,
             resolves_asked: 0,
             queued: 0,
@@ -119,6 +122,7 @@ impl Scheduler {
     pub fn configure(&mut self, now: SystemTime, config: Config) {
         self.pool.configure(&config.sources);
         self.config = config;
+        self.no_room_above = [usize::MAX; 2];
         // What was held by a setting may go now. A reload is rare, so looking at everything is in order.
         let domains: Vec<u32> = self.domains.iter().map(|(key, _)| key).collect();
         for key in domains {
@@ -361,10 +365,14 @@ impl Scheduler {
     /// Whose turn it is to be loaded, among those that have one-time codes or among all others, and how much.
     fn next_load(&mut self, lane: Lane) -> Option<(u32, u32, usize)> {
         let nth = usize::from(lane != Lane::Otp);
-        if self.loads[nth].is_empty() {
+        if self.loads[nth].is_empty() || self.in_memory() > self.no_room_above[nth] {
             return None;
         }
-        let found = self.loads[nth].find(|member| self.portion(lane, member) > 0)?;
+        let Some(found) = self.loads[nth].find(|member| self.portion(lane, member) > 0) else {
+            // Asking all members again for each delivery that ends would cost more than the delivery.
+            self.no_room_above[nth] = self.in_memory().saturating_sub(self.portion_min().div_ceil(2));
+            return None;
+        };
         let (member, key) = self.loads[nth].take(found)?;
         Some((member, key, self.portion(lane, member)))
     }

@@ -39,8 +39,29 @@ impl Scheduler {
         match () {
             () if room > max / 4 => WINDOW_MAX,
             () if room > max / 8 => WINDOW_LOW / 2,
-            () if room >= (max / 16).clamp(1, PORTION_MIN) => PORTION_MIN,
+            () if room >= self.portion_min() => PORTION_MIN,
             () => 0,
+        }
+    }
+
+    /// With less room nothing is loaded.
+    pub(crate) fn portion_min(&self) -> usize {
+        (self.config.in_memory_max / 16).clamp(1, PORTION_MIN)
+    }
+
+    /// Lets a flow stand in the line for `Load`.
+    pub(crate) fn line_up_to_load(&mut self, lane: Lane, member: u32, domain: u32) {
+        self.pushed += 1;
+        self.loads[usize::from(lane != Lane::Otp)].push(member, domain);
+        self.look_for_room(member);
+    }
+
+    /// A member may have room that it did not have when the lines were last looked at.
+    fn look_for_room(&mut self, member: u32) {
+        for (nth, lane) in [Lane::Otp, Lane::Notice].into_iter().enumerate() {
+            if self.in_memory() > self.no_room_above[nth] && self.portion(lane, member) > 0 {
+                self.no_room_above[nth] = usize::MAX;
+            }
         }
     }
 
@@ -69,5 +90,6 @@ impl Scheduler {
                 self.queued_by_member.remove(&member);
             }
         }
+        self.look_for_room(member);
     }
 }
