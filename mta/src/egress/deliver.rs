@@ -298,6 +298,8 @@ impl Deliverer {
         let mut fates = vec![Fate::Untried; recipients.len()];
         let mut open: Vec<usize> = (0..recipients.len()).collect();
         let mut first = true;
+        // Something was decided over this link: when it ends, another one is worth opening.
+        let mut earned = false;
         while !open.is_empty() {
             link.session.begin(Transaction {
                 reverse_path: job.stored.message.reverse_path.clone(),
@@ -307,27 +309,38 @@ impl Deliverer {
                 smtputf8: job.stored.message.parameters.smtputf8,
                 parameters: parameters(&job.stored.message.parameters, self.clock.now()),
             });
-            let Event::Done(done) = drive(link, &self.tls).await else {
-                let reason = "the connection was closed".to_owned();
-                if first {
-                    return Transacted::Stale(reason);
-                }
-                open.iter().for_each(|nth| fates[*nth] = Fate::Broken { stage: Stage::Mail, reason: reason.clone() });
-                break;
+            let done = match drive(link, &self.tls).await {
+                Event::Done(done) => done,
+                _ => vec![Fate::Broken { stage: Stage::Mail, reason: "the connection was closed".to_owned() }; open.len()],
             };
             // Dead before the peer can have taken anything: as if it had not been tried.
             if first && let Some(reason) = stale(&done, link.session.transactions() > 1) {
                 return Transacted::Stale(reason);
             }
             first = false;
-            let tried = open.len();
-            open.iter().zip(done).for_each(|(nth, fate)| fates[*nth] = fate);
-            open.retain(|nth| fates[*nth] == Fate::Untried);
-            let usable = open.len() < tried && (open.is_empty() || matches!(drive(link, &self.tls).await, Event::Ready));
-            if !usable {
-                let reason = "the connection was closed before this recipient's turn".to_owned();
-                open.drain(..).for_each(|nth| fates[nth] = Fate::Broken { stage: Stage::Mail, reason: reason.clone() });
+            if !earned || stale(&done, true).is_none() {
+                let tried = open.len();
+                open.iter().zip(done).for_each(|(nth, fate)| fates[*nth] = fate);
+                open.retain(|nth| fates[*nth] == Fate::Untried);
+                earned = open.len() < tried;
+                if open.is_empty() || earned && matches!(drive(link, &self.tls).await, Event::Ready) {
+                    continue;
+                }
             }
+            // The host takes no more over this connection (MAILMAX of RFC 9422, or 421): the rest goes over another.
+            let (host, address) = (link.host.clone(), link.connection.peer().ip());
+            let fresh = match earned {
+                true => self.open(&host, address, &job.source, TlsPolicy::of(&job.stored.domain)).await.ok(),
+                false => None,
+            };
+            match fresh {
+                Some(fresh) => std::mem::replace(link, fresh).connection.close().await,
+                None => {
+                    let reason = "the connection was closed before this recipient's turn".to_owned();
+                    open.drain(..).for_each(|nth| fates[nth] = Fate::Broken { stage: Stage::Mail, reason: reason.clone() });
+                }
+            }
+            earned = false;
         }
         Transacted::Done(fates)
     }
