@@ -249,11 +249,16 @@ impl Clerk {
         };
         let stored = match found {
             Found::Stored(stored) => stored,
-            Found::Gone => return Errands::Settlement(Box::new(nothing(close.id, close.domain, Next::Done))),
+            // The operator's wish holds for a damaged entry too; there is nothing to make a notice of.
+            Found::Gone if matches!(close.cause, Cause::Cancelled(_)) => {
+                let by = if let Cause::Cancelled(wish) = &close.cause { wish.by.to_string() } else { String::new() };
+                let gone = nothing(close.id, close.domain, self.clock.now());
+                let cancelled = crate::queue::Next::Cancelled;
+                return Errands::Settlement(Box::new(Settlement { next: cancelled, last_reply: by, ..gone }));
+            }
             // Nobody may lose mail, or a notice, because a disk was slow to answer.
-            Found::Unreadable => {
-                let again = Next::RetryAt(self.clock.now() + READ_AGAIN);
-                return Errands::Settlement(Box::new(nothing(close.id, close.domain, again)));
+            Found::Gone | Found::Unreadable => {
+                return Errands::Settlement(Box::new(nothing(close.id, close.domain, self.clock.now())));
             }
         };
         let closing = Closing {
@@ -288,12 +293,10 @@ impl Clerk {
     }
 }
 
-/// A settlement that decides about no recipient: for an entry that is gone, or to be looked at again.
-pub(super) fn nothing(id: QueueId, domain: Arc<str>, next: Next) -> Settlement {
-    let next = match next {
-        Next::RetryAt(at) => crate::queue::Next::RetryAt(at),
-        Next::Done | Next::Expired => crate::queue::Next::Done,
-    };
+/// A settlement that decides about no recipient, for an entry that is gone or cannot be read. To the queue it is a later
+/// try: what was cancelled stays gone, what was set aside stays aside for the operator, and all else comes again.
+pub(super) fn nothing(id: QueueId, domain: Arc<str>, now: SystemTime) -> Settlement {
+    let next = crate::queue::Next::RetryAt(now + READ_AGAIN);
     Settlement {
         id,
         domain,

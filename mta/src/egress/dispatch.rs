@@ -289,7 +289,7 @@ impl Dispatcher {
             self.count.expired.increment(1);
         }
         if self.gone.remove(&key) {
-            self.settlements.push(clerk::nothing(key.0, key.1, Next::Done));
+            self.settlements.push(clerk::nothing(key.0, key.1, self.clock.now()));
             return;
         }
         let attempted = self.attempted.remove(&key);
@@ -302,7 +302,7 @@ impl Dispatcher {
             self.settlements.push(Settlement {
                 next: queue::Next::Cancelled,
                 last_reply: wish.by.to_string(),
-                ..clerk::nothing(key.0, key.1, next)
+                ..clerk::nothing(key.0, key.1, self.clock.now())
             });
             return;
         }
