@@ -44,6 +44,8 @@ const DEFERRED: Duration = Duration::from_secs(6 * 3600);
 const QUESTIONS: usize = 50;
 /// Nothing arrived for so long: the site is drained, or it never will be.
 const QUIET: Duration = Duration::from_secs(20);
+/// Enough for all that ever happened to these messages: two for each.
+const EVENTS: &str = "[events]\nkeep = \"20000000\"\n";
 
 /// How large a backlog.
 #[derive(Clone, Debug, clap::Args)]
@@ -143,7 +145,7 @@ fn measure(arguments: &Arguments, messages: u64, bytes: usize) -> Result<Row> {
         nameserver: dns.address(),
         egress_port: sink.address().port(),
         members: &[(MEMBER_DID, MEMBER_DOMAIN)],
-        more: "",
+        more: EVENTS,
     };
     // Enrols the member whose mail this is.
     let mut daemon = Daemon::start(directory.path(), &setup, &Certificate::generate(&["relay.test"])?)?;
@@ -211,7 +213,7 @@ struct Filled {
 /// Numbers from 0 are for the big site, so that the ledger need not know which they are.
 async fn fill(queue: &Path, filling: Filling, mut bodies: Bodies) -> Result<Filled> {
     let Filling { messages, sites, come_back } = filling;
-    let store = Store::open(queue, Options::default())?;
+    let store = Store::open(queue, Options { events_max: 20_000_000, ..Options::default() })?;
     let now = SystemTime::now();
     let mut number = come_back;
     let mut settlements = Vec::new();
@@ -315,10 +317,34 @@ fn ask(daemon: &Daemon, directory: &Path, id: QueueId) -> Result<Vec<(String, Du
         ("list --site", format!("/v1/queue?site={BIG}&limit=100")),
         ("list --member", format!("/v1/queue?member={MEMBER_DOMAIN}&limit=100")),
         ("show", format!("/v1/queue/{id}")),
+        ("list --held", "/v1/queue?held=true&limit=100".to_owned()),
+        ("why", format!("/v1/why/{id}")),
+        ("where", format!("/v1/where/{BIG}")),
+        ("events", "/v1/events?limit=100".to_owned()),
+        ("events --id", format!("/v1/events?after=0&id={id}")),
+        ("events --member", format!("/v1/events?after=0&member={MEMBER_DOMAIN}&limit=100")),
         ("status", "/v1/status".to_owned()),
     ] {
         answers.push(time(name, QUESTIONS, || get(&socket, &path))?);
     }
+    // In pairs, so that each round finds what it needs. Of a domain's or a member's mail one request does what fits into its
+    // time, and says where to go on.
+    for (verb, wish) in [
+        ("hold", format!("{{\"id\":\"{id}\"}}")),
+        ("hold", "{\"domain\":\"d7.test\"}".to_owned()),
+        ("hold", format!("{{\"member\":\"{MEMBER_DOMAIN}\"}}")),
+    ] {
+        let name = wish.trim_matches(['{', '}']).replace('"', "").replace(&id.to_string(), "ID").replace(':', " ");
+        let (mut did, mut undid) = (Vec::new(), Vec::new());
+        for _ in 0..QUESTIONS {
+            did.push(once(|| post(&socket, &format!("/v1/queue/{verb}"), &wish))?);
+            undid.push(once(|| post(&socket, "/v1/queue/release", &wish))?);
+        }
+        answers.push(summary(&format!("{verb} {name}"), did));
+        answers.push(summary(&format!("release {name}"), undid));
+    }
+    let nobody = "{\"site\":\"d8.test\"}";
+    answers.push(time("flush --site", QUESTIONS, || post(&socket, "/v1/queue/flush", nobody))?);
     let id = id.to_string();
     answers.push(time("tradewind queue show", 5, || daemon.tradewind(&["queue", "show", &id]).map(drop))?);
     Ok(answers)
@@ -327,17 +353,35 @@ fn ask(daemon: &Daemon, directory: &Path, id: QueueId) -> Result<Vec<(String, Du
 fn time(name: &str, times: usize, mut question: impl FnMut() -> Result<()>) -> Result<(String, Duration, Duration)> {
     let mut took = Vec::with_capacity(times);
     for _ in 0..times {
-        let began = Instant::now();
-        question().with_context(|| name.to_owned())?;
-        took.push(began.elapsed());
+        took.push(once(&mut question).with_context(|| name.to_owned())?);
     }
+    Ok(summary(name, took))
+}
+
+fn once(mut question: impl FnMut() -> Result<()>) -> Result<Duration> {
+    let began = Instant::now();
+    question()?;
+    Ok(began.elapsed())
+}
+
+fn summary(name: &str, mut took: Vec<Duration>) -> (String, Duration, Duration) {
     took.sort_unstable();
-    Ok((name.to_owned(), took[times / 2], took[times - 1]))
+    (name.to_owned(), took[took.len() / 2], took[took.len() - 1])
+}
+
+fn post(socket: &Path, path: &str, body: &str) -> Result<()> {
+    let length = body.len();
+    let head = format!("POST {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\nContent-Type: application/json\r\n");
+    exchange(socket, &format!("{head}Content-Length: {length}\r\n\r\n{body}"))
 }
 
 fn get(socket: &Path, path: &str) -> Result<()> {
+    exchange(socket, &format!("GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n"))
+}
+
+fn exchange(socket: &Path, request: &str) -> Result<()> {
     let mut stream = UnixStream::connect(socket)?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n")?;
+    stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;
     ensure!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer[..answer.len().min(300)]));

@@ -79,7 +79,9 @@ impl Environment {
         };
         let resolver = resolver.map_err(|error| StartError::Resolver(format!("{error:?}")))?;
         let (clock, dice) = (Clock::system(), Dice::system());
-        let environment = Environment { io, clock, dice, resolver, queue: Options::default(), sockets: Vec::new() };
+        let keep = config.events.keep;
+        let queue = Options { events_max: keep.count, events_age_max: keep.age, ..Options::default() };
+        let environment = Environment { io, clock, dice, resolver, queue, sockets: Vec::new() };
         Ok((environment, fallback))
     }
 }

@@ -5,8 +5,8 @@
 //! counter and stream are renderings of these; a reader keeps the sequence number it has seen and
 //! asks for what follows (`queue::Reader::events_after`).
 //!
-//! The list is bounded: beyond `queue::Options::events_max` the oldest leave. No event carries a
-//! subject or a body.
+//! The list is bounded: beyond `queue::Options::events_max`, and past `events_age_max`, the oldest leave. No event
+//! carries a subject or a body.
 
 use std::time::SystemTime;
 
@@ -151,12 +151,12 @@ impl Event {
         Ok(event)
     }
 
-    /// The message of an event, without reading the rest.
-    pub(crate) fn id_of(row: &[u8]) -> Result<QueueId, Damaged> {
+    /// When it was written down and about which message, without reading the rest.
+    pub(crate) fn at_and_id_of(row: &[u8]) -> Result<(SystemTime, QueueId), Damaged> {
         let mut fields = Decoder::new(row, VERSION)?;
-        fields.time()?;
+        let at = fields.time()?;
         fields.u8()?;
-        Ok(QueueId(fields.u64()?))
+        Ok((at, QueueId(fields.u64()?)))
     }
 }
 
@@ -182,7 +182,7 @@ mod tests {
                 host: "mx.example.org".to_owned(),
                 reply: "451 4.7.1 later".to_owned(),
             };
-            assert_eq!(Event::id_of(&event.encode()), Ok(event.id));
+            assert_eq!(Event::at_and_id_of(&event.encode()), Ok((event.at, event.id)));
             assert_eq!(Event::decode(&event.encode()), Ok(event));
         }
         assert_eq!(What::from_number(9), Err(Damaged));

@@ -126,6 +126,32 @@ fn a_crash_between_commit_and_reply_loses_nothing() {
     }
 }
 
+#[test]
+fn in_twenty_random_worlds_each_recipient_has_one_final_event() {
+    for seed in 400..420 {
+        // Which mailboxes are refused, which provider asks for patience, and whether the power goes, is the seed's.
+        let grumpy = Rule::new(Stage::Rcpt, Act::reply("451 4.2.1 not today")).to("user3@");
+        let mut world = World::seed(seed)
+            .provider("big.example", Script::accepts_all().refuses(&format!("user{}@", seed % 4)).with(grumpy))
+            .provider("grey.example", Script::greylists(Duration::from_secs(60 * (seed % 7))))
+            .provider("member.example", Script::accepts_all().refuses("nobody@member.example"));
+        world.live(Duration::from_secs(60 + seed % 60), move |day| async move {
+            for n in 0..20 {
+                if n == 8 && seed.is_multiple_of(2) {
+                    day.fault([Fault::StopBeforeCommit, Fault::StopAfterCommit][(seed / 2 % 2) as usize]);
+                }
+                let to = |user: u64, domain| format!("user{}@{domain}", (seed + user) % 5);
+                let recipients = [to(n, "big.example"), to(n + 1, "big.example"), to(n, "grey.example"), to(n, "none.example")];
+                let count = 1 + (seed + n) as usize % 4;
+                day.submit(n, &recipients.iter().take(count).map(String::as_str).collect::<Vec<_>>()).await;
+            }
+        });
+        world.check_one_final_event_each();
+        world.live(24 * 6 * HOUR, |_| async {});
+        world.check_queue_is_empty();
+    }
+}
+
 /// A day on which mail waits on disk (its provider wants to see it twice) until the power goes at the `nth` operation.
 fn live_until_the_power_goes(world: &mut World, seed: u64, nth: u64) {
     world.live(Duration::from_secs(90), move |day| async move {

@@ -64,6 +64,10 @@ pub(super) fn meaning(config: &Config, source: &Source<'_>) -> Vec<Problem> {
             );
         }
     }
+    it.between("events.keep", config.events.keep.count, 1000, 100_000_000);
+    if config.events.keep.age.is_some_and(|age| age < Duration::from_secs(60)) {
+        it.add("events.keep", "keeps events for less than a minute, so that nobody could read them; such as \"30d\"");
+    }
     it.url("identity.plc_url", &config.identity.plc_url);
     problems.found.sort();
     problems.found

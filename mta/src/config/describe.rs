@@ -3,12 +3,12 @@
 use std::fmt::Write;
 
 use super::{
-    Admin, Config, Dns, Duplicates, Egress, Identity, Labeler, Listen, Notice, Otp, Pool, Presence, Signing, Source, Table, Tier,
-    Tls, Transactional,
+    Admin, Config, Dns, Duplicates, Egress, Events, Identity, Labeler, Listen, Notice, Otp, Pool, Presence, Signing, Source,
+    Table, Tier, Tls, Transactional,
 };
 
 /// All tables, in the order of the file.
-pub const TABLES: [Table; 16] = [
+pub const TABLES: [Table; 17] = [
     Config::TABLE,
     Listen::TABLE,
     Tls::TABLE,
@@ -24,6 +24,7 @@ pub const TABLES: [Table; 16] = [
     Duplicates::TABLE,
     Labeler::TABLE,
     Identity::TABLE,
+    Events::TABLE,
     Admin::TABLE,
 ];
 

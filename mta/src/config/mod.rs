@@ -24,7 +24,7 @@ pub use check::DEFAULT_POOL;
 pub use describe::{TABLES, describe};
 pub use error::{ConfigError, Problem};
 pub use settings::{Presence, Setting, Table};
-pub use value::{Dnssec, Io, Network, Role};
+pub use value::{Dnssec, Io, Keep, Network, Role};
 
 use settings::settings;
 
@@ -104,6 +104,9 @@ settings! {
             /// Where DIDs are looked up.
             #[serde(default)]
             pub identity: Identity;
+            /// What became of mail, for those who read it.
+            #[serde(default)]
+            pub events: Events;
             /// The HTTP listener.
             #[serde(default)]
             pub admin: Option<Admin>;
@@ -360,6 +363,17 @@ settings! {
 }
 
 settings! {
+    /// Events: what became of mail, for `tradewind events` and `tradewind why`.
+    pub struct Events as "[events]" {
+        /// How many are kept, how long, or both: "500000", "30d", "500000 30d". The oldest leave when either is reached, with
+        /// the next mail. An event takes about 250 octets of the database. A reader that has fallen behind is told how many
+        /// it missed. Without a number: 10,000,000. Default: "500000".
+        #[serde(default = "defaults::keep", deserialize_with = "value::keep")]
+        pub keep: Keep = r#""500000""#, Default;
+    }
+}
+
+settings! {
     /// The HTTP listener: /healthz, /readyz, /metrics and a status page. The whole table absent: none.
     /// It needs no password, so keep it on loopback or a private network. Changes are made over the socket in data_dir.
     pub struct Admin as "[admin]" {
@@ -531,6 +545,15 @@ mod defaults {
     impl Default for Duplicates {
         fn default() -> Self {
             Duplicates { suppress: yes(), window: duplicates_window() }
+        }
+    }
+    pub(super) fn keep() -> Keep {
+        Keep { count: 500_000, age: None }
+    }
+
+    impl Default for Events {
+        fn default() -> Self {
+            Events { keep: keep() }
         }
     }
     impl Default for Identity {

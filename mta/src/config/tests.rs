@@ -245,6 +245,16 @@ fn impossible_tiers_are_named_with_their_line() {
         ),
         (
             "[labeler]",
+            "[events]\nkeep = \"for ever\"\n[labeler]",
+            "mta.toml:33: key `events.keep`: \"for ever\" does not say how many or how long; write \"500000\", \"30d\" or \"500000 30d\"",
+        ),
+        (
+            "[labeler]",
+            "[events]\nkeep = \"10\"\n[labeler]",
+            "mta.toml:33: key `events.keep`: 10 is out of range; choose 1000 to 100000000",
+        ),
+        (
+            "[labeler]",
             "[duplicates]\nwindow = \"48h\"\n[labeler]",
             "mta.toml:33: key `duplicates.window`: is longer than a client tries; choose at most \"24h\"",
         ),
@@ -271,4 +281,20 @@ fn paths_are_relative_to_the_file_and_must_be_there() {
     let config = Config::load(&file).unwrap();
     assert_eq!(config.data_dir, folder.path().join("data"));
     assert_eq!(config.tls.unwrap().private_key, key);
+}
+
+#[test]
+fn events_are_kept_by_number_by_age_or_by_both() {
+    let day = Duration::from_secs(86_400);
+    for (text, count, age) in [
+        ("500000", 500_000, None),
+        ("30d", Keep::COUNT_MAX, Some(30 * day)),
+        ("20000 36h", 20_000, Some(36 * day / 24)),
+        ("7d 5000", 5_000, Some(7 * day)),
+    ] {
+        assert_eq!(text.parse(), Ok(Keep { count, age }));
+    }
+    for text in ["", "5 6", "1d 2d", "soon", "1.5", "-3"] {
+        assert!(text.parse::<Keep>().is_err(), "{text}");
+    }
 }

@@ -155,6 +155,50 @@ pub(super) fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D
     })
 }
 
+/// How many events are kept, and how long: whichever is reached first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keep {
+    /// At most so many.
+    pub count: u64,
+    /// None: whatever their age.
+    pub age: Option<Duration>,
+}
+
+impl Keep {
+    /// Without a word about the count.
+    pub(super) const COUNT_MAX: u64 = 10_000_000;
+}
+
+impl FromStr for Keep {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("\"{text}\" does not say how many or how long; write \"500000\", \"30d\" or \"500000 30d\"");
+        let (mut count, mut age) = (None, None);
+        for word in text.split_ascii_whitespace() {
+            // jiff has no days without a calendar; here a day has 24 hours.
+            let days = word.strip_suffix('d').and_then(|days| days.parse::<u32>().ok());
+            let days = days.map(|days| Duration::from_secs(u64::from(days) * 86_400));
+            let hours = || word.parse::<jiff::SignedDuration>().ok().and_then(|it| Duration::try_from(it).ok());
+            let before = match word.parse::<u64>() {
+                Ok(number) => count.replace(number).is_some(),
+                Err(_) => age.replace(days.or_else(hours).ok_or_else(wrong)?).is_some(),
+            };
+            if before {
+                return Err(wrong());
+            }
+        }
+        if count.is_none() && age.is_none() {
+            return Err(wrong());
+        }
+        Ok(Keep { count: count.unwrap_or(Keep::COUNT_MAX), age })
+    }
+}
+
+pub(super) fn keep<'de, D: Deserializer<'de>>(from: D) -> Result<Keep, D::Error> {
+    String::deserialize(from)?.parse().map_err(D::Error::custom)
+}
+
 /// Anything with an address in it; `shape` shows how to write one.
 fn address<'de, T: FromStr, D: Deserializer<'de>>(from: D, shape: &str) -> Result<T, D::Error> {
     let text = String::deserialize(from)?;

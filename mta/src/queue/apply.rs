@@ -5,7 +5,7 @@
 
 use std::ops::Bound;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use heed::{PutFlags, RwTxn};
 use scheduler::QueueId;
@@ -387,24 +387,35 @@ impl<'e> Transaction<'e> {
         }
     }
 
-    /// Removes events beyond `max`, the oldest first, some at a time.
-    pub(crate) fn trim_events(&mut self, max: u64) -> Result<(), QueueError> {
+    /// Removes events beyond `max` and those older than `age_max`, the oldest first, some at a time.
+    pub(crate) fn trim_events(&mut self, max: u64, age_max: Option<Duration>) -> Result<(), QueueError> {
         let EventRange { first, next } = self.events;
-        let most = TRIM_MORE + 2 * (next - self.began);
-        let keep_from = next.saturating_sub(max.max(1)).min(first + most);
-        if keep_from > first {
-            let (from, to) = (first.to_be_bytes(), keep_from.to_be_bytes());
-            let range = (Bound::Included(&from[..]), Bound::Excluded(&to[..]));
-            let mut leave = Vec::new();
-            for entry in self.tables.events.range(&self.txn, &range)? {
-                let (key, row) = entry?;
-                leave.extend(Event::id_of(row).ok().zip(last_number(key)));
+        let too_many = next.saturating_sub(max.max(1));
+        let too_old = age_max.and_then(|age| self.now.checked_sub(age));
+        let until = first + TRIM_MORE + 2 * (next - self.began);
+        if too_many <= first && too_old.is_none() {
+            return Ok(());
+        }
+        let (from, to) = (first.to_be_bytes(), until.to_be_bytes());
+        let range = (Bound::Included(&from[..]), Bound::Excluded(&to[..]));
+        let mut leave = Vec::new();
+        for entry in self.tables.events.range(&self.txn, &range)? {
+            let (key, row) = entry?;
+            let Some(number) = last_number(key) else { continue };
+            let read = Event::at_and_id_of(row).ok();
+            // The newest stays, however old: it keeps the numbers rising over a restart.
+            let old = number + 1 < next && read.zip(too_old).is_some_and(|((at, _), too_old)| at < too_old);
+            if number >= too_many && !old {
+                break;
             }
-            for (id, number) in leave {
+            leave.push((number, read.map(|(_, id)| id)));
+        }
+        for (number, id) in leave {
+            self.tables.events.delete(&mut self.txn, &number.to_be_bytes())?;
+            if let Some(id) = id {
                 self.tables.story.delete(&mut self.txn, &story_key(id, number))?;
             }
-            self.tables.events.delete_range(&mut self.txn, &range)?;
-            self.events.first = keep_from;
+            self.events.first = number + 1;
         }
         Ok(())
     }

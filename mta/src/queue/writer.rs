@@ -10,6 +10,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use host::{Clock, disk};
 use metrics::histogram;
@@ -53,6 +54,8 @@ pub struct Options {
     pub free_bytes_floor: u64,
     /// Events kept; older ones leave. Default: 500,000.
     pub events_max: u64,
+    /// Events older than this leave with the next mail. Default: none for its age.
+    pub events_age_max: Option<Duration>,
     /// Submitted messages remembered, so that they are not queued again; beyond it the oldest are forgotten before
     /// their time. Default: 262,144.
     pub submitted_max: usize,
@@ -70,6 +73,7 @@ impl Default for Options {
             batch_bytes: 8 << 20,
             free_bytes_floor: 256 << 20,
             events_max: 500_000,
+            events_age_max: None,
             submitted_max: RECORDS_MAX,
             faults: Faults::default(),
         }
@@ -385,7 +389,7 @@ impl Writer {
         if let Some(number) = surplus {
             self.tables.segments.delete(&mut txn.txn, &number.to_be_bytes())?;
         }
-        txn.trim_events(self.options.events_max)?;
+        txn.trim_events(self.options.events_max, self.options.events_age_max)?;
         self.duplicates.trim(&mut txn.records, now, &mut txn.txn, &self.tables)?;
         let usages = self.usages.write(&txn.usage, &mut txn.txn, &self.tables)?;
         let (events, usage, records) = (txn.events, txn.usage, txn.records);

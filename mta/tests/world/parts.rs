@@ -15,8 +15,9 @@ use loadtest::sink::session::{Session, Step};
 use loadtest::sink::{Message, Provider, Script};
 use mta::config::Config;
 use mta::daemon::{self, Environment};
+use mta::events::What;
 use mta::policy::Member;
-use mta::queue::{Fault, Faults, Options, Writer};
+use mta::queue::{Fault, Faults, Filter, Options, Reader, Writer};
 
 /// The first member, which every world has.
 const MEMBER: &str = "member.example";
@@ -219,6 +220,7 @@ impl World {
     /// Nothing is left in the queue.
     pub(crate) fn check_queue_is_empty(&self) {
         assert_eq!(self.queued(), 0, "seed {}: deliveries are left in the queue", self.seed);
+        self.check_one_final_event_each();
     }
 
     /// Messages that a provider has taken although the queue still holds them: what a crash makes arrive twice.
@@ -244,11 +246,41 @@ impl World {
         self.unanswered.lock().unwrap().difference(&self.accepted.lock().unwrap()).copied().collect()
     }
 
+    /// Every recipient of every message that became durable has one final event, and those that the queue still holds have
+    /// none. What providers have taken is what was told to be delivered.
+    pub(crate) fn check_one_final_event_each(&self) {
+        let (events, open) = self.read(|reader| {
+            let page = reader.list(&Filter::default(), None, usize::MAX).unwrap();
+            assert!(page.next.is_none(), "the checker reads one page");
+            (reader.events_after(0, usize::MAX).unwrap(), page.entries.iter().map(|found| found.open).sum::<usize>())
+        });
+        let (mut accepted, mut finals, mut delivered) = (0, BTreeMap::new(), 0);
+        for (_, event) in &events {
+            accepted += if event.what == What::Accepted { usize::from(event.recipients) } else { 0 };
+            delivered += usize::from(event.what == What::Delivered);
+            let after = finals.get(&(event.id, &event.recipient)).copied().unwrap_or(0);
+            assert_eq!(after, 0, "seed {}: an event follows a final one: {event:?}", self.seed);
+            if event.what.is_final() {
+                *finals.entry((event.id, &event.recipient)).or_insert(0) += 1;
+            }
+        }
+        assert!(accepted > 0, "seed {}: nothing was accepted, so nothing was tested", self.seed);
+        assert_eq!(finals.len() + open, accepted, "seed {}: recipients with a fate, open, and all", self.seed);
+        let taken: usize =
+            self.providers.values().flat_map(|(_, it)| it.messages()).map(|message| message.recipients.len()).sum();
+        assert!(delivered <= taken, "seed {}: {delivered} are told to be delivered, and providers took {taken}", self.seed);
+    }
+
     fn queued(&self) -> usize {
+        self.read(|reader| usize::try_from(reader.counts().unwrap().deliveries).unwrap())
+    }
+
+    /// Looks into the queue while no daemon has it.
+    fn read<R>(&self, ask: impl FnOnce(&Reader) -> R) -> R {
         let (notes, _kept) = tokio::sync::mpsc::channel(1);
         let (_writer, _queue, reader) =
             Writer::open(&self.folder.path().join("data/queue"), Clock::system(), options(), notes).unwrap();
-        usize::try_from(reader.counts().unwrap().deliveries).unwrap()
+        ask(&reader)
     }
 
     /// What has arrived, each as often as it has.

@@ -126,6 +126,13 @@ impl Checkers {
         }
     }
 
+    /// An operator lifts a suspension.
+    pub fn lift(&mut self, site: &str, now: SystemTime) {
+        if let Some(SiteModel::Down { until, .. }) = self.sites.get_mut(site) {
+            *until = now;
+        }
+    }
+
     pub fn outcome(&mut self, now: SystemTime, config: &Config, key: &Key, outcome: Outcome) {
         let trip = self.in_flight.remove(key).expect("an outcome is of something in flight");
         self.slots.get_mut(&(trip.site.clone(), trip.source)).unwrap().remove(&trip.slot);

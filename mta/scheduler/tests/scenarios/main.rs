@@ -9,6 +9,7 @@ mod check;
 mod fairness;
 mod lanes;
 mod limits;
+mod operate;
 mod races;
 mod random;
 mod routes;

@@ -7,6 +7,7 @@ mod basics;
 mod crash;
 mod model;
 mod operate;
+mod story;
 mod stragglers;
 mod torn;
 mod trouble;
