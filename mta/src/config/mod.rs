@@ -367,7 +367,7 @@ settings! {
     pub struct Events as "[events]" {
         /// How many are kept, how long, or both: "500000", "30d", "500000 30d". The oldest leave when either is reached, with
         /// the next mail. An event takes about 250 octets of the database. A reader that has fallen behind is told how many
-        /// it missed. Without a number: 10,000,000. Default: "500000".
+        /// it missed. Without a number: 10,000,000. Default: 500000.
         #[serde(default = "defaults::keep", deserialize_with = "value::keep")]
         pub keep: Keep = r#""500000""#, Default;
     }

@@ -87,7 +87,7 @@ fn a_wrong_value_is_named_with_its_line() {
             "[warmup]",
             "mta.toml:39: key `warmup`: no such setting, or it does not work yet; this table knows `hostname`, `data_dir`, \
           `io`, `threads`, `connections_max`, `message_bytes_max`, `recipients_max`, `future_release_max`, `deliver_by_min`, `drain_secs`, `listen`, `tls`, `dns`, `signing`, `class`, `egress`, `source`, `pool`, \
-          `tier`, `duplicates`, `labeler`, `identity`, `admin`",
+          `tier`, `duplicates`, `labeler`, `identity`, `events`, `admin`",
         ),
         ("port = 25", "port = ", "mta.toml:20: string values must be quoted, expected literal string"),
         (
