@@ -32,6 +32,7 @@ use crate::egress::dispatch::{Dispatcher, Lines};
 use crate::egress::question::questions;
 use crate::egress::resolver::{RouteFinder, route_questions};
 use crate::egress::route::{Families, Router};
+use crate::events::render::Renderer;
 use crate::ingress::greeting::Manners;
 use crate::ingress::{Counters, Gate, Service, Shared, settings};
 use crate::policy::class::{Lifetime, Lifetimes};
@@ -279,6 +280,9 @@ pub async fn start(config: Arc<Config>, environment: Environment) -> Result<Runn
         done: errands_done_tx,
     };
     floor.start(&Io::Epoll, "clerk", move || clerk.run())?;
+
+    let renderer = Renderer::new(queue.clone(), reader.clone());
+    floor.start(&Io::Epoll, "events", move || renderer.run())?;
 
     let lines = Lines {
         notes,

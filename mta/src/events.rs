@@ -2,11 +2,13 @@
 //!
 //! One is appended by the very transaction that it tells of, so the list is never ahead of the
 //! queue nor behind it. Each recipient has exactly one final event ([`What::is_final`]). Log line,
-//! counter and stream are renderings of these; a reader keeps the sequence number it has seen and
+//! counter ([`render`]) and stream are renderings of these; a reader keeps the sequence number it has seen and
 //! asks for what follows (`queue::Reader::events_after`).
 //!
 //! The list is bounded: beyond `queue::Options::events_max`, and past `events_age_max`, the oldest leave. No event
 //! carries a subject or a body.
+
+pub mod render;
 
 use std::time::SystemTime;
 

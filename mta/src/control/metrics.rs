@@ -20,8 +20,10 @@ pub const DELIVERED: &str = "mta_delivered_total";
 pub const DEFERRED: &str = "mta_deferred_total";
 /// Recipients given up.
 pub const FAILED: &str = "mta_failed_total";
-/// Deliveries whose time ran out.
+/// Recipients whose time ran out.
 pub const EXPIRED: &str = "mta_expired_total";
+/// Recipients that an operator cancelled.
+pub const CANCELLED: &str = "mta_cancelled_total";
 /// Sessions open with clients.
 pub const SESSIONS: &str = "mta_sessions";
 /// Messages in the queue.
@@ -67,7 +69,8 @@ fn describe() {
     describe_counter!(DELIVERED, "Recipients delivered.");
     describe_counter!(DEFERRED, "Attempts deferred, by the widest thing the reply speaks of.");
     describe_counter!(FAILED, "Recipients given up.");
-    describe_counter!(EXPIRED, "Deliveries whose time ran out.");
+    describe_counter!(EXPIRED, "Recipients whose time ran out.");
+    describe_counter!(CANCELLED, "Recipients that an operator cancelled.");
     describe_gauge!(SESSIONS, "Sessions open with clients.");
     describe_gauge!(QUEUED, "Messages in the queue.");
     describe_gauge!(OWN_QUEUED, "Messages in the queue that are our own, such as notices.");

@@ -98,13 +98,7 @@ pub struct Dispatcher {
     /// Batches of settlements that the queue has and has not committed.
     settling: JoinSet<()>,
     in_flight: usize,
-    count: Counters,
-}
-
-struct Counters {
-    delivered: Counter,
-    failed: Counter,
-    expired: Counter,
+    /// Attempts deferred, by scope.
     deferred: [Counter; 5],
 }
 
@@ -113,12 +107,6 @@ impl Dispatcher {
     pub fn new(scheduler: Scheduler, clock: Clock, queue: Queue, sources: Vec<Arc<Source>>, lines: Lines) -> Self {
         let deferred =
             ["recipient", "message", "host", "site", "source"].map(|scope| metrics::counter!(names::DEFERRED, "scope" => scope));
-        let count = Counters {
-            delivered: metrics::counter!(names::DELIVERED),
-            failed: metrics::counter!(names::FAILED),
-            expired: metrics::counter!(names::EXPIRED),
-            deferred,
-        };
         let mut dispatcher = Dispatcher {
             scheduler,
             clock,
@@ -137,7 +125,7 @@ impl Dispatcher {
             settlements: Vec::new(),
             settling: JoinSet::new(),
             in_flight: 0,
-            count,
+            deferred,
         };
         dispatcher.scheduler.handle_weights(dispatcher.lines.weights.borrow_and_update().clone());
         // What waits on disk is learned page by page, while new mail is already sent.
@@ -285,9 +273,6 @@ impl Dispatcher {
     }
 
     fn settle(&mut self, key: Key, cause: Cause, next: Next) {
-        if cause == Cause::Expired || next == Next::Expired {
-            self.count.expired.increment(1);
-        }
         if self.gone.remove(&key) {
             self.settlements.push(clerk::nothing(key.0, key.1, self.clock.now()));
             return;
@@ -431,15 +416,11 @@ impl Dispatcher {
         }
     }
 
-    /// One log line and the counters of an attempt. Neither subject nor body, ever.
+    /// One log line of an attempt, and what it says about the site; what became of recipients is counted by their events.
+    /// Neither subject nor body, ever.
     fn record(&self, job: &Job, attempt: &Attempt) {
-        for outcome in &attempt.outcomes {
-            match outcome.verdict {
-                Verdict::Delivered => self.count.delivered.increment(1),
-                Verdict::Failed => self.count.failed.increment(1),
-                Verdict::Deferred => self.count.deferred[attempt.scope as usize].increment(1),
-            }
-        }
+        let deferred = attempt.outcomes.iter().filter(|outcome| outcome.verdict == Verdict::Deferred).count();
+        self.deferred[attempt.scope as usize].increment(deferred as u64);
         let reply = attempt.outcomes.last().map(|outcome| outcome.reply.to_string()).unwrap_or_default();
         tracing::info!(
             id = %job.stored.message.id,

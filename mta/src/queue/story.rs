@@ -42,6 +42,11 @@ impl News {
         }
     }
 
+    /// The number of the newest event.
+    pub fn last(&self) -> u64 {
+        self.last.load(Ordering::Acquire)
+    }
+
     /// Resolves when there is an event after the one with number `seen`.
     pub async fn beyond(&self, seen: u64) {
         loop {

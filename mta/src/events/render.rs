@@ -1,0 +1,100 @@
+//! Events rendered for people and for graphs: log lines and counters, in one place. The stream of `tradewind events` is
+//! the third rendering (`control/stream`).
+//!
+//! This is a reader like any other: it goes through the table by number, on a thread of its own, and the writer does not
+//! wait for it. Counters begin at the daemon's start; what a stop cuts off is in the table.
+//!
+//! An attempt has a line of its own, with what only the attempt knows (site, TLS, scope: `egress/dispatch`). So events that
+//! tell of an attempt are repeated at debug level only.
+
+use std::time::Duration;
+
+use metrics::Counter;
+
+use super::{Event, What};
+use crate::control::metrics as names;
+use crate::queue::{Queue, Reader};
+
+/// Events read at a time.
+const AT_ONCE: usize = 1000;
+
+/// A table that cannot be read is looked at again at this pace; whoever needs it more says why.
+const READ_AGAIN: Duration = Duration::from_secs(1);
+
+/// The actor.
+pub struct Renderer {
+    queue: Queue,
+    reader: Reader,
+    seen: u64,
+    count: Counters,
+}
+
+struct Counters {
+    delivered: Counter,
+    failed: Counter,
+    expired: Counter,
+    cancelled: Counter,
+}
+
+impl Renderer {
+    /// Begins with the next event.
+    pub fn new(queue: Queue, reader: Reader) -> Self {
+        let seen = queue.stats().events.last();
+        let count = Counters {
+            delivered: metrics::counter!(names::DELIVERED),
+            failed: metrics::counter!(names::FAILED),
+            expired: metrics::counter!(names::EXPIRED),
+            cancelled: metrics::counter!(names::CANCELLED),
+        };
+        Self { queue, reader, seen, count }
+    }
+
+    /// Renders until it is dropped.
+    pub async fn run(mut self) {
+        loop {
+            self.queue.stats().events.beyond(self.seen).await;
+            match self.reader.events(Some(self.seen), None, None, AT_ONCE) {
+                Ok(found) => {
+                    for (number, event) in &found.events {
+                        self.count(event.what);
+                        log(*number, event);
+                    }
+                    // Retention may have overtaken us, or a row cannot be read.
+                    self.seen = found.next.max(self.seen + 1);
+                }
+                Err(_) => tokio::time::sleep(READ_AGAIN).await,
+            }
+        }
+    }
+
+    fn count(&self, what: What) {
+        match what {
+            What::Delivered => self.count.delivered.increment(1),
+            What::Failed => self.count.failed.increment(1),
+            What::Expired => self.count.expired.increment(1),
+            What::Cancelled => self.count.cancelled.increment(1),
+            _ => {}
+        }
+    }
+}
+
+/// One line. The recipient's address stays in the event: logs travel further than the queue does.
+fn log(number: u64, event: &Event) {
+    let attempted = !event.source.is_empty();
+    macro_rules! line {
+        ($level:ident) => {
+            tracing::$level!(
+                number,
+                what = event.what.name(),
+                id = %event.id,
+                member = event.member,
+                domain = %event.domain,
+                recipients = event.recipients,
+                attempts = event.attempts,
+                reply = %event.reply,
+                "event"
+            )
+        };
+    }
+    if attempted || event.what == What::Accepted { line!(debug) } else { line!(info) }
+}
