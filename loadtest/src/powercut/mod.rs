@@ -36,6 +36,9 @@ use undo::Loss;
 
 /// The sink thinks so long before its `250`, so that there are deliveries in flight to lose.
 const SINK_DELAY: Duration = Duration::from_millis(5);
+/// With a disk that lies: messages that have got 250 and not arrived when the power goes, and the longest wait for them.
+const AT_STAKE: usize = 8;
+const STAKE_WAIT: Duration = Duration::from_secs(5);
 /// An order is carried out sooner, or else the process is killed where it is.
 const ORDER_WAIT: Duration = Duration::from_secs(3);
 /// Nothing arrived for so long after the last start: what is missing is lost.
@@ -170,17 +173,30 @@ impl Run<'_> {
 
     /// Orders the power to be cut in the running daemon, if that was not done before its start, and waits for it.
     fn wait_for_cut(&mut self) -> Result<Instant> {
-        if self.daemon.is_running() {
-            let order = self.throw_order(CALLS_MAX);
-            self.shim.order(order)?;
-        }
-        let began = Instant::now();
-        while self.daemon.is_running() && began.elapsed() < ORDER_WAIT {
-            std::thread::sleep(Duration::from_millis(1));
+        if self.arguments.lying_disk {
+            self.wait_for_something_to_lose();
+        } else {
+            if self.daemon.is_running() {
+                let order = self.throw_order(CALLS_MAX);
+                self.shim.order(order)?;
+            }
+            let began = Instant::now();
+            while self.daemon.is_running() && began.elapsed() < ORDER_WAIT {
+                std::thread::sleep(Duration::from_millis(1));
+            }
         }
         let at = Instant::now();
         self.daemon.kill()?;
         Ok(at)
+    }
+
+    /// A disk that forgets everything is found out only by mail that got 250 and has not arrived. (After the first cut nobody
+    /// is enrolled any more, and nothing gets 250: then the wait is for nothing.)
+    fn wait_for_something_to_lose(&self) {
+        let began = Instant::now();
+        while self.ledger.missing().len() < AT_STAKE && began.elapsed() < STAKE_WAIT {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Small numbers of calls are as likely as large ones.
