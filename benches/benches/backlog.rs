@@ -13,7 +13,9 @@ use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use host::Clock;
 use mta::queue::{NewMessage, NewRecipient, Options, Parameters, Reader, Writer};
-use scheduler::{Action, Config, Delivery, Host, Lane, Outcome, QueueId, Route, Routed, Scheduler, Scope, Source, Verdict};
+use scheduler::{
+    Action, Config, Delivery, Demand, Host, Lane, Outcome, QueueId, Route, Routed, Scheduler, Scope, Source, TlsPolicy, Verdict,
+};
 use smtp::address::ReversePath;
 
 const MEMBERS: usize = 4;
@@ -98,9 +100,15 @@ fn drain(scheduler: &mut Scheduler, disk: &mut Disk, now: SystemTime) -> usize {
             Action::Resolve { domain } => {
                 let nth: usize = domain[1..].split('.').next().unwrap().parse().unwrap();
                 let name: Arc<str> = format!("mx{}.example", nth / 10).into();
-                let host = Host { name: name.clone(), preference: 0, addresses: vec!["198.51.100.1".parse().unwrap()] };
-                let route =
-                    Route { site: name, provider: "other".into(), hosts: vec![host], valid_until: now + Duration::from_secs(9) };
+                let addresses = vec!["198.51.100.1".parse().unwrap()];
+                let host = Host { name: name.clone(), preference: 0, addresses, demand: Demand::Opportunistic };
+                let route = Route {
+                    site: name,
+                    provider: "other".into(),
+                    hosts: vec![host],
+                    tls: TlsPolicy::default(),
+                    valid_until: now + Duration::from_secs(9),
+                };
                 scheduler.handle_route(now, &domain, Routed::Route(Arc::new(route)));
             }
             Action::Load { domain, member, max } => {

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use scheduler::{Action, Config, Delivery, Host, Lane, Outcome, QueueId, Route, Routed, Scheduler, Scope, Source, Verdict};
+use scheduler::{
+    Action, Config, Delivery, Demand, Host, Lane, Outcome, QueueId, Route, Routed, Scheduler, Scope, Source, TlsPolicy, Verdict,
+};
 
 const SITES: u64 = 1000;
 
@@ -42,9 +44,16 @@ fn decisions(c: &mut Criterion) {
                         name: format!("mx.{domain}").into(),
                         preference: 0,
                         addresses: vec!["198.51.100.1".parse().unwrap()],
+                        demand: Demand::Opportunistic,
                     };
                     let valid_until = now + Duration::from_secs(86_400);
-                    let route = Route { site: host.name.clone(), provider: "other".into(), hosts: vec![host], valid_until };
+                    let route = Route {
+                        site: host.name.clone(),
+                        provider: "other".into(),
+                        hosts: vec![host],
+                        tls: TlsPolicy::default(),
+                        valid_until,
+                    };
                     scheduler.handle_route(now, &domain, Routed::Route(Arc::new(route)));
                 }
                 Action::Load { domain, member, .. } => scheduler.handle_window(now, &domain, member, Vec::new(), None),

@@ -32,6 +32,7 @@ use crate::egress::dispatch::{Dispatcher, Lines};
 use crate::egress::question::questions;
 use crate::egress::resolver::{RouteFinder, route_questions};
 use crate::egress::route::{Families, Router};
+use crate::egress::tls_policy::Clients;
 use crate::events::render::Renderer;
 use crate::ingress::greeting::Manners;
 use crate::ingress::{Counters, Gate, Service, Shared, settings};
@@ -236,10 +237,7 @@ pub async fn start(config: Arc<Config>, environment: Environment) -> Result<Runn
         let (ended_tx, ended_rx) = oneshot::channel();
         let listeners = share.into_iter().map(|(nth, bound)| (bound, service(&config, &config.listen[nth]))).collect();
         let (net, shared, finished) = (net.clone(), shared.clone(), finished_tx.clone());
-        let tls = match &trust {
-            Some(trust) => tls::Client::opportunistic_noting(trust)?,
-            None => tls::Client::opportunistic()?,
-        };
+        let tls = Clients::new(trust.clone())?;
         let port = config.egress.port;
         floor.start(&io, &format!("ring-{nth}"), move || async move {
             Ring { net, listeners, shared, tls, port, jobs, finished }.run(started_tx).await;
@@ -385,14 +383,14 @@ pub fn check(config: &Config) -> Result<(), StartError> {
     Ok(())
 }
 
-/// What receiving hosts' certificates are held against. Now it only shows in the log, so a system without trust
-/// anchors is no reason not to start; a file that was named and cannot be used is one.
+/// What receiving hosts' certificates are held against. Few domains demand it, so a system without trust anchors is no
+/// reason not to start; a file that was named and cannot be used is one.
 fn trust(config: &Config) -> Result<Option<tls::Trust>, tls::Error> {
     match (tls::Trust::load(config.egress.trust_anchors.as_deref()), &config.egress.trust_anchors) {
         (Ok(trust), _) => Ok(Some(trust)),
         (Err(error), Some(_)) => Err(error),
         (Err(error), None) => {
-            tracing::warn!(%error, "certificates of receiving hosts are not examined");
+            tracing::warn!(%error, "certificates of receiving hosts are not examined; mail that demands it waits");
             Ok(None)
         }
     }

@@ -7,11 +7,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use host::{Bound, Net, Stopper, tls};
+use host::{Bound, Net, Stopper};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::drain::{Drain, reached};
 use crate::egress::deliver::{Attempt, Deliverer, Progress};
+use crate::egress::tls_policy::Clients;
 use crate::egress::{Finished, Job};
 use crate::ingress::roll::Roll;
 use crate::ingress::{self, Service, Shared};
@@ -30,8 +31,8 @@ pub struct Ring {
     pub listeners: Vec<(Bound, Service)>,
     /// What sessions of all threads share.
     pub shared: Arc<Shared>,
-    /// For connections to receiving hosts; its resumption store is this thread's own.
-    pub tls: tls::Client,
+    /// For connections to receiving hosts; its resumption stores are this thread's own.
+    pub tls: Clients,
     /// The port of receiving hosts.
     pub port: u16,
     /// Deliveries to try.

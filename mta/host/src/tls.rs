@@ -184,6 +184,11 @@ impl Client {
         Self::build(Arc::new(verifier), false, Some(trust.clone()), VERSIONS)
     }
 
+    /// Accepts certificates for the peer's name, issued under `trust`.
+    pub fn verifying(trust: &Trust) -> Result<Self, Error> {
+        Self::build(trust.0.clone(), true, None, VERSIONS)
+    }
+
     /// Accepts certificates for the peer's name, issued under the trust anchors in a PEM file, or under the system's.
     pub fn verified(trust_anchors: Option<&Path>) -> Result<Self, Error> {
         Self::build(Trust::load(trust_anchors)?.0, true, None, VERSIONS)
@@ -253,6 +258,37 @@ fn certificates(pem: &[u8], name: &str) -> Result<Vec<CertificateDer<'static>>, 
         return Err(Error(format!("{name}: holds no certificate in PEM (\"-----BEGIN CERTIFICATE-----\")")));
     }
     Ok(chain)
+}
+
+/// What about a certificate made a handshake fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// It is not valid now.
+    Expired,
+    /// It is for other names.
+    WrongName,
+    /// It does not lead to a trust anchor.
+    Untrusted,
+    /// No TLSA record vouches for it.
+    Unmatched,
+    /// Something else failed, or it was not the certificate.
+    Other,
+}
+
+/// What about the certificate was the reason for an error of [`crate::Connection::start_tls_client`].
+pub fn fault(error: &io::Error) -> Fault {
+    use rustls::CertificateError as Why;
+    let Some(rustls::Error::InvalidCertificate(why)) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>())
+    else {
+        return Fault::Other;
+    };
+    match why {
+        Why::Expired | Why::ExpiredContext { .. } | Why::NotValidYet | Why::NotValidYetContext { .. } => Fault::Expired,
+        Why::NotValidForName | Why::NotValidForNameContext { .. } => Fault::WrongName,
+        Why::UnknownIssuer => Fault::Untrusted,
+        Why::ApplicationVerificationFailure => Fault::Unmatched,
+        _ => Fault::Other,
+    }
 }
 
 fn invalid(error: rustls::Error) -> io::Error {

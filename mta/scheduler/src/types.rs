@@ -9,6 +9,8 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::tls::{Demand, TlsPolicy};
+
 /// Names one message in the queue: milliseconds since 1970 (44 bits), then a counter (20 bits).
 ///
 /// The single writer of the queue hands them out in rising order, so an id also says when the message came. It is
@@ -166,6 +168,8 @@ pub struct Host {
     pub preference: u16,
     /// Where it can be reached, in the order to try.
     pub addresses: Vec<IpAddr>,
+    /// What mail for this route's domain demands of a connection to it.
+    pub demand: Demand,
 }
 
 /// How mail for one recipient domain travels. What a domain demands (TLS policy) belongs here and never to the site.
@@ -177,6 +181,8 @@ pub struct Route {
     pub provider: Arc<str>,
     /// In the order to try.
     pub hosts: Vec<Host>,
+    /// What the domain publishes about TLS.
+    pub tls: TlsPolicy,
     /// From then on the domain is resolved again.
     pub valid_until: SystemTime,
 }

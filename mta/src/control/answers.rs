@@ -139,7 +139,8 @@ pub struct Where {
     /// Why there is no route.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub trouble: Option<String>,
-    /// What the domain demands of a connection.
+    /// What the domain publishes about TLS: `opportunistic` (nothing), `dane`, `sts-enforce`, `sts-testing`; `unknown`
+    /// without a route.
     pub tls_policy: String,
     /// The pool.
     pub pool: String,
@@ -169,6 +170,9 @@ pub struct WhereHost {
     pub preference: u16,
     /// Where it is reached.
     pub addresses: Vec<String>,
+    /// What is demanded of a connection to it: `opportunistic`, `encrypted`, `verified`, `dane`, or why no mail may go there.
+    #[serde(default)]
+    pub demand: String,
 }
 
 /// One of our sources at a site.

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     config,
-    egress::tls_policy::TlsPolicy,
+    egress::tls_policy,
     events::Event,
     policy::Directory,
     queue::{QueueError, Shown, ShownDelivery},
@@ -161,11 +161,12 @@ fn view_where(domain: String, now: SystemTime, looked_up: bool, survey: &Survey,
                 name: host.name.to_string(),
                 preference: host.preference,
                 addresses: host.addresses.iter().map(ToString::to_string).collect(),
+                demand: tls_policy::in_words(&host.demand),
             })
             .collect(),
         valid_until: route.map(|route| time(route.valid_until)),
         trouble: trouble.map(|trouble| format!("{} {}", code(trouble.code), trouble.text)),
-        tls_policy: TlsPolicy::of(&domain).name().to_owned(),
+        tls_policy: route.map_or("unknown", |route| route.tls.name()).to_owned(),
         pool: config::DEFAULT_POOL.to_owned(),
         sources: (survey.sources.iter())
             .map(|answer| WhereSource {

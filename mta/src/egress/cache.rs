@@ -2,8 +2,8 @@
 //!
 //! One cache a ring thread, so no lock; the scheduler hands out the lowest free slot and slots are
 //! bound to threads, which brings a site's mail back to the thread that holds its connections.
-//! A connection is kept for what it was opened for: site, source and TLS policy. What one domain
-//! demands of TLS is never answered by a connection that was made for another's lesser demand.
+//! A connection is kept for site and source, and knows the host that it leads to and the demand under which it was
+//! made. What one domain demands of TLS is never answered by a connection that was made for another's lesser demand.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,8 +11,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::deliver::Link;
-use super::tls_policy::TlsPolicy;
+use super::link::Link;
 
 /// An idle connection is closed after this: peers give up between one and five minutes
 /// (RFC 5321 §4.5.3.2.7), and one that we close ourselves costs the next message nothing.
@@ -29,8 +28,6 @@ pub struct Key {
     pub site: Arc<str>,
     /// Index of the source that it is bound to.
     pub source: usize,
-    /// The TLS policy that it was opened under.
-    pub policy: TlsPolicy,
 }
 
 /// Idle connections of one ring thread.
@@ -41,10 +38,12 @@ pub struct ConnectionCache {
 }
 
 impl ConnectionCache {
-    /// The most recently used idle connection: the least likely to have been closed by the peer.
-    pub fn take(&mut self, key: &Key) -> Option<Link> {
+    /// The most recently used idle connection that `serves`: the least likely to have been closed by the peer.
+    pub fn take(&mut self, key: &Key, serves: impl Fn(&Link) -> bool) -> Option<Link> {
         let links = self.idle.get_mut(key)?;
-        let (_, link) = links.pop()?;
+        let nth = links.iter().rposition(|(_, link)| serves(link))?;
+        // What is left stays in the order in which it was put here.
+        let (_, link) = links.remove(nth);
         if links.is_empty() {
             self.idle.remove(key);
         }

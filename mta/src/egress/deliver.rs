@@ -2,50 +2,33 @@
 //!
 //! A cached connection first; then the hosts of the route in order, each address of a host. A
 //! connection that turns out to be dead before the peer can have taken anything costs nothing: the
-//! next one is tried. All IO has deadlines, so an attempt always ends.
+//! next one is tried. So is the next host where one lacks the TLS that was promised to the domain; when none has it the
+//! delivery is deferred, and the site stays open for domains that demand less. All IO has deadlines, so an attempt always ends.
 //!
-//! Not here: which message goes where from which source (the scheduler), what to do about the
+//! Not here: how a connection is opened (`link.rs`), which message goes where from which source (the scheduler), what to do about the
 //! outcome (`dispatch.rs`, `settle.rs`).
 
 use std::cell::{Cell, RefCell};
-use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use host::{Clock, Connection, Net, Stream, deadline_in, tls};
-use scheduler::{Route, Scope, Verdict};
-use smtp::client::{Fate, Session, Settings, Stage, Step, Transaction};
+use host::{Clock, Net, Stream, deadline_in, tls};
+use scheduler::{Demand, Scope, Verdict};
+use smtp::client::{Fate, Stage, Transaction};
 use smtp::envelope::DeliverBy;
-use smtp::reply::Reply;
 use tokio::sync::Notify;
 
+use super::Job;
 use super::cache::{ConnectionCache, Key};
-use super::tls_policy::TlsPolicy;
+use super::link::{Event, Link, Target, drive, hang_up};
+use super::tls_policy::{self, Clients, TlsResult};
 use super::trouble::{self, RecipientOutcome, Trouble};
-use super::{Job, Source};
 
-/// RFC 5321 §4.5.3.2 gives no time for connecting; a host that does not answer a SYN in this time
-/// is passed over, and the next one gets its turn.
-const CONNECT_WAIT: Duration = Duration::from_secs(30);
-/// A TLS handshake takes two round trips; a peer that needs longer is broken or hostile.
-const HANDSHAKE_WAIT: Duration = Duration::from_secs(30);
-/// What one write may take: RFC 5321 §4.5.3.2.5 (data block).
-const WRITE_WAIT: Duration = Duration::from_secs(180);
 /// Idle connections are looked over at this pace.
 const SWEEP: Duration = Duration::from_secs(2);
 /// Addresses tried in one attempt, over all hosts; more would hold a slot for a quarter of an hour.
 const ADDRESSES_TRIED_MAX: usize = 6;
-
-/// A session with a host, ready for a transaction.
-pub struct Link {
-    connection: Connection,
-    session: Session,
-    /// Name of the host, for the record.
-    pub host: Arc<str>,
-    /// Messages that crossed it.
-    pub messages: u32,
-}
 
 /// What one attempt did.
 #[derive(Debug)]
@@ -62,6 +45,8 @@ pub struct Attempt {
     pub tls: Option<tls::Info>,
     /// The host offers DSN, and so has taken over what the sender wants to be told (RFC 3461 §5.2.1).
     pub dsn: bool,
+    /// How TLS went with each host that a link was opened to, or that was ruled out: for TLS-RPT.
+    pub tls_results: Vec<TlsResult>,
 }
 
 impl Attempt {
@@ -79,7 +64,7 @@ impl Attempt {
             from_peer: trouble.from_peer,
         };
         let outcomes = job.stored.recipients.iter().map(outcome).collect();
-        Attempt { outcomes, scope, verdict: trouble.verdict, host: None, tls: None, dsn: false }
+        Attempt { outcomes, scope, verdict: trouble.verdict, host: None, tls: None, dsn: false, tls_results: Vec::new() }
     }
 }
 
@@ -107,7 +92,7 @@ impl Progress {
 /// The egress half of a ring thread.
 pub struct Deliverer {
     net: Net,
-    tls: tls::Client,
+    clients: Clients,
     port: u16,
     clock: Clock,
     cache: RefCell<ConnectionCache>,
@@ -129,48 +114,57 @@ enum Transacted {
 
 impl Deliverer {
     /// `port` is where hosts listen: 25, but for tests.
-    pub fn new(net: Net, tls: tls::Client, port: u16, clock: Clock) -> Rc<Self> {
+    pub fn new(net: Net, clients: Clients, port: u16, clock: Clock) -> Rc<Self> {
         let (cache, kept, parted) = Default::default();
-        Rc::new(Deliverer { net, tls, port, clock, cache, kept, retired: Cell::new(false), parting: Cell::new(0), parted })
+        Rc::new(Deliverer { net, clients, port, clock, cache, kept, retired: Cell::new(false), parting: Cell::new(0), parted })
     }
 
     /// Tries to hand `job` over; comes back with a fate for each recipient, or with nothing when it was recalled.
     pub async fn attempt(self: &Rc<Self>, job: &Job, progress: &Progress) -> Option<Attempt> {
-        let policy = TlsPolicy::of(&job.stored.domain);
-        let key = Key { site: job.route.site.clone(), source: job.source.index, policy };
+        let mut tls_results = Vec::new();
+        let attempt = self.try_each(job, progress, &mut tls_results).await?;
+        Some(Attempt { tls_results, ..attempt })
+    }
+
+    async fn try_each(self: &Rc<Self>, job: &Job, progress: &Progress, results: &mut Vec<TlsResult>) -> Option<Attempt> {
+        let key = Key { site: job.route.site.clone(), source: job.source.index };
         loop {
             // A statement of its own: the cache must not stay borrowed while we wait for the peer.
-            let cached = self.cache.borrow_mut().take(&key);
+            let cached = self.cache.borrow_mut().take(&key, |link| serves(link, job));
             let Some(mut link) = cached else { break };
-            match self.transact(&mut link, job, progress).await {
+            match self.transact(&mut link, job, progress, results).await {
                 Transacted::Done(fates) => return Some(self.finish(link, key, job, &fates).await),
                 Transacted::Stale(_) => link.connection.close().await,
             }
         }
         let mut last = Trouble::unreachable(format!("no address of {} could be tried", job.route.site));
-        for (host, address) in targets(&job.route, job.source.address) {
+        // What was promised to the domain and not kept outlasts what other hosts say: it is the domain's, not the site's.
+        let mut insecure = barred(job, results);
+        for target in targets(job) {
             if progress.is_recalled() {
                 return None;
             }
-            match self.open(&host, address, &job.source, policy).await {
+            match target.open(&self.net, &self.clients, self.port, &job.source, results).await {
                 Ok(link) if progress.is_recalled() => self.part(link),
-                Ok(mut link) => match self.transact(&mut link, job, progress).await {
+                Ok(mut link) => match self.transact(&mut link, job, progress, results).await {
                     Transacted::Done(fates) => return Some(self.finish(link, key, job, &fates).await),
                     Transacted::Stale(reason) => {
-                        last = Trouble::unreachable(format!("{host} [{address}]: {reason}"));
+                        last = Trouble::unreachable(format!("{} [{}]: {reason}", target.host, target.address));
                         link.connection.close().await;
                     }
                 },
                 Err(trouble) if trouble.scope == Scope::Source => {
-                    last = trouble;
+                    (last, insecure) = (trouble, None);
                     break;
                 }
+                Err(trouble) if trouble.scope == Scope::Message => insecure = Some(trouble),
                 Err(trouble) => last = trouble,
             }
         }
         if progress.is_recalled() {
             return None;
         }
+        let last = insecure.unwrap_or(last);
         // None of the hosts served: what was a host's trouble is now the site's.
         let scope = if last.scope == Scope::Host { Scope::Site } else { last.scope };
         Some(Attempt::of_trouble(job, &last, scope))
@@ -227,8 +221,9 @@ impl Deliverer {
             host: Some(link.host.clone()),
             tls: link.connection.tls().cloned(),
             dsn: link.session.peer_extensions().dsn,
+            tls_results: Vec::new(),
         };
-        if matches!(drive(&mut link, &self.tls).await, Event::Ready) {
+        if matches!(drive(&mut link).await, Event::Ready) {
             let unkept =
                 if self.retired.get() { Some(link) } else { self.cache.borrow_mut().put(key, link, deadline_in(Duration::ZERO)) };
             match unkept {
@@ -241,59 +236,21 @@ impl Deliverer {
         attempt
     }
 
-    /// Connects, greets, and upgrades to TLS as `policy` wants it.
-    async fn open(&self, host: &Arc<str>, address: IpAddr, source: &Source, policy: TlsPolicy) -> Result<Link, Trouble> {
-        match self.open_once(host, address, source, true).await {
-            Err(Failure::Handshake(reason)) if policy.allows_clear_text() => {
-                tracing::info!(host = %host, %address, reason, "TLS handshake failed; trying in clear text");
-                self.open_once(host, address, source, false).await.map_err(|failure| failure.into_trouble(host, address))
-            }
-            result => result.map_err(|failure| failure.into_trouble(host, address)),
-        }
-    }
-
-    async fn open_once(&self, host: &Arc<str>, address: IpAddr, source: &Source, starttls: bool) -> Result<Link, Failure> {
-        let peer = SocketAddr::new(address, self.port);
-        let connection = self
-            .net
-            .connect(Some(source.address), peer, deadline_in(CONNECT_WAIT))
-            .await
-            .map_err(|error| Failure::Connect(error.to_string()))?;
-        let session = Session::new(Settings { starttls, ..Settings::new(&*source.ehlo) });
-        let mut link = Link { connection, session, host: host.clone(), messages: 0 };
-        match drive(&mut link, &self.tls).await {
-            Event::Ready => Ok(link),
-            Event::Handshake(reason) => {
-                link.connection.close().await;
-                Err(Failure::Handshake(reason))
-            }
-            Event::Done(_) | Event::Closed => {
-                let failure = match link.session.trouble() {
-                    Some(Fate::Refused { reply, .. }) => Failure::Refused(reply.clone()),
-                    Some(Fate::Broken { reason, .. }) => Failure::Connect(reason.clone()),
-                    _ => Failure::Connect("the host closed the connection".to_owned()),
-                };
-                link.connection.close().await;
-                Err(failure)
-            }
-        }
-    }
-
     /// One message over one link, to all recipients of the job, in as many transactions as the
     /// peer's limit on recipients asks for.
-    async fn transact(&self, link: &mut Link, job: &Job, progress: &Progress) -> Transacted {
+    async fn transact(&self, link: &mut Link, job: &Job, progress: &Progress, results: &mut Vec<TlsResult>) -> Transacted {
         if progress.is_recalled() {
             return Transacted::Stale("recalled".to_owned());
         }
         progress.begun.set(true);
-        let transacted = self.transact_begun(link, job).await;
+        let transacted = self.transact_begun(link, job, results).await;
         if matches!(transacted, Transacted::Stale(_)) {
             progress.begun.set(false);
         }
         transacted
     }
 
-    async fn transact_begun(&self, link: &mut Link, job: &Job) -> Transacted {
+    async fn transact_begun(&self, link: &mut Link, job: &Job, results: &mut Vec<TlsResult>) -> Transacted {
         let recipients = &job.stored.recipients;
         let mut fates = vec![Fate::Untried; recipients.len()];
         let mut open: Vec<usize> = (0..recipients.len()).collect();
@@ -309,7 +266,7 @@ impl Deliverer {
                 smtputf8: job.stored.message.parameters.smtputf8,
                 parameters: parameters(&job.stored.message.parameters, self.clock.now()),
             });
-            let done = match drive(link, &self.tls).await {
+            let done = match drive(link).await {
                 Event::Done(done) => done,
                 _ => vec![Fate::Broken { stage: Stage::Mail, reason: "the connection was closed".to_owned() }; open.len()],
             };
@@ -323,14 +280,15 @@ impl Deliverer {
                 open.iter().zip(done).for_each(|(nth, fate)| fates[*nth] = fate);
                 open.retain(|nth| fates[*nth] == Fate::Untried);
                 earned = open.len() < tried;
-                if open.is_empty() || earned && matches!(drive(link, &self.tls).await, Event::Ready) {
+                if open.is_empty() || earned && matches!(drive(link).await, Event::Ready) {
                     continue;
                 }
             }
             // The host takes no more over this connection (MAILMAX of RFC 9422, or 421): the rest goes over another.
             let (host, address) = (link.host.clone(), link.connection.peer().ip());
+            let target = Target { host, address, demand: link.demand.clone() };
             let fresh = match earned {
-                true => self.open(&host, address, &job.source, TlsPolicy::of(&job.stored.domain)).await.ok(),
+                true => target.open(&self.net, &self.clients, self.port, &job.source, results).await.ok(),
                 false => None,
             };
             match fresh {
@@ -376,91 +334,35 @@ fn stale(fates: &[Fate], used: bool) -> Option<String> {
     reasons.pop()
 }
 
-/// Why a link could not be opened.
-enum Failure {
-    Connect(String),
-    Handshake(String),
-    Refused(Reply),
+/// Whether an idle link is as good as the job's domain demands of that host.
+fn serves(link: &Link, job: &Job) -> bool {
+    let host = job.route.hosts.iter().find(|host| host.name == link.host);
+    host.is_some_and(|host| link.demand.serves(&tls_policy::demand(job, host)))
 }
 
-impl Failure {
-    fn into_trouble(self, host: &str, address: IpAddr) -> Trouble {
-        match self {
-            Failure::Connect(reason) => Trouble::unreachable(format!("{host} [{address}]: {reason}")),
-            Failure::Handshake(reason) => Trouble::unreachable(format!("{host} [{address}]: TLS handshake: {reason}")),
-            Failure::Refused(reply) => Trouble::refused_session(reply),
-        }
+/// The trouble with hosts that no mail of this job may go to, if there are such.
+fn barred(job: &Job, results: &mut Vec<TlsResult>) -> Option<Trouble> {
+    let mut trouble = None;
+    for host in &job.route.hosts {
+        let Demand::Barred(barred) = tls_policy::demand(job, host) else { continue };
+        let (name, text) = (host.name.clone(), barred.text.to_string());
+        trouble = Some(Trouble::insecure(barred.failure, format!("{name}: {text}")));
+        results.push(TlsResult { host: name, address: None, failure: Some((barred.failure, text)) });
     }
+    trouble
 }
 
-/// Hosts and addresses in the order to try, of the source's own family.
-fn targets(route: &Route, source: IpAddr) -> Vec<(Arc<str>, IpAddr)> {
-    route
-        .hosts
-        .iter()
-        .flat_map(|host| host.addresses.iter().map(|address| (host.name.clone(), *address)))
-        .filter(|(_, address)| address.is_ipv4() == source.is_ipv4())
-        .take(ADDRESSES_TRIED_MAX)
-        .collect()
-}
-
-enum Event {
-    Ready,
-    Done(Vec<Fate>),
-    Handshake(String),
-    Closed,
-}
-
-/// All IO of a client dialogue is this loop; its rules are in `smtp::client`.
-async fn drive(link: &mut Link, tls: &tls::Client) -> Event {
-    let mut phase = (u64::MAX, deadline_in(Duration::ZERO));
-    loop {
-        match link.session.poll() {
-            Step::Read { phase: number, within } => {
-                if phase.0 != number {
-                    phase = (number, deadline_in(within));
-                }
-                match link.connection.read(phase.1).await {
-                    Ok(octets) => link.session.handle_octets(octets),
-                    Err(error) => link.session.handle_broken(error.to_string()),
-                }
-            }
-            Step::Write(octets) => {
-                if let Err(error) = link.connection.write(octets, deadline_in(WRITE_WAIT)).await {
-                    link.session.handle_broken(error.to_string());
-                }
-            }
-            Step::StartTls => {
-                let host = link.host.clone();
-                match link.connection.start_tls_client(tls, &host, deadline_in(HANDSHAKE_WAIT)).await {
-                    Ok(_) => link.session.handle_tls(),
-                    Err(error) => return Event::Handshake(error.to_string()),
-                }
-            }
-            Step::Ready => return Event::Ready,
-            Step::Done(fates) => return Event::Done(fates),
-            Step::Close => return Event::Closed,
+/// Hosts and addresses in the order to try, of the source's own family, without the hosts that are ruled out.
+fn targets(job: &Job) -> Vec<Target> {
+    let mut targets = Vec::new();
+    for host in &job.route.hosts {
+        let demand = tls_policy::demand(job, host);
+        if matches!(demand, Demand::Barred(_)) {
+            continue;
         }
+        let reachable = host.addresses.iter().filter(|address| address.is_ipv4() == job.source.address.is_ipv4());
+        targets.extend(reachable.map(|address| Target { host: host.name.clone(), address: *address, demand: demand.clone() }));
     }
-}
-
-/// QUIT, and wait for the answer as RFC 5321 §4.1.1.10 asks, but not for long.
-async fn hang_up(mut link: Link) {
-    link.session.quit();
-    let wait = || deadline_in(Duration::from_secs(5));
-    loop {
-        match link.session.poll() {
-            Step::Write(octets) => {
-                if link.connection.write(octets, wait()).await.is_err() {
-                    break;
-                }
-            }
-            Step::Read { .. } => match link.connection.read(wait()).await {
-                Ok(octets) => link.session.handle_octets(octets),
-                Err(_) => break,
-            },
-            _ => break,
-        }
-    }
-    link.connection.close().await;
+    targets.truncate(ADDRESSES_TRIED_MAX);
+    targets
 }

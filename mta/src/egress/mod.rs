@@ -1,7 +1,7 @@
 //! Egress: from a durable delivery to its settlement.
 //!
 //! `dispatch` drives the scheduler and hands each delivery that may go to the ring thread of its slot;
-//! `deliver` makes the attempt over a connection of the `cache`; `trouble` says what the outcome means;
+//! `deliver` makes the attempt over a `link` that it opens or finds in the `cache`; `trouble` says what the outcome means;
 //! `settle` writes it down, with a `dsn` where somebody has to be told. `route` finds the hosts of a
 //! domain, `clerk` reads the disk, both on threads that mail in motion does not wait for. `question` is the operator's way
 //! to the scheduler.
@@ -11,6 +11,7 @@ pub mod clerk;
 pub mod deliver;
 pub mod dispatch;
 pub mod dsn;
+pub mod link;
 pub mod provider;
 pub mod question;
 pub mod resolver;

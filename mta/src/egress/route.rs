@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 
 use host::Dice;
 use host::dns::{DnsError, Mx, Resolver};
-use scheduler::{Host, Route, RouteTrouble, Routed, Verdict};
+use scheduler::{Demand, Host, Route, RouteTrouble, Routed, TlsPolicy, Verdict};
 
 use super::provider;
 
@@ -102,7 +102,8 @@ impl Router {
                         problems.push(format!("{} has no address that may be used", mx.exchange));
                     } else {
                         ttl = ttl.min(address_ttl);
-                        hosts.push(Host { name: mx.exchange.into(), preference: mx.preference, addresses: usable });
+                        let demand = Demand::Opportunistic;
+                        hosts.push(Host { name: mx.exchange.into(), preference: mx.preference, addresses: usable, demand });
                     }
                 }
                 Err(DnsError::Temporary(why)) => {
@@ -123,7 +124,8 @@ impl Router {
         let text = literal.strip_prefix("IPv6:").or_else(|| literal.strip_prefix("ipv6:")).unwrap_or(literal);
         match text.parse::<IpAddr>() {
             Ok(address) if self.may_use(&address) => {
-                let host = Host { name: format!("[{literal}]").into(), preference: 0, addresses: vec![address] };
+                let name: Arc<str> = format!("[{literal}]").into();
+                let host = Host { name, preference: 0, addresses: vec![address], demand: Demand::Opportunistic };
                 Routed::Route(Arc::new(assemble(vec![host], now + TTL_MAX)))
             }
             Ok(_) => failed((5, 4, 4), format!("[{literal}] is not an address that mail may be sent to")),
@@ -144,7 +146,7 @@ fn assemble(hosts: Vec<Host>, valid_until: SystemTime) -> Route {
     let site: Arc<str> = names.join(",").into();
     // The most preferred host tells who operates the site; backup hosts are often someone else's.
     let provider: Arc<str> = hosts.first().map_or(provider::OTHER, |host| provider::of(&host.name)).into();
-    Route { site, provider, hosts, valid_until }
+    Route { site, provider, hosts, tls: TlsPolicy::default(), valid_until }
 }
 
 fn failed(code: (u8, u16, u16), text: String) -> Routed {

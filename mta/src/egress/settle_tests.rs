@@ -58,7 +58,15 @@ fn attempt(stored: &StoredDelivery, dsn: bool, verdict: Verdict) -> Attempt {
     let outcome =
         |recipient: &Recipient| RecipientOutcome { index: recipient.index, verdict, reply: reply.clone(), from_peer: true };
     let outcomes = stored.recipients.iter().map(outcome).collect();
-    Attempt { outcomes, scope: Scope::Recipient, verdict, host: Some("mx.dest.example".into()), tls: None, dsn }
+    Attempt {
+        outcomes,
+        scope: Scope::Recipient,
+        verdict,
+        host: Some("mx.dest.example".into()),
+        tls: None,
+        dsn,
+        tls_results: Vec::new(),
+    }
 }
 
 fn settled(stored: &StoredDelivery, attempt: Option<&Attempt>, next: Next, now: SystemTime) -> (Settlement, Vec<Report>) {

@@ -1,34 +1,72 @@
-//! TLS policy: how well a connection to a host must be protected before mail for a domain may cross it.
+//! TLS policy: how well a connection to a host must be protected before a delivery may cross it, and the TLS clients that
+//! see to it.
 //!
-//! Now there is one policy, opportunistic (RFC 7435): TLS when it is offered, any certificate, and
-//! clear text when the handshake fails, since clear text is what an attacker who can break the
-//! handshake would have seen anyway. Policies that a domain publishes (MTA-STS, DANE) are decided
-//! per recipient domain, not per site: that is why `deliver` asks here with the domain in hand.
+//! What a recipient domain demands of a host comes with the route; what a message demands besides is added here. Each
+//! demand has a client of its own with a memory of sessions of its own, so that nothing is resumed under one demand that
+//! was verified under another.
+//!
+//! Not here: where a domain's demands come from (`route.rs`), what is done when they are not met (`deliver.rs`, `link.rs`).
 
-/// What a delivery for one recipient domain demands of its connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum TlsPolicy {
-    /// TLS if the peer offers it and the handshake works; clear text otherwise.
-    Opportunistic,
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use host::tls;
+use scheduler::{Demand, Host, TlsFailure};
+
+use super::Job;
+
+/// What `job` demands of a connection to `host`.
+pub fn demand(_job: &Job, host: &Host) -> Demand {
+    host.demand.clone()
 }
 
-impl TlsPolicy {
-    /// The policy for mail to `_domain`.
-    pub fn of(_domain: &str) -> Self {
-        TlsPolicy::Opportunistic
-    }
-
-    /// What it is called.
-    pub fn name(self) -> &'static str {
-        match self {
-            TlsPolicy::Opportunistic => "opportunistic",
+/// A demand as `where` says it.
+pub fn in_words(demand: &Demand) -> String {
+    match demand {
+        Demand::Barred(barred) => format!("barred ({}): {}", barred.failure.as_str(), barred.text),
+        Demand::Dane(dane) => {
+            let records: Vec<_> = dane.records.iter().map(|it| format!("{} {} {}", it.usage, it.selector, it.matching)).collect();
+            format!("dane ({} of {})", records.join(", "), dane.base)
         }
+        other => other.name().to_owned(),
+    }
+}
+
+/// How TLS went with one host in one attempt: what TLS-RPT counts (RFC 8460 §4).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsResult {
+    /// The host.
+    pub host: Arc<str>,
+    /// Its address; none when it was not spoken to.
+    pub address: Option<IpAddr>,
+    /// What failed and how. None: TLS as it was demanded.
+    pub failure: Option<(TlsFailure, String)>,
+}
+
+/// The TLS clients of one thread.
+pub struct Clients {
+    opportunistic: tls::Client,
+    verified: Option<tls::Client>,
+}
+
+impl Clients {
+    /// Without `trust` nothing can be verified, and mail that demands it waits.
+    pub fn new(trust: Option<tls::Trust>) -> Result<Self, tls::Error> {
+        let opportunistic = match &trust {
+            Some(trust) => tls::Client::opportunistic_noting(trust)?,
+            None => tls::Client::opportunistic()?,
+        };
+        let verified = trust.as_ref().map(tls::Client::verifying).transpose()?;
+        Ok(Clients { opportunistic, verified })
     }
 
-    /// Whether a failed handshake may be followed by a second try in clear text.
-    pub fn allows_clear_text(self) -> bool {
-        match self {
-            TlsPolicy::Opportunistic => true,
+    /// The client that sees to `demand`; an error says why there is none.
+    pub fn of(&self, demand: &Demand) -> Result<tls::Client, String> {
+        match demand {
+            Demand::Opportunistic | Demand::Encrypted => Ok(self.opportunistic.clone()),
+            Demand::Verified => self.verified.clone().ok_or_else(|| "there are no trust anchors to verify it by".to_owned()),
+            Demand::Dane(_) => Err("TLSA records cannot be held against it".to_owned()),
+            Demand::Barred(barred) => Err(barred.text.to_string()),
         }
     }
 }

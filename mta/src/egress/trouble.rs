@@ -5,7 +5,7 @@
 //! recipient. A verdict follows the first digit of the reply (RFC 5321 §4.2.1); what has no reply
 //! is always worth another try.
 
-use scheduler::{Scope, Verdict};
+use scheduler::{Scope, TlsFailure, Verdict};
 use smtp::client::{Fate, Stage};
 use smtp::reply::Reply;
 
@@ -39,6 +39,13 @@ impl Trouble {
     /// A failure without a reply: refused, reset, timed out, no route.
     pub fn unreachable(text: String) -> Self {
         Trouble { scope: Scope::Host, verdict: Verdict::Deferred, reply: Reply::new(451, (4, 4, 1), text), from_peer: false }
+    }
+
+    /// TLS that was promised to the recipient domain is not to be had at a host (RFC 3463: 4.7.4 where it is not offered,
+    /// 4.7.5 where it fails). It speaks of this domain's mail and not of the site: other domains may demand less.
+    pub fn insecure(failure: TlsFailure, text: String) -> Self {
+        let code = if failure == TlsFailure::StarttlsNotSupported { (4, 7, 4) } else { (4, 7, 5) };
+        Trouble { scope: Scope::Message, verdict: Verdict::Deferred, reply: Reply::new(451, code, text), from_peer: false }
     }
 
     /// A refusal in the greeting or in answer to EHLO: it speaks of us, not of a message.

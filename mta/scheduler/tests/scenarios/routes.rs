@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use scheduler::{Decision, Host, Lane, Reason, Route, Routed, Scope, Verdict};
+use scheduler::{Decision, Lane, Reason, Route, Routed, Scope, Verdict};
 
 use crate::check::Fate;
 use crate::world::*;
@@ -80,8 +80,9 @@ fn a_domain_whose_dns_is_silent_waits_costs_no_attempt_and_goes_when_it_answers(
 #[test]
 fn a_host_that_no_source_can_reach_holds_only_its_domain() {
     let six = |now| {
-        let host = Host { name: "mx".into(), preference: 10, addresses: vec![IpAddr::from([0u16, 0, 0, 0, 0, 0, 0, 1])] };
-        Routed::Route(Arc::new(Route { site: "mx".into(), provider: "other".into(), hosts: vec![host], valid_until: now }))
+        let mut route = Route::clone(&route("mx", now));
+        route.hosts[0].addresses = vec![IpAddr::from([0u16, 0, 0, 0, 0, 0, 0, 1])];
+        Routed::Route(Arc::new(route))
     };
     let mut world =
         World::seed(5).site("mx", &["four.test"], accepts_in(SECOND)).domain("six.test", move |now| six(now + MINUTE));

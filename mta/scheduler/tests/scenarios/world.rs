@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use scheduler::{
-    Action, Cause, Config, Delivery, Host, Lane, Next, Outcome, QueueId, Route, RouteTrouble, Routed, Scheduler, Scope, Source,
-    SourceId, Verdict,
+    Action, Cause, Config, Delivery, Demand, Host, Lane, Next, Outcome, QueueId, Route, RouteTrouble, Routed, Scheduler, Scope,
+    Source, SourceId, TlsPolicy, Verdict,
 };
 
 use crate::check::{Checkers, Fate, Key};
@@ -496,8 +496,10 @@ pub fn source(name: &str, weight: u32) -> Source {
 }
 
 pub fn route(site: &str, valid_until: SystemTime) -> Arc<Route> {
-    let host = |name: &str| Host { name: name.into(), preference: 10, addresses: vec![IpAddr::V4(Ipv4Addr::LOCALHOST)] };
-    Arc::new(Route { site: site.into(), provider: "other".into(), hosts: site.split(',').map(host).collect(), valid_until })
+    let addresses = || vec![IpAddr::V4(Ipv4Addr::LOCALHOST)];
+    let host = |name: &str| Host { name: name.into(), preference: 10, addresses: addresses(), demand: Demand::Opportunistic };
+    let hosts = site.split(',').map(host).collect();
+    Arc::new(Route { site: site.into(), provider: "other".into(), hosts, tls: TlsPolicy::default(), valid_until })
 }
 
 pub fn no_route(verdict: Verdict) -> Routed {

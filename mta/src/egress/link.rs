@@ -1,0 +1,237 @@
+//! A link: a connection to a host with its SMTP session, opened as its demand wants it and driven over IO.
+//!
+//! Where nothing was promised, a failed handshake is followed by a second connection in clear text, since clear text is what
+//! an attacker who can break the handshake would have seen anyway (RFC 7435). Where something was, the host is passed over.
+//!
+//! Not here: which host is tried for which message (`deliver.rs`), what is demanded (`tls_policy.rs`).
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use host::{Connection, Net, Stream, deadline_in, tls};
+use scheduler::{Demand, TlsFailure};
+use smtp::client::{Fate, Session, Settings, Stage, Step};
+use smtp::reply::Reply;
+
+use super::Source;
+use super::tls_policy::{Clients, TlsResult};
+use super::trouble::Trouble;
+
+/// RFC 5321 §4.5.3.2 gives no time for connecting; a host that does not answer a SYN in this time
+/// is passed over, and the next one gets its turn.
+const CONNECT_WAIT: Duration = Duration::from_secs(30);
+/// A TLS handshake takes two round trips; a peer that needs longer is broken or hostile.
+const HANDSHAKE_WAIT: Duration = Duration::from_secs(30);
+/// What one write may take: RFC 5321 §4.5.3.2.5 (data block).
+const WRITE_WAIT: Duration = Duration::from_secs(180);
+
+/// A session with a host, ready for a transaction.
+pub struct Link {
+    pub(super) connection: Connection,
+    pub(super) session: Session,
+    /// Name of the host.
+    pub host: Arc<str>,
+    /// Messages that crossed it.
+    pub messages: u32,
+    /// What was demanded when it was made, and is true of it.
+    pub demand: Demand,
+    tls: tls::Client,
+}
+
+/// Where a link is to lead.
+#[derive(Clone)]
+pub struct Target {
+    /// Name of the host.
+    pub host: Arc<str>,
+    /// One of its addresses.
+    pub address: IpAddr,
+    /// What is demanded of the link.
+    pub demand: Demand,
+}
+
+impl Target {
+    /// Connects, greets, and upgrades to TLS as is demanded. What there is to report of TLS is added to `results`.
+    pub async fn open(
+        &self,
+        net: &Net,
+        clients: &Clients,
+        port: u16,
+        source: &Source,
+        results: &mut Vec<TlsResult>,
+    ) -> Result<Link, Trouble> {
+        let mut note = |failure: Option<(TlsFailure, String)>| {
+            results.push(TlsResult { host: self.host.clone(), address: Some(self.address), failure });
+        };
+        let tls = match clients.of(&self.demand) {
+            Ok(tls) => tls,
+            Err(reason) => return Err(self.insecure(TlsFailure::ValidationFailure, &reason)),
+        };
+        let peer = SocketAddr::new(self.address, port);
+        let opened = self.open_once(net, &tls, peer, source, true).await;
+        let opened = match opened {
+            Err(Failure::Tls(failure, reason)) => {
+                note(Some((failure, reason.clone())));
+                if !self.demand.allows_clear_text() {
+                    return Err(self.insecure(failure, &reason));
+                }
+                tracing::info!(host = %self.host, address = %self.address, reason, "TLS handshake failed; trying in clear text");
+                return self.open_once(net, &tls, peer, source, false).await.map_err(|failure| self.trouble(failure));
+            }
+            opened => opened.map_err(|failure| self.trouble(failure))?,
+        };
+        note(match (opened.connection.tls(), opened.session.starttls_refusal()) {
+            (Some(_), _) => None,
+            (None, Some(reply)) => Some((TlsFailure::StarttlsNotSupported, reply.to_string())),
+            (None, None) => Some((TlsFailure::StarttlsNotSupported, "STARTTLS is not offered".to_owned())),
+        });
+        Ok(opened)
+    }
+
+    async fn open_once(
+        &self,
+        net: &Net,
+        tls: &tls::Client,
+        peer: SocketAddr,
+        source: &Source,
+        starttls: bool,
+    ) -> Result<Link, Failure> {
+        let connection = net
+            .connect(Some(source.address), peer, deadline_in(CONNECT_WAIT))
+            .await
+            .map_err(|error| Failure::Connect(error.to_string()))?;
+        let require_tls = !self.demand.allows_clear_text();
+        let session = Session::new(Settings { starttls, require_tls, ..Settings::new(&*source.ehlo) });
+        let (host, demand, tls) = (self.host.clone(), self.demand.clone(), tls.clone());
+        let mut link = Link { connection, session, host, messages: 0, demand, tls };
+        match drive(&mut link).await {
+            // The session has seen to it; this is the promise itself.
+            Event::Ready if require_tls && link.connection.tls().is_none() => {
+                link.connection.close().await;
+                Err(Failure::Tls(TlsFailure::StarttlsNotSupported, "the session is in clear text".to_owned()))
+            }
+            Event::Ready => Ok(link),
+            Event::Handshake(error) => {
+                link.connection.close().await;
+                Err(Failure::Tls(failure_of(&error), format!("TLS handshake: {error}")))
+            }
+            Event::Done(_) | Event::Closed => {
+                let failure = match link.session.trouble() {
+                    Some(Fate::Refused { reply, stage: Stage::StartTls }) => {
+                        Failure::Tls(TlsFailure::StarttlsNotSupported, format!("STARTTLS was refused: {reply}"))
+                    }
+                    Some(Fate::Broken { stage: Stage::StartTls, reason }) => {
+                        Failure::Tls(TlsFailure::StarttlsNotSupported, reason.clone())
+                    }
+                    Some(Fate::Refused { reply, .. }) => Failure::Refused(reply.clone()),
+                    Some(Fate::Broken { reason, .. }) => Failure::Connect(reason.clone()),
+                    _ => Failure::Connect("the host closed the connection".to_owned()),
+                };
+                link.connection.close().await;
+                Err(failure)
+            }
+        }
+    }
+
+    fn trouble(&self, failure: Failure) -> Trouble {
+        let Target { host, address, .. } = self;
+        match failure {
+            Failure::Connect(reason) | Failure::Tls(_, reason) => Trouble::unreachable(format!("{host} [{address}]: {reason}")),
+            Failure::Refused(reply) => Trouble::refused_session(reply),
+        }
+    }
+
+    fn insecure(&self, failure: TlsFailure, reason: &str) -> Trouble {
+        let Target { host, address, demand } = self;
+        let demand = demand.name();
+        Trouble::insecure(failure, format!("{host} [{address}]: the TLS that its domain demands ({demand}) failed: {reason}"))
+    }
+}
+
+/// Why a link could not be opened.
+enum Failure {
+    Connect(String),
+    Tls(TlsFailure, String),
+    Refused(Reply),
+}
+
+fn failure_of(error: &io::Error) -> TlsFailure {
+    match tls::fault(error) {
+        tls::Fault::Expired => TlsFailure::CertificateExpired,
+        tls::Fault::WrongName => TlsFailure::CertificateHostMismatch,
+        tls::Fault::Untrusted => TlsFailure::CertificateNotTrusted,
+        tls::Fault::Unmatched => TlsFailure::TlsaInvalid,
+        tls::Fault::Other => TlsFailure::ValidationFailure,
+    }
+}
+
+/// What a drive ended with.
+pub(super) enum Event {
+    /// A transaction may begin.
+    Ready,
+    /// One is over.
+    Done(Vec<Fate>),
+    /// The handshake failed; the connection is dead.
+    Handshake(io::Error),
+    /// The session is over.
+    Closed,
+}
+
+/// All IO of a client dialogue is this loop; its rules are in `smtp::client`.
+pub(super) async fn drive(link: &mut Link) -> Event {
+    let mut phase = (u64::MAX, deadline_in(Duration::ZERO));
+    loop {
+        match link.session.poll() {
+            Step::Read { phase: number, within } => {
+                if phase.0 != number {
+                    phase = (number, deadline_in(within));
+                }
+                match link.connection.read(phase.1).await {
+                    Ok(octets) => link.session.handle_octets(octets),
+                    Err(error) => link.session.handle_broken(error.to_string()),
+                }
+            }
+            Step::Write(octets) => {
+                if let Err(error) = link.connection.write(octets, deadline_in(WRITE_WAIT)).await {
+                    link.session.handle_broken(error.to_string());
+                }
+            }
+            Step::StartTls => {
+                // RFC 7672 §8.1: SNI is the TLSA base domain.
+                let name = match &link.demand {
+                    Demand::Dane(dane) => dane.base.clone(),
+                    _ => link.host.clone(),
+                };
+                match link.connection.start_tls_client(&link.tls, &name, deadline_in(HANDSHAKE_WAIT)).await {
+                    Ok(_) => link.session.handle_tls(),
+                    Err(error) => return Event::Handshake(error),
+                }
+            }
+            Step::Ready => return Event::Ready,
+            Step::Done(fates) => return Event::Done(fates),
+            Step::Close => return Event::Closed,
+        }
+    }
+}
+
+/// QUIT, and wait for the answer as RFC 5321 §4.1.1.10 asks, but not for long.
+pub(super) async fn hang_up(mut link: Link) {
+    link.session.quit();
+    let wait = || deadline_in(Duration::from_secs(5));
+    loop {
+        match link.session.poll() {
+            Step::Write(octets) => {
+                if link.connection.write(octets, wait()).await.is_err() {
+                    break;
+                }
+            }
+            Step::Read { .. } => match link.connection.read(wait()).await {
+                Ok(octets) => link.session.handle_octets(octets),
+                Err(_) => break,
+            },
+            _ => break,
+        }
+    }
+    link.connection.close().await;
+}
