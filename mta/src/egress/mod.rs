@@ -17,7 +17,9 @@ pub mod question;
 pub mod resolver;
 pub mod route;
 pub mod settle;
+pub mod sts;
 pub mod tls_policy;
+pub mod tls_reports;
 pub mod trouble;
 
 use std::net::IpAddr;
