@@ -3,31 +3,29 @@
 //! Whatever rustls wants to send is gathered and sent in one write. After a TLS 1.3 handshake our last flight (tickets, or
 //! the client's Finished) waits for the first thing that we say, or for the first read, and so costs no packet of its own.
 //!
-//! Not here: which peers must be verified; that is for `egress/tls_policy` to decide.
+//! Not here: whose certificates are believed (`tls/client.rs`), and of which peers that is asked (`egress/tls_policy`).
+
+mod client;
+mod dane;
+mod der;
 
 use std::fmt;
 use std::io::{self, Read, Write};
-use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes, BytesMut};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{Resumption, WebPkiServerVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::NoServerSessionStorage;
-use rustls::{
-    ClientConfig, ClientConnection, DigitallySignedStruct, HandshakeKind, ProtocolVersion, RootCertStore, ServerConfig,
-    ServerConnection, SignatureScheme, SupportedProtocolVersion, version,
-};
+use rustls::{HandshakeKind, ProtocolVersion, ServerConfig, ServerConnection, SupportedProtocolVersion, version};
 use tokio::time::Instant;
 
 use crate::wire::Wire;
 
-/// Hosts whose sessions one [`Client`] remembers; past it the oldest is forgotten and shakes hands in full again.
-const SESSIONS_REMEMBERED: usize = 512;
+pub use client::{Client, Trust};
+pub use dane::Tlsa;
 
 /// Ciphertext that rustls may hold for us. A longer write is encrypted and sent in pieces of this size.
 const BUFFERED_MAX: usize = 64 << 10;
@@ -110,140 +108,6 @@ impl fmt::Debug for Server {
     }
 }
 
-/// The client's side, with the sessions that may be resumed. Make one for every thread: clones share a lock.
-#[derive(Clone)]
-pub struct Client {
-    config: Arc<ClientConfig>,
-    verifier: Arc<dyn ServerCertVerifier>,
-    verifies: bool,
-    /// For [`Info::trusted`] where any certificate is accepted.
-    trust: Option<Trust>,
-}
-
-/// Trust anchors, read once for all threads.
-#[derive(Clone)]
-pub struct Trust(Arc<WebPkiServerVerifier>);
-
-impl Trust {
-    /// Those in a PEM file, or the system's.
-    pub fn load(trust_anchors: Option<&Path>) -> Result<Self, Error> {
-        match trust_anchors {
-            Some(path) => {
-                let name = path.display().to_string();
-                let pem = std::fs::read(path).map_err(|error| Error(format!("{name}: {error}")))?;
-                Self::of(certificates(&pem, &name)?, &name)
-            }
-            None => {
-                let found = rustls_native_certs::load_native_certs();
-                if found.certs.is_empty() {
-                    let why = found.errors.first().map(|error| format!(": {error}")).unwrap_or_default();
-                    return Err(Error(format!(
-                        "this system has no trust anchors{why}; install ca-certificates or name a PEM file"
-                    )));
-                }
-                Self::of(found.certs, "the system's trust anchors")
-            }
-        }
-    }
-
-    fn of(anchors: Vec<CertificateDer<'static>>, name: &str) -> Result<Self, Error> {
-        let mut roots = RootCertStore::empty();
-        // A system's store often has one that webpki does not read; the others serve.
-        let (usable, _) = roots.add_parsable_certificates(anchors);
-        if usable == 0 {
-            return Err(Error(format!("{name}: none of the certificates can be a trust anchor")));
-        }
-        WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
-            .build()
-            .map(Self)
-            .map_err(|error| Error(format!("{name}: {error}")))
-    }
-
-    /// Whether this chain is `name`'s.
-    fn vouches_for(&self, chain: &[CertificateDer<'_>], name: &ServerName<'_>) -> bool {
-        let Some((own, others)) = chain.split_first() else { return false };
-        self.0.verify_server_cert(own, others, name, &[], UnixTime::now()).is_ok()
-    }
-}
-
-impl fmt::Debug for Trust {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("tls::Trust(..)")
-    }
-}
-
-impl Client {
-    /// Accepts any certificate: encryption against those who only listen (RFC 7435).
-    pub fn opportunistic() -> Result<Self, Error> {
-        Self::build(Arc::new(AcceptAny { provider: provider(), checks_signatures: false }), false, None, VERSIONS)
-    }
-
-    /// The same, and notes in [`Info::trusted`] whether the certificate would have been accepted under `trust`.
-    pub fn opportunistic_noting(trust: &Trust) -> Result<Self, Error> {
-        let verifier = AcceptAny { provider: provider(), checks_signatures: true };
-        Self::build(Arc::new(verifier), false, Some(trust.clone()), VERSIONS)
-    }
-
-    /// Accepts certificates for the peer's name, issued under `trust`.
-    pub fn verifying(trust: &Trust) -> Result<Self, Error> {
-        Self::build(trust.0.clone(), true, None, VERSIONS)
-    }
-
-    /// Accepts certificates for the peer's name, issued under the trust anchors in a PEM file, or under the system's.
-    pub fn verified(trust_anchors: Option<&Path>) -> Result<Self, Error> {
-        Self::build(Trust::load(trust_anchors)?.0, true, None, VERSIONS)
-    }
-
-    /// The same with trust anchors in memory.
-    pub fn verified_by_pem(trust_anchors: &[u8]) -> Result<Self, Error> {
-        let name = "the trust anchors";
-        Self::build(Trust::of(certificates(trust_anchors, name)?, name)?.0, true, None, VERSIONS)
-    }
-
-    /// The same client limited to TLS 1.2, for peers that fail at 1.3. It remembers no sessions yet.
-    pub fn without_tls13(&self) -> Result<Self, Error> {
-        Self::build(self.verifier.clone(), self.verifies, self.trust.clone(), &[&version::TLS12])
-    }
-
-    fn build(
-        verifier: Arc<dyn ServerCertVerifier>,
-        verifies: bool,
-        trust: Option<Trust>,
-        versions: &[&'static SupportedProtocolVersion],
-    ) -> Result<Self, Error> {
-        let mut config = ClientConfig::builder_with_provider(provider())
-            .with_protocol_versions(versions)
-            .map_err(|error| Error(error.to_string()))?
-            .dangerous()
-            .with_custom_certificate_verifier(verifier.clone())
-            .with_no_client_auth();
-        config.resumption = Resumption::in_memory_sessions(SESSIONS_REMEMBERED);
-        Ok(Self { config: Arc::new(config), verifier, verifies, trust })
-    }
-
-    pub(crate) fn session(&self, name: &str, address: IpAddr) -> io::Result<Session> {
-        let name = match ServerName::try_from(name.trim_end_matches('.')) {
-            Ok(name) => name.to_owned(),
-            // Not a name that a certificate can have: no SNI then, and nothing to verify.
-            Err(_) if !self.verifies => ServerName::from(address),
-            Err(_) => {
-                let text = format!("{name:?} is not a name that a certificate can be verified for");
-                return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
-            }
-        };
-        let note = self.trust.clone().map(|trust| (trust, name.clone()));
-        let mut connection = ClientConnection::new(self.config.clone(), name).map_err(invalid)?;
-        connection.set_buffer_limit(Some(BUFFERED_MAX));
-        Ok(Session { verifies: self.verifies, note, ..Session::new(connection.into()) })
-    }
-}
-
-impl fmt::Debug for Client {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "tls::Client(verifies: {})", self.verifies)
-    }
-}
-
 const VERSIONS: &[&SupportedProtocolVersion] = &[&version::TLS13, &version::TLS12];
 
 fn provider() -> Arc<CryptoProvider> {
@@ -278,7 +142,8 @@ pub enum Fault {
 /// What about the certificate was the reason for an error of [`crate::Connection::start_tls_client`].
 pub fn fault(error: &io::Error) -> Fault {
     use rustls::CertificateError as Why;
-    let Some(rustls::Error::InvalidCertificate(why)) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>())
+    let Some(rustls::Error::InvalidCertificate(why)) =
+        error.get_ref().and_then(|inner| inner.downcast_ref::<Failed>()).map(|failed| &failed.0)
     else {
         return Fault::Other;
     };
@@ -292,67 +157,29 @@ pub fn fault(error: &io::Error) -> Fault {
 }
 
 fn invalid(error: rustls::Error) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, error)
+    io::Error::new(io::ErrorKind::InvalidData, Failed(error))
 }
 
-/// Believes whoever answers. Without `checks_signatures` not even that the peer has the certificate's key: who can put
-/// himself between us and the peer can show a certificate of his own, so checking it would keep nobody out. Where it is
-/// noted whose the certificate is, the key must be there too.
+/// An error of rustls, where its words would not tell an operator enough.
 #[derive(Debug)]
-struct AcceptAny {
-    provider: Arc<CryptoProvider>,
-    checks_signatures: bool,
-}
+struct Failed(rustls::Error);
 
-/// Only a signature that is wrong is refused. A certificate that cannot be read (an old version, a key that we do not
-/// know) is no worse than any other that is not trusted, and nothing vouches for it afterwards.
-fn lenient(verified: Result<HandshakeSignatureValid, rustls::Error>) -> Result<HandshakeSignatureValid, rustls::Error> {
-    match verified {
-        Err(rustls::Error::InvalidCertificate(rustls::CertificateError::BadSignature)) => verified,
-        _ => Ok(HandshakeSignatureValid::assertion()),
-    }
-}
-
-impl ServerCertVerifier for AcceptAny {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        if !self.checks_signatures {
-            return Ok(HandshakeSignatureValid::assertion());
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use rustls::CertificateError as Why;
+        let rustls::Error::InvalidCertificate(why) = &self.0 else { return self.0.fmt(f) };
+        match why {
+            Why::ApplicationVerificationFailure => f.write_str("no TLSA record vouches for the certificate"),
+            Why::UnknownIssuer => f.write_str("the certificate does not lead to a trust anchor"),
+            Why::NotValidForName => f.write_str("the certificate is for other names"),
+            Why::Expired => f.write_str("the certificate, or one that it leads to, has expired"),
+            Why::NotValidYet => f.write_str("the certificate, or one that it leads to, is not valid yet"),
+            _ => self.0.fmt(f),
         }
-        lenient(verify_tls12_signature(message, certificate, signature, &self.provider.signature_verification_algorithms))
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        if !self.checks_signatures {
-            return Ok(HandshakeSignatureValid::assertion());
-        }
-        lenient(verify_tls13_signature(message, certificate, signature, &self.provider.signature_verification_algorithms))
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
+
+impl std::error::Error for Failed {}
 
 /// One connection's TLS.
 pub(crate) struct Session {
@@ -494,56 +321,5 @@ impl Session {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn pem(name: &str) -> (String, String) {
-        let key = rcgen::KeyPair::generate().unwrap();
-        let params = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
-        (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
-    }
-
-    #[test]
-    fn an_error_names_the_file_and_what_is_wrong_with_it() {
-        let dir = tempfile::tempdir().unwrap();
-        let (ours, other) = (pem("mx.example.org"), pem("mx.example.net"));
-        let paths = ["cert.pem", "key.pem", "other.pem", "junk.pem"].map(|name| dir.path().join(name));
-        for (path, text) in paths.iter().zip([&ours.0, &ours.1, &other.1, "hello"]) {
-            std::fs::write(path, text).unwrap();
-        }
-        let [certificate, key, other, junk] = &paths;
-        assert!(Server::from_pem_files(certificate, key).is_ok());
-        let cases = [
-            (&dir.path().join("none.pem"), key, "none.pem: No such file"),
-            (certificate, other, "other.pem: is not the key of"),
-            (certificate, certificate, "cert.pem: holds no private key"),
-            (junk, key, "junk.pem: holds no certificate"),
-            (key, key, "key.pem: holds no certificate"),
-        ];
-        for (certificate, key, expected) in cases {
-            let error = Server::from_pem_files(certificate, key).unwrap_err().to_string();
-            assert!(error.contains(expected), "{error}");
-        }
-        assert!(Client::verified(Some(certificate)).is_ok());
-        assert!(Client::verified(Some(junk)).unwrap_err().to_string().contains("junk.pem"));
-    }
-
-    #[test]
-    fn a_chain_is_noted_as_trusted_for_its_own_name_and_under_its_own_anchor_only() {
-        let (ours, other) = (pem("mx.example.org"), pem("mx.example.org"));
-        let chain = certificates(ours.0.as_bytes(), "ours").unwrap();
-        let trust = Trust::of(chain.clone(), "ours").unwrap();
-        let name = |text: &'static str| ServerName::try_from(text).unwrap();
-        assert!(trust.vouches_for(&chain, &name("mx.example.org")));
-        assert!(!trust.vouches_for(&chain, &name("mx.example.net")));
-        assert!(!trust.vouches_for(&certificates(other.0.as_bytes(), "other").unwrap(), &name("mx.example.org")));
-        assert!(!trust.vouches_for(&[], &name("mx.example.org")));
-    }
-
-    #[test]
-    fn nothing_secret_is_shown() {
-        let (certificate, key) = pem("mx.example.org");
-        let server = Server::from_pem(certificate.as_bytes(), key.as_bytes()).unwrap();
-        assert_eq!(format!("{server:?}"), "tls::Server(..)");
-    }
-}
+#[path = "tls/tests.rs"]
+mod tests;

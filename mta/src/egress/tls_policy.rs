@@ -7,13 +7,18 @@
 //!
 //! Not here: where a domain's demands come from (`route.rs`), what is done when they are not met (`deliver.rs`, `link.rs`).
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use host::tls;
-use scheduler::{Demand, Host, TlsFailure};
+use scheduler::{Dane, Demand, Host, TlsFailure, Tlsa};
 
 use super::Job;
+
+/// Sets of TLSA records whose sessions are remembered; past it all are forgotten and hands are shaken in full again.
+const DANE_CLIENTS_MAX: usize = 128;
 
 /// What `job` demands of a connection to `host`.
 pub fn demand(_job: &Job, host: &Host) -> Demand {
@@ -47,6 +52,7 @@ pub struct TlsResult {
 pub struct Clients {
     opportunistic: tls::Client,
     verified: Option<tls::Client>,
+    dane: RefCell<HashMap<Arc<Dane>, tls::Client>>,
 }
 
 impl Clients {
@@ -57,7 +63,7 @@ impl Clients {
             None => tls::Client::opportunistic()?,
         };
         let verified = trust.as_ref().map(tls::Client::verifying).transpose()?;
-        Ok(Clients { opportunistic, verified })
+        Ok(Clients { opportunistic, verified, dane: RefCell::default() })
     }
 
     /// The client that sees to `demand`; an error says why there is none.
@@ -65,8 +71,26 @@ impl Clients {
         match demand {
             Demand::Opportunistic | Demand::Encrypted => Ok(self.opportunistic.clone()),
             Demand::Verified => self.verified.clone().ok_or_else(|| "there are no trust anchors to verify it by".to_owned()),
-            Demand::Dane(_) => Err("TLSA records cannot be held against it".to_owned()),
+            Demand::Dane(dane) => self.dane(dane).map_err(|error| error.to_string()),
             Demand::Barred(barred) => Err(barred.text.to_string()),
         }
+    }
+
+    fn dane(&self, dane: &Arc<Dane>) -> Result<tls::Client, tls::Error> {
+        let mut known = self.dane.borrow_mut();
+        if let Some(client) = known.get(dane) {
+            return Ok(client.clone());
+        }
+        let records = dane.records.iter().map(|it| {
+            let Tlsa { usage, selector, matching, data } = it.clone();
+            tls::Tlsa { usage, selector, matching, data }
+        });
+        let names = [&dane.base].into_iter().chain(&dane.names).map(ToString::to_string);
+        let client = tls::Client::dane(records.collect(), names.collect())?;
+        if known.len() >= DANE_CLIENTS_MAX {
+            known.clear();
+        }
+        known.insert(dane.clone(), client.clone());
+        Ok(client)
     }
 }
