@@ -11,7 +11,8 @@ use crate::domain::{Stand, Way};
 use crate::flow::{Flow, Wants};
 use crate::machine::{Scheduler, Subject};
 use crate::send::{Flight, FlightState};
-use crate::site::Site;
+use crate::shaping::Destination;
+use crate::site::{self, Site};
 use crate::time::Time;
 use crate::types::{Action, Cause, Lane, Next, QueueId, Route, Verdict};
 
@@ -193,13 +194,10 @@ impl Scheduler {
         let wants = flow.lanes.each_ref().map(|queue| may && !queue.is_empty());
         let has = flow.takes_turns();
         let Some(site_key) = active.site.filter(|_| wants != has) else { return };
-        let Some(site) = self.sites.get_mut(site_key) else { return };
         for lane in Lane::ALL {
             let nth = lane.index();
-            match (has[nth], wants[nth]) {
-                (false, true) => site.turns[nth].join(&mut self.flows, lane, key),
-                (true, false) => site.turns[nth].leave(&mut self.flows, lane, key),
-                (true, true) | (false, false) => {}
+            if has[nth] != wants[nth] {
+                self.moor(site_key, lane, key, wants[nth]);
             }
         }
         self.rouse(site_key);
@@ -300,17 +298,21 @@ impl Scheduler {
 
     /// Moves a domain to another site, or to none. What is in flight stays where it began.
     pub(crate) fn lead_to(&mut self, now: Time, key: u32, name: Option<(Arc<str>, Arc<str>)>) {
-        let new = name.map(|(name, provider)| self.site(name, provider));
+        let new = name.map(|(hosts, provider)| {
+            let own = self.domains.get(key).map(|domain| domain.name.clone());
+            self.site(hosts, own.filter(|name| self.config.shaping.names_domain(name)), provider)
+        });
         let Some(active) = self.domains.get_mut(key).and_then(|domain| domain.active.as_mut()) else { return };
         let old = std::mem::replace(&mut active.site, new);
         if old == new {
             return;
         }
         if let Some(old) = old {
-            if let (Some(site), Some(domain)) = (self.sites.get_mut(old), self.domains.get(key)) {
-                for flow in domain.flows() {
-                    Lane::ALL.into_iter().for_each(|lane| site.turns[lane.index()].leave(&mut self.flows, lane, flow));
-                }
+            let flows: Vec<u32> = self.domains.get(key).into_iter().flat_map(|domain| domain.flows()).collect();
+            for flow in flows {
+                Lane::ALL.into_iter().for_each(|lane| self.moor(old, lane, flow, false));
+            }
+            if let Some(site) = self.sites.get_mut(old) {
                 site.domains -= 1;
             }
             self.leave_unused(now, old);
@@ -323,25 +325,35 @@ impl Scheduler {
         }
     }
 
-    fn site(&mut self, name: Arc<str>, provider: Arc<str>) -> u32 {
-        if let Some(&key) = self.site_by_name.get(&name) {
+    fn site(&mut self, hosts: Arc<str>, domain: Option<Arc<str>>, provider: Arc<str>) -> u32 {
+        let name = site::name(&hosts, domain.as_deref());
+        let provider_key = self.provider(&provider);
+        let known = self.site_by_name.get(&name).copied();
+        if let Some(key) = known.filter(|key| self.sites.get(*key).is_some_and(|site| site.provider == provider)) {
+            return key;
+        }
+        let shape = self.shape(Destination { provider: &provider, site: &hosts, domain: domain.as_deref() });
+        if let Some(key) = known {
             if let Some(site) = self.sites.get_mut(key) {
-                site.provider = provider;
+                (site.provider, site.provider_key, site.shape) = (provider, provider_key, shape);
             }
             return key;
         }
-        let key = self.sites.insert(Site::new(name.clone(), provider));
+        let key = self.sites.insert(Site::new(hosts, domain, provider, provider_key, shape));
         self.site_by_name.insert(name, key);
         key
     }
 
-    /// Puts a site on the list of those that may be able to send.
+    /// Puts the berths of a site on the list of those that may be able to send.
     pub(crate) fn rouse(&mut self, key: u32) {
-        let Some(site) = self.sites.get_mut(key) else { return };
-        for (nth, otp) in [(0, true), (1, false)] {
-            if !site.listed[nth] && site.next_turn(otp, None).is_some() {
-                site.listed[nth] = true;
-                self.ready[nth].push_back(key);
+        let Some(site) = self.sites.get(key) else { return };
+        for (_, key) in &site.berths {
+            let Some(berth) = self.berths.get_mut(*key) else { continue };
+            for (nth, otp) in [(0, true), (1, false)] {
+                if !berth.listed[nth] && berth.next_turn(otp, None).is_some() {
+                    berth.listed[nth] = true;
+                    self.ready[nth].push_back(*key);
+                }
             }
         }
     }
@@ -352,7 +364,7 @@ impl Scheduler {
         let Some(site) = self.sites.get_mut(key) else { return };
         let Some(since) = site.unused_since else { return };
         let until = match site.health.suspended_until() {
-            None => since.plus(SITE_MEMORY),
+            None => since.plus(SITE_MEMORY).max(site.rested_at()),
             Some(until) => since.max(until).plus(TROUBLE_MEMORY),
         };
         if until <= now {
@@ -370,7 +382,8 @@ impl Scheduler {
         }
         site.unused_since = Some(now);
         self.unused_sites += 1;
-        let max = if site.health.is_open() { UNUSED_SITES_MAX } else { TROUBLED_SITES_MAX };
+        let max = if site.health.is_open() && site.rested_at() <= now { UNUSED_SITES_MAX } else { TROUBLED_SITES_MAX };
+        self.remove_berths(key);
         if self.unused_sites > max {
             self.forget_site(key);
         } else {
@@ -379,13 +392,11 @@ impl Scheduler {
     }
 
     fn forget_site(&mut self, key: u32) {
+        self.remove_berths(key);
         let Some(site) = self.sites.remove(key) else { return };
         self.unused_sites -= 1;
         self.timers.remove(&(site.wake, Subject::Site(key)));
         self.site_by_name.remove(&site.name);
-        for (nth, _) in site.listed.iter().enumerate().filter(|(_, listed)| **listed) {
-            self.ready[nth].retain(|listed| *listed != key);
-        }
     }
 
     pub(crate) fn wake_domain(&mut self, key: u32, at: Time) {
@@ -419,7 +430,9 @@ impl Scheduler {
     pub(crate) fn give_back_site(&mut self, now: Time, site_key: u32) {
         let Some(site) = self.sites.get(site_key).filter(|_| !self.has_plenty()) else { return };
         let lanes = [Lane::Transactional, Lane::Notice];
-        let flows: Vec<u32> = lanes.iter().flat_map(|lane| site.turns[lane.index()].flows(&mut self.flows, *lane)).collect();
+        let berths = site.berths.iter().filter_map(|(_, key)| self.berths.get(*key));
+        let turns = berths.flat_map(|berth| lanes.map(|lane| (lane, &berth.turns[lane.index()])));
+        let flows: Vec<u32> = turns.flat_map(|(lane, turns)| turns.flows(&mut self.flows, lane)).collect();
         for key in flows {
             self.attend(now, key);
         }

@@ -7,15 +7,25 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::shaping::Shaping;
 use crate::types::Lane;
+
+/// The pool of mail that nothing gives another one.
+pub const DEFAULT_POOL: &str = "default";
 
 /// Everything that the scheduler is told by its operator. `Scheduler::configure` applies a new one and keeps all state.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// The pool: where mail may be sent from. Matched by name on reload; one that is gone finishes what it has begun.
+    /// Where mail may be sent from. Matched by name on reload; one that is gone finishes what it has begun.
     pub sources: Vec<Source>,
-    /// Concurrent deliveries to one site from one source.
+    /// Which of them carry what. Empty: one pool, all sources with their own weights.
+    pub pools: Vec<Pool>,
+    /// The pool of each lane, of members that have none of their own. Default: the pool `default`.
+    pub lane_pools: [Option<Arc<str>>; 3],
+    /// Concurrent deliveries to one site from one source, where shaping says nothing.
     pub window: WindowLimits,
+    /// What receivers bear.
+    pub shaping: Arc<Shaping>,
     /// When a deferred delivery is tried again.
     pub retry: Retry,
     /// How long a site, or one source at a site, is left alone after trouble.
@@ -41,6 +51,9 @@ impl Default for Config {
     fn default() -> Config {
         Config {
             sources: Vec::new(),
+            pools: Vec::new(),
+            lane_pools: [const { None }; 3],
+            shaping: Arc::default(),
             window: WindowLimits::default(),
             retry: Retry::default(),
             suspend: Backoff { first: Duration::from_secs(30), max: Duration::from_secs(30 * 60) },
@@ -61,8 +74,17 @@ pub struct Source {
     pub name: Arc<str>,
     /// Only hosts with an address of the same family can be reached from it.
     pub address: IpAddr,
-    /// Share of the mail among the sources that are free; 0 takes none.
+    /// Share of the mail among the sources that are free; 0 takes none. Counts where there are no pools.
     pub weight: u32,
+}
+
+/// A set of sources.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pool {
+    /// Its name in the configuration.
+    pub name: Arc<str>,
+    /// Names of sources, and the share of the mail of each among those that are free; 0 takes none.
+    pub sources: Vec<(Arc<str>, u32)>,
 }
 
 /// Bounds of a window, which feedback moves: up by one for each delivery until the first trouble, afterwards by one for

@@ -5,13 +5,17 @@
 //! a limit of shaping) is one more function in `SITE_CHECKS` or `SOURCE_CHECKS`; if it knows when it clears, the
 //! machine wakes by itself then.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use smallvec::SmallVec;
 
 use crate::config::Config;
+use crate::pools::Pools;
+use crate::provider::{AtProvider, Provider};
+use crate::shaping::{Knob, Limits, Rate};
 use crate::site::{Path, Site};
-use crate::source::{Pool, Pooled};
+use crate::source::{Pooled, Sources};
 use crate::time::Time;
 use crate::types::{Lane, Route, RouteTrouble, SourceId};
 
@@ -83,13 +87,43 @@ pub enum Reason {
         /// Its window now, as far as the lane may use it.
         window: u16,
     },
+    /// As many messages have gone from the source to the site as may go in a while.
+    RateReached {
+        /// Which.
+        source: SourceId,
+        /// How many that is.
+        rate: Rate,
+    },
+    /// It needs a connection, and as many have been begun from the source to the site as may be in a while.
+    ConnectRateReached {
+        /// Which.
+        source: SourceId,
+        /// How many that is.
+        rate: Rate,
+    },
+    /// As much is in flight from the source to all sites of the provider as may be.
+    ProviderFull {
+        /// Which.
+        source: SourceId,
+        /// How much that is.
+        max: u32,
+    },
+    /// As many messages have gone from the source to all sites of the provider as may go in a while.
+    ProviderRateReached {
+        /// Which.
+        source: SourceId,
+        /// How many that is.
+        rate: Rate,
+    },
 }
 
 /// Who could change what holds a delivery.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SetBy {
     /// A setting of this name.
     Setting(&'static str),
+    /// A rule of shaping: the setting, and the file and line where it stands.
+    Shaping(Knob, Arc<str>),
     /// What the peer did.
     Feedback,
     /// The domain's DNS.
@@ -132,6 +166,11 @@ impl Hold {
     pub(crate) fn concerns_only_the_domain(&self) -> bool {
         matches!(self.reason, Reason::NoAddress(_))
     }
+
+    /// It holds all sites of the provider.
+    fn concerns_the_provider(&self) -> bool {
+        matches!(self.reason, Reason::ProviderFull { .. } | Reason::ProviderRateReached { .. })
+    }
 }
 
 fn at(time: Time) -> Clears {
@@ -146,6 +185,11 @@ pub(crate) struct AtSite<'a> {
     pub(crate) busy: usize,
     pub(crate) lane: Lane,
     pub(crate) site: &'a Site,
+    /// The pool of the mail.
+    pub(crate) pool: u16,
+    pub(crate) pools: &'a Pools,
+    /// Who operates the site, if anything has gone there.
+    pub(crate) provider: Option<&'a Provider>,
 }
 
 /// The question for one source at that site.
@@ -154,13 +198,25 @@ pub(crate) struct AtSource<'a> {
     route: &'a Route,
     id: SourceId,
     pooled: &'a Pooled,
+    weight: u32,
+    limits: &'a Limits,
     path: Option<&'a Path>,
+    provider: AtProvider,
 }
 
 const SITE_CHECKS: [fn(&AtSite) -> Option<Hold>; 3] = [node_is_full, site_is_suspended, site_is_probed];
 
-const SOURCE_CHECKS: [fn(&AtSource) -> Option<Hold>; 5] =
-    [source_is_retired, site_has_no_address, source_is_suspended, source_is_probed, window_is_full];
+const SOURCE_CHECKS: [fn(&AtSource) -> Option<Hold>; 9] = [
+    source_is_retired,
+    site_has_no_address,
+    source_is_suspended,
+    source_is_probed,
+    window_is_full,
+    rate_is_reached,
+    connect_rate_is_reached,
+    provider_is_full,
+    provider_rate_is_reached,
+];
 
 /// Who may send it, or what stops everybody.
 pub(crate) struct Evaluation {
@@ -168,23 +224,30 @@ pub(crate) struct Evaluation {
     pub(crate) free: SmallVec<[(SourceId, u32); 16]>,
     /// If none is free.
     pub(crate) hold: Option<Hold>,
-    /// The earliest time at which one of the holds clears.
+    /// The earliest time at which one of the holds clears that are the site's own.
     pub(crate) wake: Time,
+    /// The same of those that hold all sites of the provider; none: there is no such hold.
+    pub(crate) provider: Option<Time>,
 }
 
 /// Asks all checks.
-pub(crate) fn evaluate(asked: &AtSite, route: &Route, pool: &Pool) -> Evaluation {
-    let mut found = Evaluation { free: SmallVec::new(), hold: None, wake: Time::NEVER };
+pub(crate) fn evaluate(asked: &AtSite, route: &Route, sources: &Sources) -> Evaluation {
+    let mut found = Evaluation { free: SmallVec::new(), hold: None, wake: Time::NEVER, provider: None };
     if let Some(hold) = SITE_CHECKS.iter().find_map(|check| check(asked)) {
         found.wake = hold.clears_at().into();
         found.hold = Some(hold);
         return found;
     }
-    for (id, pooled, hold) in at_each_source(asked, route, pool) {
+    for (id, _, weight, hold) in at_each_source(asked, route, sources) {
         match hold {
-            None => found.free.push((id, pooled.source.weight)),
+            None => found.free.push((id, weight)),
             Some(hold) => {
-                found.wake = found.wake.min(hold.clears_at().into());
+                let clears = Time::from(hold.clears_at());
+                if hold.concerns_the_provider() {
+                    found.provider = Some(found.provider.unwrap_or(Time::NEVER).min(clears));
+                } else {
+                    found.wake = found.wake.min(clears);
+                }
                 if found.hold.as_ref().is_none_or(|other| hold.rank() < other.rank()) {
                     found.hold = Some(hold);
                 }
@@ -199,15 +262,18 @@ pub(crate) fn evaluate(asked: &AtSite, route: &Route, pool: &Pool) -> Evaluation
     found
 }
 
-/// What stops each source of the pool, as far as the site would let it send.
+/// What stops each source of the pool, with its weight there, as far as the site would let it send.
 pub(crate) fn at_each_source<'a>(
     asked: &'a AtSite<'a>,
     route: &'a Route,
-    pool: &'a Pool,
-) -> impl Iterator<Item = (SourceId, &'a Pooled, Option<Hold>)> {
-    pool.iter().map(move |(id, pooled)| {
-        let question = AtSource { asked, route, id, pooled, path: asked.site.path(id) };
-        (id, pooled, SOURCE_CHECKS.iter().find_map(|check| check(&question)))
+    sources: &'a Sources,
+) -> impl Iterator<Item = (SourceId, &'a Pooled, u32, Option<Hold>)> {
+    sources.iter().filter_map(move |(id, pooled)| {
+        let weight = asked.pools.weight(asked.pool, id)?;
+        let limits = asked.site.shape.of(id, asked.pool);
+        let provider = asked.provider.map(|provider| provider.source(id)).unwrap_or_default();
+        let question = AtSource { asked, route, id, pooled, weight, limits, path: asked.site.path(id), provider };
+        Some((id, pooled, weight, SOURCE_CHECKS.iter().find_map(|check| check(&question))))
     })
 }
 
@@ -240,7 +306,7 @@ fn site_is_probed(asked: &AtSite) -> Option<Hold> {
 }
 
 fn source_is_retired(question: &AtSource) -> Option<Hold> {
-    (question.pooled.removed || question.pooled.source.weight == 0).then_some(Hold {
+    (question.pooled.removed || question.weight == 0).then_some(Hold {
         reason: Reason::SourceRetired(question.id),
         set_by: SetBy::Setting("source"),
         clears: Clears::ByChange,
@@ -266,11 +332,53 @@ fn source_is_probed(question: &AtSource) -> Option<Hold> {
 }
 
 fn window_is_full(question: &AtSource) -> Option<Hold> {
-    let limits = question.asked.config.window;
+    let limits = question.limits.window;
     // Where it has never been, a source has room.
     let window = &question.path?.window;
     let room = window.room(limits, question.asked.lane);
-    let set_by = if window.size(limits) < limits.max { SetBy::Feedback } else { SetBy::Setting("window") };
+    let set_by = || if window.size(limits) < limits.max { SetBy::Feedback } else { question.by(Knob::Connections) };
     let reason = Reason::WindowFull { source: question.id, window: room };
-    (window.in_flight() >= room).then_some(Hold { reason, set_by, clears: Clears::WithNextAnswer })
+    (window.in_flight() >= room).then(|| Hold { reason, set_by: set_by(), clears: Clears::WithNextAnswer })
+}
+
+fn rate_is_reached(question: &AtSource) -> Option<Hold> {
+    let rate = question.limits.rate?;
+    let until = question.path?.rate.held_until(rate, question.asked.now)?;
+    let reason = Reason::RateReached { source: question.id, rate };
+    Some(Hold { reason, set_by: question.by(Knob::Rate), clears: at(until) })
+}
+
+/// What goes over a connection that is kept needs none.
+fn connect_rate_is_reached(question: &AtSource) -> Option<Hold> {
+    let (rate, path, now) = (question.limits.connect_rate?, question.path?, question.asked.now);
+    let until = path.connects.held_until(rate, now).filter(|_| path.is_cold(path.window.next_slot(), now))?;
+    let reason = Reason::ConnectRateReached { source: question.id, rate };
+    Some(Hold { reason, set_by: question.by(Knob::ConnectRate), clears: at(until) })
+}
+
+fn provider_is_full(question: &AtSource) -> Option<Hold> {
+    let max = question.limits.provider_connections?;
+    let reason = Reason::ProviderFull { source: question.id, max };
+    (question.provider.in_flight >= max).then(|| Hold {
+        reason,
+        set_by: question.by(Knob::ProviderConnections),
+        clears: Clears::WithNextAnswer,
+    })
+}
+
+fn provider_rate_is_reached(question: &AtSource) -> Option<Hold> {
+    let rate = question.limits.provider_rate?;
+    let until = question.provider.rate.held_until(rate, question.asked.now)?;
+    let reason = Reason::ProviderRateReached { source: question.id, rate };
+    Some(Hold { reason, set_by: question.by(Knob::ProviderRate), clears: at(until) })
+}
+
+impl AtSource<'_> {
+    /// Whose word a setting is.
+    fn by(&self, knob: Knob) -> SetBy {
+        match self.limits.get(knob) {
+            Some(set) => SetBy::Shaping(knob, set.by.clone()),
+            None => SetBy::Setting("window"),
+        }
+    }
 }

@@ -12,7 +12,9 @@ use crate::domain::{Stand, Way};
 use crate::evaluate::{AtSite, Clears, Decision, Hold, Reason, SetBy, at_each_source, evaluate, in_flight_max};
 use crate::machine::Scheduler;
 use crate::send::FlightState;
-use crate::site::Site;
+use crate::shape::Shape;
+use crate::shaping::{Destination, Limits, short};
+use crate::site::{self, Site};
 use crate::source;
 use crate::time::Time;
 use crate::types::{Lane, QueueId, Route, RouteTrouble, Routed, SourceId};
@@ -74,8 +76,10 @@ pub enum WayView {
 pub struct SourceAnswer {
     /// Its number.
     pub id: SourceId,
-    /// Its name, address and weight.
+    /// Its name, address and weight in the pool.
     pub source: Source,
+    /// What holds for it there.
+    pub limits: Arc<Limits>,
     /// How many deliveries at once the site bears from it.
     pub window: u16,
     /// Deliveries being tried.
@@ -106,7 +110,9 @@ pub struct Survey {
     pub way: WayView,
     /// The site, if it has been visited lately.
     pub site: Option<SiteView>,
-    /// The pool. Empty without a route.
+    /// The pool of mail whose class and member have none of their own.
+    pub pool: Arc<str>,
+    /// Its sources. Empty without a route.
     pub sources: Vec<SourceAnswer>,
     /// What bounds sending there, windows of sources apart.
     pub limits: Vec<Limit>,
@@ -132,7 +138,7 @@ impl Scheduler {
             Ok(route) => route,
             Err(hold) => return Some(Decision::Hold(hold)),
         };
-        self.decide(now.into(), self.sites.get(active.site?)?, route, lane)
+        self.decide(now.into(), self.sites.get(active.site?)?, route, lane, self.pools.of(member, lane))
     }
 
     /// Where a delivery is that the queue holds, and what it waits for; `due` is what the queue says.
@@ -164,7 +170,9 @@ impl Scheduler {
             && let Some(decision) = self.explain(now, domain, member, lane)
         {
             let site = known.active.as_ref().and_then(|active| self.sites.get(active.site?));
-            let turn = site.and_then(|site| Lane::ALL[..=lane.index()].iter().find_map(|lane| site.turns[lane.index()].next()));
+            let berth = site.and_then(|site| self.berths.get(site.berth(self.pools.of(member, lane))?));
+            let turn =
+                berth.and_then(|berth| Lane::ALL[..=lane.index()].iter().find_map(|lane| berth.turns[lane.index()].next()));
             let turn = turn.and_then(|key| self.flows.get(key));
             let (turn_of, turn) =
                 (turn.map(|flow| flow.member), turn.and_then(|flow| Some(self.domains.get(flow.domain)?.name.clone())));
@@ -203,10 +211,13 @@ impl Scheduler {
             WayView::Known(route) | WayView::Sought(Some(route)) => Some(route.clone()),
             WayView::Unknown | WayView::Sought(None) | WayView::Trouble { .. } => None,
         };
-        let known_site = route.as_ref().and_then(|route| self.sites.get(*self.site_by_name.get(&route.site)?));
+        let own = self.config.shaping.names_domain(domain).then(|| Arc::<str>::from(domain));
+        let known_site =
+            route.as_ref().and_then(|route| self.sites.get(*self.site_by_name.get(&site::name(&route.site, own.as_deref()))?));
         let mut survey = Survey {
             domain: known.map(|known| self.view_domain(known)),
             site: known_site.map(|site| self.view_site(site)),
+            pool: self.pools.name(self.pools.of_lane(Lane::Notice)),
             sources: Vec::new(),
             limits: self.limits(),
             decisions: [(); 3].map(|()| Decision::Hold(resolving())),
@@ -217,20 +228,25 @@ impl Scheduler {
         }
         let Some(route) = route else { return survey };
         // One that nobody has visited is as good as new.
-        let new = Site::new(route.site.clone(), route.provider.clone());
+        let to = Destination { provider: &route.provider, site: &route.site, domain: own.as_deref() };
+        let shape = Arc::new(Shape::new(&self.config, &self.sources, &self.pools, &self.config.shaping.fitting(to)));
+        let provider = self.provider_by_name.get(&route.provider).copied().unwrap_or(u32::MAX);
+        let new = Site::new(route.site.clone(), own, route.provider.clone(), provider, shape);
         let site = known_site.unwrap_or(&new);
         for lane in Lane::ALL {
-            if let Some(decision) = self.decide(now.into(), site, &route, lane) {
+            if let Some(decision) = self.decide(now.into(), site, &route, lane, self.pools.of_lane(lane)) {
                 survey.decisions[lane.index()] = decision;
             }
         }
-        let limits = self.config.window;
-        let asked = self.at(now.into(), site, Lane::Notice);
-        let answers = at_each_source(&asked, &route, &self.pool).map(|(id, pooled, hold)| {
-            let path = site.path(id);
+        let pool = self.pools.of_lane(Lane::Notice);
+        let asked = self.at(now.into(), site, Lane::Notice, pool);
+        let answers = at_each_source(&asked, &route, &self.sources).map(|(id, pooled, weight, hold)| {
+            let (path, shaped) = (site.path(id), site.shape.of(id, pool));
+            let limits = shaped.window;
             SourceAnswer {
                 id,
-                source: pooled.source.clone(),
+                source: Source { weight, ..pooled.source.clone() },
+                limits: shaped.clone(),
                 window: path.map_or_else(|| Window::new(limits).size(limits), |path| path.window.size(limits)),
                 in_flight: path.map_or(0, |path| path.window.in_flight()),
                 suspended_until: path.and_then(|path| path.health.suspended_until()?.system()),
@@ -252,8 +268,8 @@ impl Scheduler {
         (found.map(|domain| domain.name.clone()).collect(), (until < end).then_some(until))
     }
 
-    fn decide(&self, now: Time, site: &Site, route: &Route, lane: Lane) -> Option<Decision> {
-        let found = evaluate(&self.at(now, site, lane), route, &self.pool);
+    fn decide(&self, now: Time, site: &Site, route: &Route, lane: Lane, pool: u16) -> Option<Decision> {
+        let found = evaluate(&self.at(now, site, lane, pool), route, &self.sources);
         match source::choose(&found.free, &mut self.dice.clone()) {
             Some(source) => {
                 let slot = site.path(source).map_or(0, |path| path.window.next_slot());
@@ -263,18 +279,17 @@ impl Scheduler {
         }
     }
 
-    fn at<'a>(&'a self, now: Time, site: &'a Site, lane: Lane) -> AtSite<'a> {
-        AtSite { now, config: &self.config, busy: self.busy, lane, site }
+    pub(crate) fn at<'a>(&'a self, now: Time, site: &'a Site, lane: Lane, pool: u16) -> AtSite<'a> {
+        let provider = self.providers.get(site.provider_key as usize);
+        AtSite { now, config: &self.config, busy: self.busy, lane, site, pool, pools: &self.pools, provider }
     }
 
     fn limits(&self) -> Vec<Limit> {
         let config = &self.config;
-        let window = config.window;
         let limit = |name, set_by, value| Limit { name, value, set_by: SetBy::Setting(set_by) };
         let all = in_flight_max(config, Lane::Otp);
         let most = in_flight_max(config, Lane::Notice);
         let mut limits = vec![
-            limit("window, first and least and most", "window", format!("{} {} {}", window.initial, window.min, window.max)),
             limit("in flight at this node, of which the rest is for otp", "in_flight_max", format!("{most} of {all}")),
             limit(
                 "site left alone after trouble, first and longest",
@@ -290,12 +305,7 @@ impl Scheduler {
 }
 
 fn waits(list: &[std::time::Duration]) -> String {
-    let one = |wait: &std::time::Duration| match wait.as_secs() {
-        secs if secs >= 3600 && secs.is_multiple_of(3600) => format!("{}h", secs / 3600),
-        secs if secs >= 60 && secs.is_multiple_of(60) => format!("{}m", secs / 60),
-        secs => format!("{secs}s"),
-    };
-    list.iter().map(one).collect::<Vec<_>>().join(" ")
+    list.iter().map(|wait| short(*wait)).collect::<Vec<_>>().join(" ")
 }
 
 /// Not loaded: until it is due, and then until there is room for it.

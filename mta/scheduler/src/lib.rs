@@ -11,6 +11,8 @@
 //! DNS tells to which *site* a domain's mail travels: domains with the same set of MX hosts share a site (`site.rs`), with
 //! a *window* for each of our *sources* that feedback moves (`window.rs`). There members take *turns* by weight
 //! (`turns.rs`), as they do for lookups and loads (`line.rs`), and no one of them fills the memory (`memory.rs`).
+//! The mail of each *pool* of sources has its turns apart (`pools.rs`, `berth.rs`, `moor.rs`). What receivers bear is data in
+//! layers (`shaping.rs`), merged once for the sites that it fits (`shape.rs`) and counted by `bucket.rs` and `provider.rs`.
 //! A site in trouble is left alone, and then probed by one delivery (`health.rs`). `evaluate.rs` decides whether
 //! something may go, or says why not; `send.rs` starts it and learns from the outcome; `retry.rs` knows when to try
 //! again; `attend.rs` keeps everything in order; `machine.rs` joins the parts. `view.rs` and `explain.rs` tell an operator
@@ -39,6 +41,8 @@
 #![forbid(unsafe_code)]
 
 mod attend;
+mod berth;
+mod bucket;
 mod config;
 mod dice;
 mod domain;
@@ -49,10 +53,15 @@ mod health;
 mod line;
 mod machine;
 mod memory;
+mod moor;
 mod operate;
+mod pools;
+mod provider;
 mod retry;
 mod ring;
 mod send;
+mod shape;
+mod shaping;
 mod site;
 mod slab;
 mod source;
@@ -70,6 +79,8 @@ pub use explain::*;
 pub use flow::{WINDOW_LOW, WINDOW_MAX};
 pub use machine::Scheduler;
 pub use operate::*;
+pub use pools::MemberPools;
+pub use shaping::*;
 pub use tls::*;
 pub use types::*;
 pub use view::*;

@@ -67,6 +67,12 @@ impl Line {
         self.take(0)
     }
 
+    /// What `pop_by` would take out.
+    pub(crate) fn first(&self) -> Option<(u32, u32)> {
+        let &member = self.turns.front()?;
+        Some((member, *self.places.get(&member)?.front()?))
+    }
+
     /// The same, by weight: a member's turn is as long as it says.
     pub(crate) fn pop_by(&mut self, weights: &Weights) -> Option<(u32, u32)> {
         let &member = self.turns.front()?;

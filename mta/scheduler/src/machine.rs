@@ -6,16 +6,21 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use crate::berth::Berth;
 use crate::config::{Config, Source};
 use crate::dice::{Dice, Hashing};
 use crate::domain::{Domain, Stand, Way};
 use crate::flow::{Flow, Kept, Load, WINDOW_LOW, WINDOW_MAX, Wants};
 use crate::line::Line;
+use crate::pools::Pools;
+use crate::provider::Provider;
 use crate::retry;
 use crate::send::Flight;
+use crate::shape::Shapes;
+use crate::shaping::Destination;
 use crate::site::Site;
 use crate::slab::Slab;
-use crate::source::Pool;
+use crate::source::Sources;
 use crate::time::Time;
 use crate::types::{Action, Delivery, Lane, QueueId, Routed, SourceId, Verdict};
 use crate::weights::Weights;
@@ -30,7 +35,9 @@ const TIMERS_AT_ONCE: usize = 256;
 /// to ask for, then sleep until `next_timeout` or the next input.
 pub struct Scheduler {
     pub(crate) config: Config,
-    pub(crate) pool: Pool,
+    pub(crate) sources: Sources,
+    pub(crate) pools: Pools,
+    pub(crate) shapes: Shapes,
     pub(crate) weights: Arc<Weights>,
     pub(crate) dice: Dice,
     pub(crate) domains: Slab<Domain>,
@@ -38,14 +45,20 @@ pub struct Scheduler {
     pub(crate) flows: Slab<Flow>,
     pub(crate) sites: Slab<Site>,
     pub(crate) site_by_name: HashMap<Arc<str>, u32, Hashing>,
+    pub(crate) berths: Slab<Berth>,
+    /// Never forgotten: as many as the driver knows names.
+    pub(crate) providers: Vec<Provider>,
+    pub(crate) provider_by_name: HashMap<Arc<str>, u32, Hashing>,
     /// In flight or being settled. Bounded by `in_memory_max`, together with what waits.
     pub(crate) flights: HashMap<(QueueId, u32), Flight, Hashing>,
-    /// What wakes by itself, at its `wake`. One entry a domain, flow or site.
+    /// What wakes by itself, at its `wake`. One entry a domain, flow, site or provider.
     pub(crate) timers: BTreeSet<(Time, Subject)>,
-    /// Sites that may be able to send: those with `otp`, and all others. One entry a site in each.
+    /// Berths that may be able to send: those with `otp`, and all others. One entry a berth in each.
     pub(crate) ready: [VecDeque<u32>; 2],
-    /// The same while the node is full: members that wait for room, and at which sites.
+    /// The same while the node is full: members that wait for room, and at which berths.
     pub(crate) crowd: [Line; 2],
+    /// Providers and pools whose lines may move: those with `otp`, and all others.
+    pub(crate) open_lines: [VecDeque<(u32, u16)>; 2],
     /// To be given out; bounded by `flights`.
     pub(crate) settles: VecDeque<Action>,
     /// In line for `Load` and for `Resolve`: those with `otp`, and all others. One entry a flow in each.
@@ -78,6 +91,7 @@ pub(crate) enum Subject {
     Domain(u32),
     Flow(u32),
     Site(u32),
+    Provider(u32),
 }
 
 impl Scheduler {
@@ -85,11 +99,14 @@ impl Scheduler {
     pub fn new(config: Config, seed: u64) -> Scheduler {
         let hashing = Hashing::seeded(seed);
         let lines = [hashing.clone(), hashing.clone()];
-        let mut pool = Pool::new();
-        pool.configure(&config.sources);
+        let (mut sources, mut pools) = (Sources::new(), Pools::default());
+        sources.configure(&config.sources);
+        pools.configure(&config, &sources);
         Scheduler {
             config,
-            pool,
+            sources,
+            pools,
+            shapes: Shapes::new(hashing.clone()),
             weights: Arc::default(),
             dice: Dice::seeded(seed),
             domains: Slab::new(),
@@ -97,10 +114,14 @@ impl Scheduler {
             flows: Slab::new(),
             sites: Slab::new(),
             site_by_name: HashMap::with_hasher(hashing.clone()),
+            berths: Slab::new(),
+            providers: Vec::new(),
+            provider_by_name: HashMap::with_hasher(hashing.clone()),
             flights: HashMap::with_hasher(hashing.clone()),
             timers: BTreeSet::new(),
             ready: Default::default(),
             crowd: lines.clone().map(Line::new),
+            open_lines: Default::default(),
             settles: VecDeque::new(),
             loads: lines.clone().map(Line::new),
             resolves: lines.map(Line::new),
@@ -120,18 +141,30 @@ impl Scheduler {
 
     /// Takes a new configuration and keeps all state. What is in flight finishes under the old one.
     pub fn configure(&mut self, now: SystemTime, config: Config) {
-        self.pool.configure(&config.sources);
+        self.unmoor();
+        self.sources.configure(&config.sources);
+        self.pools.configure(&config, &self.sources);
         self.config = config;
         self.no_room_above = [usize::MAX; 2];
+        self.shapes.clear();
+        let sites: Vec<u32> = self.sites.iter().map(|(key, _)| key).collect();
+        for key in &sites {
+            let Some(site) = self.sites.get_mut(*key) else { continue };
+            let to = Destination { provider: &site.provider, site: &site.hosts, domain: site.domain.as_deref() };
+            site.shape = self.shapes.at(&self.config, &self.sources, &self.pools, to);
+        }
         // What was held by a setting may go now. A reload is rare, so looking at everything is in order.
         let domains: Vec<u32> = self.domains.iter().map(|(key, _)| key).collect();
         for key in domains {
-            if let Some(active) = self.domains.get_mut(key).and_then(|domain| domain.active.as_mut()) {
-                active.parked = None;
-                self.attend_domain(now.into(), key);
+            let Some(active) = self.domains.get_mut(key).and_then(|domain| domain.active.as_mut()) else { continue };
+            active.parked = None;
+            let led = active.route().filter(|_| active.site.is_some()).map(|route| (route.site.clone(), route.provider.clone()));
+            if led.is_some() {
+                // A rule of its own makes it a site of its own.
+                self.lead_to(now.into(), key, led);
             }
+            self.attend_domain(now.into(), key);
         }
-        let sites: Vec<u32> = self.sites.iter().map(|(key, _)| key).collect();
         for key in sites {
             self.rouse(key);
         }
@@ -144,7 +177,7 @@ impl Scheduler {
 
     /// The source of such a number, also when it has been removed from the configuration since.
     pub fn source(&self, id: SourceId) -> Option<&Source> {
-        self.pool.get(id).map(|pooled| &pooled.source)
+        self.sources.get(id).map(|pooled| &pooled.source)
     }
 
     /// A member has mail for a domain on disk, due then at the earliest. At start once for each flow; later whenever
@@ -342,6 +375,12 @@ impl Scheduler {
                         site.wake = Time::NEVER;
                     }
                     self.attend_site(now, key);
+                }
+                Subject::Provider(key) => {
+                    if let Some(provider) = self.providers.get_mut(key as usize) {
+                        provider.wake = Time::NEVER;
+                    }
+                    self.open_provider(key);
                 }
             }
         }

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::domain::Way;
-use crate::evaluate::{AtSite, evaluate, in_flight_max};
+use crate::evaluate::{evaluate, in_flight_max};
 use crate::flow::Load;
 use crate::machine::Scheduler;
 use crate::retry;
+use crate::shaping::Limits;
 use crate::source;
 use crate::time::Time;
 use crate::types::{Action, Cancellation, Cause, Lane, Next, Outcome, QueueId, Route, Scope, SourceId, Verdict};
@@ -34,6 +35,9 @@ pub(crate) enum FlightState {
 #[derive(Clone)]
 pub(crate) struct Attempt {
     pub(crate) site: u32,
+    provider: u32,
+    pool: u16,
+    limits: Arc<Limits>,
     pub(crate) source: SourceId,
     pub(crate) slot: u16,
     pub(crate) began: Time,
@@ -60,6 +64,17 @@ impl Attempt {
     }
 }
 
+/// Why a berth is looked at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// It may be able to send.
+    Ready,
+    /// A member's turn has come to use what room the node has.
+    InCrowd,
+    /// A member's turn has come in the line at a provider, of a pool.
+    InLine((u32, u16)),
+}
+
 impl Scheduler {
     /// Begins the next delivery: with `otp` among the sites that have one-time codes, without among all others.
     pub(crate) fn send(&mut self, now: Time, otp: bool) -> Option<Action> {
@@ -69,14 +84,26 @@ impl Scheduler {
             self.line_up(otp);
         }
         while self.busy < max {
-            let (member, site_key) = match self.crowd[list].pop_by(&self.weights) {
-                Some((member, site_key)) => (Some(member), site_key),
-                None => (None, self.ready[list].pop_front()?),
+            let (turn, member, berth_key) = self.next_berth(otp)?;
+            let in_line = |scheduler: &mut Scheduler| {
+                if let Turn::InLine(line) = turn {
+                    scheduler.leave_line(line, otp);
+                }
             };
-            let Some(site) = self.sites.get_mut(site_key) else { continue };
-            site.listed[list] &= member.is_some();
-            let Some((lane, key)) = site.next_turn(otp, member) else { continue };
+            let Some(berth) = self.berths.get_mut(berth_key) else {
+                in_line(self);
+                continue;
+            };
+            if turn == Turn::Ready {
+                berth.listed[list] = false;
+            }
+            let (site_key, pool) = (berth.site, berth.pool);
+            let Some((lane, key)) = berth.next_turn(otp, member) else {
+                in_line(self);
+                continue;
+            };
             if self.is_out_of_order(now, key) {
+                in_line(self);
                 self.attend(now, key);
                 self.rouse(site_key);
                 continue;
@@ -85,12 +112,22 @@ impl Scheduler {
             let Some(domain_key) = self.flows.get(key).map(|flow| flow.domain) else { continue };
             let active = self.domains.get(domain_key).and_then(|domain| domain.active.as_ref());
             let Some(route) = active.and_then(|active| active.route()).cloned() else { continue };
-            let asked = AtSite { now, config: &self.config, busy: self.busy, lane, site };
-            let found = evaluate(&asked, &route, &self.pool);
+            let found = evaluate(&self.at(now, site, lane, pool), &route, &self.sources);
             if let Some(source) = source::choose(&found.free, &mut self.dice) {
-                let action = self.begin(now, site_key, key, lane, route, source);
+                in_line(self);
+                let action = self.begin(now, berth_key, key, lane, route, source);
                 self.rouse(site_key);
                 return action;
+            }
+            if let Some(until) = found.provider {
+                // Who stands in line there keeps its place, and nobody behind it can go either.
+                match turn {
+                    Turn::InLine(_) => self.close_line(otp),
+                    Turn::Ready | Turn::InCrowd => {}
+                }
+                self.line_up_at_provider(berth_key, otp, until);
+            } else {
+                in_line(self);
             }
             if found.hold.is_some_and(|hold| hold.concerns_only_the_domain()) {
                 // Another lookup may find other addresses; a reload may bring another source.
@@ -109,14 +146,26 @@ impl Scheduler {
         None
     }
 
+    /// The berth that is looked at next, and for which member if it is one's turn.
+    fn next_berth(&mut self, otp: bool) -> Option<(Turn, Option<u32>, u32)> {
+        let list = usize::from(!otp);
+        if let Some((member, berth)) = self.crowd[list].pop_by(&self.weights) {
+            return Some((Turn::InCrowd, Some(member), berth));
+        }
+        if let Some((line, member, berth)) = self.first_in_line(otp) {
+            return Some((Turn::InLine(line), Some(member), berth));
+        }
+        Some((Turn::Ready, None, self.ready[list].pop_front()?))
+    }
+
     /// While the node is full, members take turns for what room there will be: otherwise one that mails thousands of slow
     /// sites would have all of it, site by site.
     fn line_up(&mut self, otp: bool) {
         let list = usize::from(!otp);
         while let Some(key) = self.ready[list].pop_front() {
-            let Some(site) = self.sites.get_mut(key) else { continue };
-            site.listed[list] = false;
-            for member in site.members(otp) {
+            let Some(berth) = self.berths.get_mut(key) else { continue };
+            berth.listed[list] = false;
+            for member in berth.members(otp) {
                 self.crowd[list].push(member, key);
             }
         }
@@ -134,24 +183,43 @@ impl Scheduler {
         stale || flow.watch <= now
     }
 
-    fn begin(&mut self, now: Time, site_key: u32, key: u32, lane: Lane, route: Arc<Route>, source: SourceId) -> Option<Action> {
+    fn begin(&mut self, now: Time, berth_key: u32, key: u32, lane: Lane, route: Arc<Route>, source: SourceId) -> Option<Action> {
+        let berth = self.berths.get_mut(berth_key)?;
+        let (site_key, pool) = (berth.site, berth.pool);
         let site = self.sites.get_mut(site_key)?;
         let flow = self.flows.get_mut(key)?;
         let (domain_key, member) = (flow.domain, flow.member);
         let name = self.domains.get(domain_key)?.name.clone();
         let entry = flow.lanes[lane.index()].pop_front()?;
         flow.in_flight += 1;
-        site.turns[lane.index()].pass(&mut self.flows, lane, key, &self.weights);
+        berth.turns[lane.index()].pass(&mut self.flows, lane, key, &self.weights);
         site.in_flight += 1;
         self.busy += 1;
         self.trying += 1;
         self.begun += 1;
         let site_probe = site.health.begin();
-        let path = site.path_mut(source, self.config.window);
+        let (provider, limits) = (site.provider_key, site.shape.of(source, pool).clone());
+        let path = site.path_mut(source, limits.window);
         let source_probe = path.health.begin();
         let slot = path.window.begin();
+        if let Some(rate) = limits.rate {
+            path.rate.take(rate, now);
+        }
+        if let Some(rate) = limits.connect_rate.filter(|_| path.is_cold(slot, now)) {
+            path.connects.take(rate, now);
+        }
+        if let Some(provider) = self.providers.get_mut(provider as usize) {
+            let there = provider.source_mut(source);
+            there.in_flight += 1;
+            if let Some(rate) = limits.provider_rate {
+                there.rate.take(rate, now);
+            }
+        }
         let attempt = Attempt {
             site: site_key,
+            provider,
+            pool,
+            limits: limits.clone(),
             source,
             slot,
             began: now,
@@ -166,7 +234,7 @@ impl Scheduler {
         self.flights.insert((entry.id, domain_key), Flight { flow: key, lane, state: FlightState::InFlight(attempt) });
         self.count_out(member, 1);
         self.attend(now, key);
-        Some(Action::Deliver { id: entry.id, domain: name, lane, route, source, slot })
+        Some(Action::Deliver { id: entry.id, domain: name, lane, route, source, slot, limits })
     }
 
     /// Answers `Action::Deliver`.
@@ -199,7 +267,12 @@ impl Scheduler {
 
     /// What an outcome says about the site and about our source there.
     fn learn(&mut self, now: Time, attempt: &Attempt, outcome: Outcome) {
-        let (limits, latest) = (self.config.window, self.begun);
+        let (limits, latest) = (attempt.limits.window, self.begun);
+        if let Some(provider) = self.providers.get_mut(attempt.provider as usize) {
+            let there = provider.source_mut(attempt.source);
+            there.in_flight = there.in_flight.saturating_sub(1);
+        }
+        self.open_provider(attempt.provider);
         let Some(site) = self.sites.get_mut(attempt.site) else { return };
         site.in_flight -= 1;
         let path = site.path_mut(attempt.source, limits);
@@ -211,6 +284,9 @@ impl Scheduler {
             Verdict::Delivered => Scope::Recipient,
             Verdict::Deferred | Verdict::Failed => outcome.scope,
         };
+        if attempt.limits.connect_rate.is_some() {
+            path.set_warm(attempt.slot, now, matches!(scope, Scope::Recipient | Scope::Message));
+        }
         let source_is_in_trouble = match scope {
             // It spoke with us about a mailbox: site and source are well.
             Scope::Recipient | Scope::Message => {
@@ -246,7 +322,7 @@ impl Scheduler {
             let until = now.plus(wait.max(asked));
             site.health.suspend(until, latest);
             site.host_troubles = 0;
-            site.start_again(limits);
+            site.start_again(attempt.pool);
             self.wake_site(attempt.site, until);
             self.give_back_site(now, attempt.site);
         }

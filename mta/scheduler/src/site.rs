@@ -1,25 +1,35 @@
-//! A site: the MX hosts that several recipient domains share, with a window for each of our sources and the turns
-//! that members take there (`turns.rs`).
+//! A site: the MX hosts that several recipient domains share, with a window for each of our sources and a berth for the
+//! mail of each pool (`berth.rs`). A recipient domain with a rule of its own has a site of its own (`shaping.rs`).
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use smallvec::SmallVec;
+
+use crate::bucket::Bucket;
 use crate::config::WindowLimits;
 use crate::health::Health;
+use crate::shape::Shape;
 use crate::time::Time;
-use crate::turns::Turns;
-use crate::types::{Lane, SourceId};
+use crate::types::SourceId;
 use crate::window::Window;
 
 pub(crate) struct Site {
     pub(crate) name: Arc<str>,
+    /// The hosts' names, joined by `,`: the name, but for a domain's own site.
+    pub(crate) hosts: Arc<str>,
+    /// Of the domain whose own site this is.
+    pub(crate) domain: Option<Arc<str>>,
     pub(crate) provider: Arc<str>,
+    /// Its row.
+    pub(crate) provider_key: u32,
+    /// What receivers bear.
+    pub(crate) shape: Arc<Shape>,
     pub(crate) health: Health,
     /// By source; made when the source first sends there.
     paths: Vec<Option<Box<Path>>>,
-    /// Of each lane.
-    pub(crate) turns: [Turns; 3],
-    /// Stands in the ready list for `otp`, and in the one for the rest.
-    pub(crate) listed: [bool; 2],
+    /// By pool; made when its mail comes.
+    pub(crate) berths: SmallVec<[(u16, u32); 2]>,
     /// Domains whose route leads here.
     pub(crate) domains: u32,
     pub(crate) in_flight: u32,
@@ -35,17 +45,61 @@ pub(crate) struct Site {
 pub(crate) struct Path {
     pub(crate) window: Window,
     pub(crate) health: Health,
+    /// Messages.
+    pub(crate) rate: Bucket,
+    /// Connections.
+    pub(crate) connects: Bucket,
+    /// Until when the connection of each slot is kept; empty where connections are not counted.
+    warm: Vec<Time>,
+}
+
+/// So long the driver surely keeps a connection that has nothing to do.
+const CONNECTION_KEPT: Duration = Duration::from_secs(8);
+
+impl Path {
+    fn new(limits: WindowLimits) -> Path {
+        Path {
+            window: Window::new(limits),
+            health: Health::open(),
+            rate: Bucket::default(),
+            connects: Bucket::default(),
+            warm: Vec::new(),
+        }
+    }
+
+    /// Whether what goes in a slot needs a new connection.
+    pub(crate) fn is_cold(&self, slot: u16, now: Time) -> bool {
+        self.warm.get(usize::from(slot)).is_none_or(|until| *until <= now)
+    }
+
+    /// The connection of a slot is kept, or is gone.
+    pub(crate) fn set_warm(&mut self, slot: u16, now: Time, warm: bool) {
+        let nth = usize::from(slot);
+        if self.warm.len() <= nth {
+            self.warm.resize(nth + 1, Time::ALWAYS);
+        }
+        self.warm[nth] = if warm { now.plus(CONNECTION_KEPT) } else { Time::ALWAYS };
+    }
 }
 
 impl Site {
-    pub(crate) fn new(name: Arc<str>, provider: Arc<str>) -> Site {
+    pub(crate) fn new(
+        hosts: Arc<str>,
+        domain: Option<Arc<str>>,
+        provider: Arc<str>,
+        provider_key: u32,
+        shape: Arc<Shape>,
+    ) -> Site {
         Site {
-            name,
+            name: name(&hosts, domain.as_deref()),
+            hosts,
+            domain,
             provider,
+            provider_key,
+            shape,
             health: Health::open(),
             paths: Vec::new(),
-            turns: Default::default(),
-            listed: [false; 2],
+            berths: SmallVec::new(),
             domains: 0,
             in_flight: 0,
             host_troubles: 0,
@@ -64,7 +118,7 @@ impl Site {
         if self.paths.len() <= nth {
             self.paths.resize_with(nth + 1, || None);
         }
-        self.paths[nth].get_or_insert_with(|| Box::new(Path { window: Window::new(limits), health: Health::open() }))
+        self.paths[nth].get_or_insert_with(|| Box::new(Path::new(limits)))
     }
 
     pub(crate) fn paths(&self) -> impl Iterator<Item = (SourceId, &Path)> {
@@ -81,28 +135,30 @@ impl Site {
     }
 
     /// After a suspension little is risked from any source.
-    pub(crate) fn start_again(&mut self, limits: WindowLimits) {
-        for path in self.paths.iter_mut().flatten() {
-            path.window.start_again(limits);
+    pub(crate) fn start_again(&mut self, pool: u16) {
+        for (nth, path) in self.paths.iter_mut().enumerate() {
+            if let Some(path) = path {
+                path.window.start_again(self.shape.of(SourceId(nth as u16), pool).window);
+            }
         }
     }
 
-    /// The lane and the flow that come next; `otp` and the rest are asked for apart. With a `member` its own flow, if it
-    /// has mail in the lane that comes next.
-    pub(crate) fn next_turn(&self, otp: bool, member: Option<u32>) -> Option<(Lane, u32)> {
-        lanes(otp).iter().find_map(|lane| {
-            let turns = &self.turns[lane.index()];
-            let next = turns.next()?;
-            Some((*lane, member.and_then(|member| turns.next_of(member)).unwrap_or(next)))
-        })
+    /// The berth of a pool, if it has mail here.
+    pub(crate) fn berth(&self, pool: u16) -> Option<u32> {
+        self.berths.iter().find(|(of, _)| *of == pool).map(|(_, berth)| *berth)
     }
 
-    /// Who has mail here, some of them twice.
-    pub(crate) fn members(&self, otp: bool) -> impl Iterator<Item = u32> {
-        lanes(otp).iter().flat_map(|lane| self.turns[lane.index()].members())
+    /// When no rate is spent any more: until then it must not be forgotten.
+    pub(crate) fn rested_at(&self) -> Time {
+        let paths = self.paths.iter().flatten();
+        paths.flat_map(|path| [path.rate.full_at(), path.connects.full_at()]).max().unwrap_or(Time::ALWAYS)
     }
 }
 
-fn lanes(otp: bool) -> &'static [Lane] {
-    if otp { &Lane::ALL[..1] } else { &Lane::ALL[1..] }
+/// What a site is called: its hosts, and the domain if it is a domain's own.
+pub(crate) fn name(hosts: &Arc<str>, domain: Option<&str>) -> Arc<str> {
+    match domain {
+        None => hosts.clone(),
+        Some(domain) => format!("{hosts}/{domain}").into(),
+    }
 }

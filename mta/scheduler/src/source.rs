@@ -1,4 +1,4 @@
-//! The pool of sources: what may be sent from, and which of the free ones is next.
+//! The sources: what may be sent from, and which of the free ones is next.
 //!
 //! A source keeps its number while the process lives: connections, windows and deliveries in flight name it. One that
 //! was removed from the configuration takes no new mail and gets its number back when it returns.
@@ -8,16 +8,16 @@ use crate::dice::Dice;
 use crate::types::SourceId;
 
 /// Bounded by the different names ever configured; past 65,535 of them further ones are not used.
-pub(crate) struct Pool(Vec<Pooled>);
+pub(crate) struct Sources(Vec<Pooled>);
 
 pub(crate) struct Pooled {
     pub(crate) source: Source,
     pub(crate) removed: bool,
 }
 
-impl Pool {
-    pub(crate) fn new() -> Pool {
-        Pool(Vec::new())
+impl Sources {
+    pub(crate) fn new() -> Sources {
+        Sources(Vec::new())
     }
 
     pub(crate) fn configure(&mut self, sources: &[Source]) {
@@ -68,7 +68,7 @@ mod tests {
 
     #[test]
     fn a_source_keeps_its_number_over_reloads() {
-        let mut pool = Pool::new();
+        let mut pool = Sources::new();
         pool.configure(&[source("a"), source("b")]);
         pool.configure(&[source("b"), source("c")]);
         let state: Vec<(u16, String, bool)> = pool.iter().map(|(id, p)| (id.0, p.source.name.to_string(), p.removed)).collect();

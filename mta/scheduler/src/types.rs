@@ -9,6 +9,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::shaping::Limits;
 use crate::tls::{Demand, TlsPolicy};
 
 /// Names one message in the queue: milliseconds since 1970 (44 bits), then a counter (20 bits).
@@ -317,6 +318,8 @@ pub enum Action {
         source: SourceId,
         /// Lowest free number of (site, source): names the ring thread and the cached connection.
         slot: u16,
+        /// What holds there.
+        limits: Arc<Limits>,
     },
     /// Write it down; answer with `handle_settled` after the commit.
     Settle {

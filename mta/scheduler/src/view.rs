@@ -144,7 +144,7 @@ impl Scheduler {
 
     /// Names of the sources by number, those included that were removed from the configuration.
     pub fn source_names(&self) -> Vec<Arc<str>> {
-        self.pool.iter().map(|(_, pooled)| pooled.source.name.clone()).collect()
+        self.sources.iter().map(|(_, pooled)| pooled.source.name.clone()).collect()
     }
 
     /// Everything that is being tried, in no order.
@@ -189,7 +189,7 @@ impl Scheduler {
     }
 
     pub(crate) fn view_site(&self, site: &Site) -> SiteView {
-        let limits = self.config.window;
+        let pool = self.pools.of_lane(Lane::Notice);
         SiteView {
             name: site.name.clone(),
             provider: site.provider.clone(),
@@ -200,7 +200,7 @@ impl Scheduler {
             sources: (site.paths())
                 .map(|(source, path)| SiteSourceView {
                     source,
-                    window: path.window.size(limits),
+                    window: path.window.size(site.shape.of(source, pool).window),
                     in_flight: path.window.in_flight(),
                     suspended_until: path.health.suspended_until().and_then(Time::system),
                 })

@@ -10,8 +10,7 @@ use crate::policy::rate::PER_HOUR_MAX;
 /// After a day whoever submits the same again means it.
 const DUPLICATES_WINDOW_MAX: Duration = Duration::from_secs(24 * 3600);
 
-/// The pool that all mail leaves by.
-pub const DEFAULT_POOL: &str = "default";
+use scheduler::DEFAULT_POOL;
 
 /// What the file says, held against itself.
 pub(super) fn meaning(config: &Config, source: &Source<'_>) -> Vec<Problem> {

@@ -20,7 +20,6 @@ use std::{
     time::Duration,
 };
 
-pub use check::DEFAULT_POOL;
 pub use describe::{TABLES, describe};
 pub use error::{ConfigError, Problem};
 pub use settings::{Presence, Setting, Table};
@@ -431,7 +430,7 @@ impl Config {
 
     /// The sources that mail may leave from: those of the pool `default`, in its order.
     pub fn default_pool(&self) -> Vec<&Source> {
-        match self.pool.iter().find(|pool| pool.name == check::DEFAULT_POOL) {
+        match self.pool.iter().find(|pool| pool.name == scheduler::DEFAULT_POOL) {
             Some(pool) => pool.sources.iter().filter_map(|name| self.source.iter().find(|it| it.name == *name)).collect(),
             None => self.source.iter().collect(),
         }

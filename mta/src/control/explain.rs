@@ -5,7 +5,7 @@
 
 use std::{sync::Arc, time::SystemTime};
 
-use scheduler::{Clears, Decision, Hold, Reason, SetBy, Survey, WayView, Whereabouts};
+use scheduler::{Clears, Decision, Hold, Rate, Reason, SetBy, Survey, Value, WayView, Whereabouts};
 use smtp::address::canonical_domain;
 
 use super::{
@@ -167,7 +167,7 @@ fn view_where(domain: String, now: SystemTime, looked_up: bool, survey: &Survey,
         valid_until: route.map(|route| time(route.valid_until)),
         trouble: trouble.map(|trouble| format!("{} {}", code(trouble.code), trouble.text)),
         tls_policy: route.map_or("unknown", |route| route.tls.name()).to_owned(),
-        pool: config::DEFAULT_POOL.to_owned(),
+        pool: survey.pool.to_string(),
         sources: (survey.sources.iter())
             .map(|answer| WhereSource {
                 name: answer.source.name.to_string(),
@@ -190,7 +190,7 @@ fn view_where(domain: String, now: SystemTime, looked_up: bool, survey: &Survey,
             ..mail
         },
         limits: (survey.limits.iter())
-            .map(|limit| WhereLimit { name: limit.name.to_owned(), value: limit.value.clone(), set_by: layer(limit.set_by) })
+            .map(|limit| WhereLimit { name: limit.name.to_owned(), value: limit.value.clone(), set_by: layer(&limit.set_by) })
             .collect(),
         would: lanes.map(|(lane, what)| WhereWould { class: lane.to_string(), would: would(what, &sources) }).collect(),
         asked_at: time(now),
@@ -231,6 +231,18 @@ fn held(hold: &Hold, sources: &[Arc<str>]) -> Held {
         Reason::WindowFull { source, window } => {
             ("window_full", format!("{} has {window} in flight to the site, which is as much as it bears now", name(*source)))
         }
+        Reason::RateReached { source, rate } => {
+            ("rate_reached", format!("{} has sent the site {}", name(*source), in_a_while(*rate, "messages")))
+        }
+        Reason::ConnectRateReached { source, rate } => {
+            ("connect_rate_reached", format!("{} has begun to the site {}", name(*source), in_a_while(*rate, "connections")))
+        }
+        Reason::ProviderFull { source, max } => {
+            ("provider_full", format!("{} has {max} in flight to the provider and may have no more", name(*source)))
+        }
+        Reason::ProviderRateReached { source, rate } => {
+            ("provider_rate_reached", format!("{} has sent the provider {}", name(*source), in_a_while(*rate, "messages")))
+        }
     };
     let clears = match hold.clears {
         Clears::WithNextAnswer => "with_next_answer",
@@ -240,25 +252,31 @@ fn held(hold: &Hold, sources: &[Arc<str>]) -> Held {
     Held {
         says,
         reason: reason.to_owned(),
-        set_by: layer(hold.set_by),
+        set_by: layer(&hold.set_by),
         clears: clears.to_owned(),
         clears_at: hold.clears_at().map(time),
     }
 }
 
-fn layer(set_by: SetBy) -> Layer {
+fn layer(set_by: &SetBy) -> Layer {
     let of = |layer: &str| Layer { layer: layer.to_owned(), name: None };
     match set_by {
         SetBy::Setting(name) => {
             let known = config::TABLES.iter().any(|table| {
-                table.header.trim_matches(['[', ']']) == name || table.settings.iter().any(|setting| setting.name == name)
+                table.header.trim_matches(['[', ']']) == *name || table.settings.iter().any(|setting| setting.name == *name)
             });
-            Layer { name: Some(name.to_owned()), ..of(if known { "setting" } else { "built-in" }) }
+            Layer { name: Some((*name).to_owned()), ..of(if known { "setting" } else { "built-in" }) }
         }
+        SetBy::Shaping(knob, by) => Layer { layer: by.to_string(), name: Some(knob.name().to_owned()) },
         SetBy::Feedback => of("feedback"),
         SetBy::Dns => of("dns"),
         SetBy::Queue => of("queue"),
     }
+}
+
+fn in_a_while(rate: Rate, what: &str) -> String {
+    let Rate { count, per, burst } = rate;
+    format!("as many {what} as may go: {}, {burst} at once", Value::Rate(count, per))
 }
 
 /// What the queue itself is the reason of.

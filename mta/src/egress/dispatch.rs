@@ -72,6 +72,13 @@ pub struct Lines {
     pub weights: watch::Receiver<Arc<Weights>>,
 }
 
+/// How a delivery is to go.
+struct Trip {
+    route: Arc<scheduler::Route>,
+    limits: Arc<scheduler::Limits>,
+    slot: u16,
+}
+
 /// The actor.
 pub struct Dispatcher {
     scheduler: Scheduler,
@@ -84,7 +91,7 @@ pub struct Dispatcher {
     payloads: HashMap<Key, Arc<StoredDelivery>>,
     payload_bytes: usize,
     /// Deliveries whose message is being read, with what they wait to be sent by.
-    fetching: HashMap<Key, (Arc<scheduler::Route>, Arc<Source>, u16)>,
+    fetching: HashMap<Key, (Arc<Source>, Trip)>,
     /// What was tried and is not settled yet.
     attempted: HashMap<Key, (Job, Attempt)>,
     /// What was found to be gone when its turn came, until it is settled.
@@ -224,8 +231,8 @@ impl Dispatcher {
                 Action::Resolve { domain } => self.lookups.push_back(domain),
                 // Few, and the windows of sites wait for them.
                 Action::Load { domain, member, max } => self.errands[0].push_back(Errand::Load { domain, member, max }),
-                Action::Deliver { id, domain, lane, route, source, slot } => {
-                    self.deliver((id, domain), lane, route, source.0, slot)
+                Action::Deliver { id, domain, lane, route, source, slot, limits } => {
+                    self.deliver((id, domain), lane, source.0, Trip { route, limits, slot })
                 }
                 Action::Settle { id, domain, cause, next } => self.settle((id, domain), cause, next),
             }
@@ -242,7 +249,7 @@ impl Dispatcher {
         }
     }
 
-    fn deliver(&mut self, key: Key, lane: Lane, route: Arc<scheduler::Route>, source: u16, slot: u16) {
+    fn deliver(&mut self, key: Key, lane: Lane, source: u16, trip: Trip) {
         let Some(source) = self.sources.get(usize::from(source)).cloned() else {
             // Removed by a reload: the attempt never took place.
             let outcome = Outcome { scope: Scope::Message, verdict: Verdict::Deferred, retry_after: None, open: true };
@@ -251,18 +258,19 @@ impl Dispatcher {
         };
         self.in_flight += 1;
         match self.take_payload(&key) {
-            Some(stored) => self.send(Job { stored, route, source }, slot),
+            Some(stored) => self.send(stored, source, trip),
             None => {
                 let errand = Errand::Fetch { id: key.0, domain: key.1.clone() };
                 self.errands[usize::from(lane != Lane::Otp)].push_back(errand);
-                self.fetching.insert(key, (route, source, slot));
+                self.fetching.insert(key, (source, trip));
             }
         }
     }
 
     /// The ring thread follows from site and slot: slots are handed out lowest first, so a site's mail
     /// comes back to the thread that holds its idle connections, and a busy site uses every thread.
-    fn send(&mut self, job: Job, slot: u16) {
+    fn send(&mut self, stored: Arc<StoredDelivery>, source: Arc<Source>, Trip { route, limits, slot }: Trip) {
+        let job = Job { stored, route, source, limits };
         let nth =
             (self.hasher.hash_one(&job.route.site) as usize).wrapping_add(usize::from(slot)) % self.lines.rings.len().max(1);
         // The channel holds as many as may be in flight, so it is full only when the thread is gone.
@@ -400,9 +408,9 @@ impl Dispatcher {
             }
             Errands::Fetched { id, domain, found } => {
                 let key = (id, domain);
-                let Some((route, source, slot)) = self.fetching.remove(&key) else { return };
+                let Some((source, trip)) = self.fetching.remove(&key) else { return };
                 let (verdict, open) = match found {
-                    Found::Stored(stored) => return self.send(Job { stored, route, source }, slot),
+                    Found::Stored(stored) => return self.send(stored, source, trip),
                     Found::Gone => {
                         self.gone.insert(key.clone());
                         (Verdict::Failed, false)

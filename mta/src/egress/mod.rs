@@ -25,7 +25,7 @@ pub mod trouble;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use scheduler::Route;
+use scheduler::{Limits, Route};
 
 use crate::queue::StoredDelivery;
 
@@ -51,6 +51,8 @@ pub struct Job {
     pub route: Arc<Route>,
     /// Where from.
     pub source: Arc<Source>,
+    /// What holds there: timeouts, messages over one connection, the least that is demanded of it.
+    pub limits: Arc<Limits>,
 }
 
 /// A tried delivery, on its way back to the scheduler.

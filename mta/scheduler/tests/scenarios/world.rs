@@ -294,7 +294,7 @@ impl World {
                 let time = self.soon();
                 self.at(time, Event::Read { domain, member, max });
             }
-            Action::Deliver { id, domain, lane, route, source, slot } => {
+            Action::Deliver { id, domain, lane, route, source, slot, .. } => {
                 let key = (id, domain);
                 let Some(&place) = self.places.get(&key) else { panic!("{key:?} goes, and is not in the queue") };
                 assert_eq!(lane, place.lane);
