@@ -119,8 +119,9 @@ fn drain(scheduler: &mut Scheduler, disk: &mut Disk, now: SystemTime) -> usize {
                 scheduler.handle_window(now, &domain, member, window, next_due);
             }
             Action::Deliver { id, domain, .. } => {
-                let outcome = Outcome { scope: Scope::Recipient, verdict: Verdict::Delivered, retry_after: None, open: false };
-                scheduler.handle_outcome(now, id, &domain, outcome);
+                let outcome =
+                    Outcome { scope: Scope::Recipient, verdict: Verdict::Delivered, retry_after: None, open: false, class: None };
+                scheduler.handle_outcome(now, id, &domain, outcome, "");
                 delivered += 1;
             }
             Action::Settle { id, domain, .. } => {

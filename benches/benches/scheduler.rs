@@ -58,9 +58,14 @@ fn decisions(c: &mut Criterion) {
                 }
                 Action::Load { domain, member, .. } => scheduler.handle_window(now, &domain, member, Vec::new(), None),
                 Action::Deliver { id, domain, .. } => {
-                    let outcome =
-                        Outcome { scope: Scope::Recipient, verdict: Verdict::Delivered, retry_after: None, open: false };
-                    scheduler.handle_outcome(now, id, &domain, outcome);
+                    let outcome = Outcome {
+                        scope: Scope::Recipient,
+                        verdict: Verdict::Delivered,
+                        retry_after: None,
+                        open: false,
+                        class: None,
+                    };
+                    scheduler.handle_outcome(now, id, &domain, outcome, "");
                 }
                 Action::Settle { id, domain, .. } => scheduler.handle_settled(now, id, &domain, 1, None),
             }

@@ -185,12 +185,12 @@ impl Scheduler {
         }
     }
 
-    /// A flow takes turns in each lane in which it has mail, while nothing holds its domain apart from its site.
+    /// A flow takes turns in each lane in which it has mail, while nothing holds its domain or its member apart from its site.
     fn take_turns(&mut self, now: Time, key: u32) {
         let Some(flow) = self.flows.get(key) else { return };
         let Some(active) = self.domains.get_mut(flow.domain).and_then(|domain| domain.active.as_mut()) else { return };
         active.parked = active.parked.filter(|until| *until > now);
-        let may = active.parked.is_none();
+        let may = active.parked.is_none() && self.measures.holds(now, flow.member).is_none();
         let wants = flow.lanes.each_ref().map(|queue| may && !queue.is_empty());
         let has = flow.takes_turns();
         let Some(site_key) = active.site.filter(|_| wants != has) else { return };
@@ -341,6 +341,7 @@ impl Scheduler {
         }
         let key = self.sites.insert(Site::new(hosts, domain, provider, provider_key, shape));
         self.site_by_name.insert(name, key);
+        self.impose(key);
         key
     }
 

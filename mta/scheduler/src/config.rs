@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::measure::Reaction;
 use crate::shaping::Shaping;
 use crate::types::Lane;
 
@@ -30,6 +31,8 @@ pub struct Config {
     pub retry: Retry,
     /// How long a site, or one source at a site, is left alone after trouble.
     pub suspend: Backoff,
+    /// What is done about replies by their class. All that match are counted. Default: none; the driver ships some.
+    pub rules: Arc<[Reaction]>,
     /// How long a domain whose DNS does not answer waits before it is asked for again.
     pub route_retry: Backoff,
     /// How long "this domain takes no mail" is believed without asking again. Default: 1 minute.
@@ -57,6 +60,7 @@ impl Default for Config {
             window: WindowLimits::default(),
             retry: Retry::default(),
             suspend: Backoff { first: Duration::from_secs(30), max: Duration::from_secs(30 * 60) },
+            rules: Arc::default(),
             route_retry: Backoff { first: Duration::from_secs(10), max: Duration::from_secs(15 * 60) },
             unroutable_for: Duration::from_secs(60),
             in_flight_max: 4096,

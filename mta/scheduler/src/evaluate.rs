@@ -11,6 +11,8 @@ use std::time::SystemTime;
 use smallvec::SmallVec;
 
 use crate::config::Config;
+use crate::measure::{MeasureKind, Object, SourceHealth};
+use crate::measures::Measures;
 use crate::pools::Pools;
 use crate::provider::{AtProvider, Provider};
 use crate::shaping::{Knob, Limits, Rate};
@@ -62,6 +64,8 @@ pub enum Reason {
     SiteSuspended {
         /// Failures in a row.
         failures: u8,
+        /// The measure that says so.
+        action: Option<u64>,
     },
     /// After a suspension one delivery has gone to see whether the site is well again.
     SiteProbed,
@@ -77,6 +81,20 @@ pub enum Reason {
         source: SourceId,
         /// Failures in a row.
         failures: u8,
+        /// The measure that says so.
+        action: Option<u64>,
+    },
+    /// The source sends nothing to the provider, or nothing at all.
+    SourcePaused {
+        /// Which.
+        source: SourceId,
+        /// The measure that says so.
+        action: u64,
+    },
+    /// Nothing of the member is sent.
+    MemberHeld {
+        /// The measure that says so.
+        action: u64,
     },
     /// After a suspension one delivery has gone to see whether the source is welcome again.
     SourceProbed(SourceId),
@@ -86,6 +104,8 @@ pub enum Reason {
         source: SourceId,
         /// Its window now, as far as the lane may use it.
         window: u16,
+        /// The measure that keeps it from being wider.
+        action: Option<u64>,
     },
     /// As many messages have gone from the source to the site as may go in a while.
     RateReached {
@@ -190,6 +210,7 @@ pub(crate) struct AtSite<'a> {
     pub(crate) pools: &'a Pools,
     /// Who operates the site, if anything has gone there.
     pub(crate) provider: Option<&'a Provider>,
+    pub(crate) measures: &'a Measures,
 }
 
 /// The question for one source at that site.
@@ -206,9 +227,10 @@ pub(crate) struct AtSource<'a> {
 
 const SITE_CHECKS: [fn(&AtSite) -> Option<Hold>; 3] = [node_is_full, site_is_suspended, site_is_probed];
 
-const SOURCE_CHECKS: [fn(&AtSource) -> Option<Hold>; 9] = [
+const SOURCE_CHECKS: [fn(&AtSource) -> Option<Hold>; 10] = [
     source_is_retired,
     site_has_no_address,
+    source_is_paused,
     source_is_suspended,
     source_is_probed,
     window_is_full,
@@ -240,7 +262,7 @@ pub(crate) fn evaluate(asked: &AtSite, route: &Route, sources: &Sources) -> Eval
     }
     for (id, _, weight, hold) in at_each_source(asked, route, sources) {
         match hold {
-            None => found.free.push((id, weight)),
+            None => found.free.push((id, share(asked, route, id, weight))),
             Some(hold) => {
                 let clears = Time::from(hold.clears_at());
                 if hold.concerns_the_provider() {
@@ -277,6 +299,14 @@ pub(crate) fn at_each_source<'a>(
     })
 }
 
+/// Its share of the mail; a quarter of it where it is degraded.
+fn share(asked: &AtSite, route: &Route, id: SourceId, weight: u32) -> u32 {
+    match asked.measures.stop(asked.now, id, &route.provider) {
+        Some(stop) if stop.health == SourceHealth::Degraded => weight.div_ceil(4),
+        _ => weight,
+    }
+}
+
 /// What of `in_flight_max` a lane may use: the last sixteenth is for `otp`.
 pub(crate) fn in_flight_max(config: &Config, lane: Lane) -> usize {
     match lane {
@@ -297,7 +327,8 @@ fn node_is_full(asked: &AtSite) -> Option<Hold> {
 fn site_is_suspended(asked: &AtSite) -> Option<Hold> {
     let until = asked.site.health.suspended_until().filter(|until| *until > asked.now)?;
     let failures = asked.site.health.failures();
-    Some(Hold { reason: Reason::SiteSuspended { failures }, set_by: SetBy::Feedback, clears: at(until) })
+    let action = asked.measures.find(MeasureKind::LeaveSite, &Object::Site(asked.site.name.clone())).map(|measure| measure.id);
+    Some(Hold { reason: Reason::SiteSuspended { failures, action }, set_by: SetBy::Feedback, clears: at(until) })
 }
 
 fn site_is_probed(asked: &AtSite) -> Option<Hold> {
@@ -319,10 +350,20 @@ fn site_has_no_address(question: &AtSource) -> Option<Hold> {
     (!reachable).then_some(Hold { reason: Reason::NoAddress(question.id), set_by: SetBy::Dns, clears: Clears::ByChange })
 }
 
+fn source_is_paused(question: &AtSource) -> Option<Hold> {
+    let stop = question.asked.measures.stop(question.asked.now, question.id, &question.route.provider)?;
+    (stop.health == SourceHealth::Paused).then_some(Hold {
+        reason: Reason::SourcePaused { source: question.id, action: stop.id },
+        set_by: SetBy::Feedback,
+        clears: at(stop.until),
+    })
+}
+
 fn source_is_suspended(question: &AtSource) -> Option<Hold> {
     let health = &question.path?.health;
     let until = health.suspended_until().filter(|until| *until > question.asked.now)?;
-    let reason = Reason::SourceSuspended { source: question.id, failures: health.failures() };
+    let action = question.action(MeasureKind::PauseSite);
+    let reason = Reason::SourceSuspended { source: question.id, failures: health.failures(), action };
     Some(Hold { reason, set_by: SetBy::Feedback, clears: at(until) })
 }
 
@@ -336,9 +377,13 @@ fn window_is_full(question: &AtSource) -> Option<Hold> {
     // Where it has never been, a source has room.
     let window = &question.path?.window;
     let room = window.room(limits, question.asked.lane);
-    let set_by = || if window.size(limits) < limits.max { SetBy::Feedback } else { question.by(Knob::Connections) };
-    let reason = Reason::WindowFull { source: question.id, window: room };
-    (window.in_flight() >= room).then(|| Hold { reason, set_by: set_by(), clears: Clears::WithNextAnswer })
+    if window.in_flight() < room {
+        return None;
+    }
+    let action = window.is_capped().then(|| question.action(MeasureKind::Narrow)).flatten();
+    let set_by = if window.size(limits) < limits.max { SetBy::Feedback } else { question.by(Knob::Connections) };
+    let reason = Reason::WindowFull { source: question.id, window: room, action };
+    Some(Hold { reason, set_by, clears: Clears::WithNextAnswer })
 }
 
 fn rate_is_reached(question: &AtSource) -> Option<Hold> {
@@ -380,5 +425,11 @@ impl AtSource<'_> {
             Some(set) => SetBy::Shaping(knob, set.by.clone()),
             None => SetBy::Setting("window"),
         }
+    }
+
+    /// The measure of a kind about this source at this site.
+    fn action(&self, kind: MeasureKind) -> Option<u64> {
+        let (source, site) = (self.pooled.source.name.clone(), self.asked.site.name.clone());
+        self.asked.measures.find(kind, &Object::AtSite { source, site }).map(|measure| measure.id)
     }
 }

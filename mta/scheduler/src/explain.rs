@@ -133,6 +133,9 @@ impl Scheduler {
         if flow.lanes[lane.index()].is_empty() {
             return Some(on_disk(flow.next_due));
         }
+        if let Some((action, until)) = self.measures.holds(now.into(), member) {
+            return Some(Decision::Hold(member_held(action, until)));
+        }
         let active = domain.active.as_ref()?;
         let route = match way_or_hold(&active.way) {
             Ok(route) => route,
@@ -280,8 +283,8 @@ impl Scheduler {
     }
 
     pub(crate) fn at<'a>(&'a self, now: Time, site: &'a Site, lane: Lane, pool: u16) -> AtSite<'a> {
-        let provider = self.providers.get(site.provider_key as usize);
-        AtSite { now, config: &self.config, busy: self.busy, lane, site, pool, pools: &self.pools, provider }
+        let (provider, measures) = (self.providers.get(site.provider_key as usize), &self.measures);
+        AtSite { now, config: &self.config, busy: self.busy, lane, site, pool, pools: &self.pools, provider, measures }
     }
 
     fn limits(&self) -> Vec<Limit> {
@@ -312,6 +315,11 @@ fn waits(list: &[std::time::Duration]) -> String {
 fn on_disk(due: Time) -> Decision {
     let clears = due.system().map_or(Clears::WithNextAnswer, Clears::At);
     Decision::Hold(Hold { reason: Reason::OnDisk, set_by: SetBy::Queue, clears })
+}
+
+fn member_held(action: u64, until: Time) -> Hold {
+    let clears = until.system().map_or(Clears::ByChange, Clears::At);
+    Hold { reason: Reason::MemberHeld { action }, set_by: SetBy::Feedback, clears }
 }
 
 fn resolving() -> Hold {

@@ -97,6 +97,19 @@ impl Health {
         }
     }
 
+    /// It is to be left alone until then, if it is not well.
+    pub(crate) fn prolong(&mut self, until: Time, latest: u64) {
+        if !self.is_open() {
+            *self = Health { state: State::Suspended { until, failures: self.failures() }, since: latest };
+        }
+    }
+
+    /// As it was before a restart.
+    pub(crate) fn restore(&mut self, until: Time, failures: u32, latest: u64) {
+        let failures = u8::try_from(failures).unwrap_or(u8::MAX);
+        *self = Health { state: State::Suspended { until, failures }, since: latest };
+    }
+
     /// Trouble that is news: leave it alone until then.
     pub(crate) fn suspend(&mut self, until: Time, latest: u64) {
         let failures = self.failures().saturating_add(1);

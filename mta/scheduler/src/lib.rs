@@ -13,7 +13,9 @@
 //! (`turns.rs`), as they do for lookups and loads (`line.rs`), and no one of them fills the memory (`memory.rs`).
 //! The mail of each *pool* of sources has its turns apart (`pools.rs`, `berth.rs`, `moor.rs`). What receivers bear is data in
 //! layers (`shaping.rs`), merged once for the sites that it fits (`shape.rs`) and counted by `bucket.rs` and `provider.rs`.
-//! A site in trouble is left alone, and then probed by one delivery (`health.rs`). `evaluate.rs` decides whether
+//! A site in trouble is left alone, and then probed by one delivery (`health.rs`). Rules act on what replies speak of
+//! (`react.rs`, counted in `tally.rs`); whatever stops mail by itself is a *measure* with an id, a cause and an end (`measure.rs`,
+//! `measures.rs`). A delivery may remember a source to stay with or to avoid (`pin.rs`). `evaluate.rs` decides whether
 //! something may go, or says why not; `send.rs` starts it and learns from the outcome; `retry.rs` knows when to try
 //! again; `attend.rs` keeps everything in order; `machine.rs` joins the parts. `view.rs` and `explain.rs` tell an operator
 //! what is going on and why, `operate.rs` does what he wants done.
@@ -23,8 +25,8 @@
 //!   Nothing is sent twice and nothing is lost however long that takes, but each unanswered one holds its place.
 //! - Commits are told in their order: a delivery's `handle_enqueued` before its `handle_settled`. A `Load` may see the disk
 //!   as it was at any time after it was asked for.
-//! - After a restart, `handle_backlog` for each flow that has mail, in any order and at leisure; nothing else needs to be
-//!   remembered.
+//! - After a restart, `handle_measures` first, with what `poll_measures` told, and `handle_backlog` for each flow that has mail,
+//!   in any order and at leisure; nothing else needs to be remembered.
 //!
 //! # What it promises
 //! - A delivery is settled exactly once, is never tried before it is due, after its deadline, or twice at a time.
@@ -52,11 +54,15 @@ mod flow;
 mod health;
 mod line;
 mod machine;
+mod measure;
+mod measures;
 mod memory;
 mod moor;
 mod operate;
+mod pin;
 mod pools;
 mod provider;
+mod react;
 mod retry;
 mod ring;
 mod send;
@@ -65,6 +71,7 @@ mod shaping;
 mod site;
 mod slab;
 mod source;
+mod tally;
 mod time;
 mod tls;
 mod turns;
@@ -78,8 +85,10 @@ pub use evaluate::{Clears, Decision, Hold, Reason, SetBy};
 pub use explain::*;
 pub use flow::{WINDOW_LOW, WINDOW_MAX};
 pub use machine::Scheduler;
+pub use measure::*;
 pub use operate::*;
 pub use pools::MemberPools;
+pub use react::SourceHealthView;
 pub use shaping::*;
 pub use tls::*;
 pub use types::*;

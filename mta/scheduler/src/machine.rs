@@ -12,6 +12,8 @@ use crate::dice::{Dice, Hashing};
 use crate::domain::{Domain, Stand, Way};
 use crate::flow::{Flow, Kept, Load, WINDOW_LOW, WINDOW_MAX, Wants};
 use crate::line::Line;
+use crate::measures::Measures;
+use crate::pin::Pins;
 use crate::pools::Pools;
 use crate::provider::Provider;
 use crate::retry;
@@ -21,6 +23,7 @@ use crate::shaping::Destination;
 use crate::site::Site;
 use crate::slab::Slab;
 use crate::source::Sources;
+use crate::tally::Tallies;
 use crate::time::Time;
 use crate::types::{Action, Delivery, Lane, QueueId, Routed, SourceId, Verdict};
 use crate::weights::Weights;
@@ -40,6 +43,9 @@ pub struct Scheduler {
     pub(crate) shapes: Shapes,
     pub(crate) weights: Arc<Weights>,
     pub(crate) dice: Dice,
+    pub(crate) measures: Measures,
+    pub(crate) tallies: Tallies,
+    pub(crate) pins: Pins,
     pub(crate) domains: Slab<Domain>,
     pub(crate) domain_by_name: HashMap<Arc<str>, u32, Hashing>,
     pub(crate) flows: Slab<Flow>,
@@ -92,6 +98,7 @@ pub(crate) enum Subject {
     Flow(u32),
     Site(u32),
     Provider(u32),
+    Measures,
 }
 
 impl Scheduler {
@@ -109,6 +116,9 @@ impl Scheduler {
             shapes: Shapes::new(hashing.clone()),
             weights: Arc::default(),
             dice: Dice::seeded(seed),
+            measures: Measures::new(hashing.clone()),
+            tallies: Tallies::new(hashing.clone()),
+            pins: Pins::new(hashing.clone()),
             domains: Slab::new(),
             domain_by_name: HashMap::with_hasher(hashing.clone()),
             flows: Slab::new(),
@@ -145,6 +155,9 @@ impl Scheduler {
         self.sources.configure(&config.sources);
         self.pools.configure(&config, &self.sources);
         self.config = config;
+        self.measures.derive(&self.sources);
+        // They are counted by a rule's place in the list.
+        self.tallies.clear();
         self.no_room_above = [usize::MAX; 2];
         self.shapes.clear();
         let sites: Vec<u32> = self.sites.iter().map(|(key, _)| key).collect();
@@ -381,6 +394,10 @@ impl Scheduler {
                         provider.wake = Time::NEVER;
                     }
                     self.open_provider(key);
+                }
+                Subject::Measures => {
+                    self.measures.wake = Time::NEVER;
+                    self.end_measures(now);
                 }
             }
         }

@@ -9,6 +9,7 @@ use std::time::SystemTime;
 
 use crate::domain::Way;
 use crate::machine::Scheduler;
+use crate::measure::{Change, MeasureKind, Object};
 use crate::send::FlightState;
 use crate::time::Time;
 use crate::types::{Cancellation, Cause, Lane, Next, QueueId};
@@ -59,6 +60,17 @@ impl Scheduler {
         let now = Time::from(now);
         let Some(&key) = self.site_by_name.get(site) else { return false };
         let lifted = self.sites.get_mut(key).is_some_and(|site| site.lift(now));
+        let of_site: Vec<u64> = (self.measures.iter())
+            .filter(|measure| match &measure.object {
+                Object::Site(name) => **name == *site,
+                Object::AtSite { site: name, .. } => **name == *site && measure.kind == MeasureKind::PauseSite,
+                _ => false,
+            })
+            .map(|measure| measure.id)
+            .collect();
+        for id in of_site {
+            self.measures.end(id, Change::Cancelled("lifted".into()), &self.sources);
+        }
         if lifted {
             self.rouse(key);
             self.attend_site(now, key);

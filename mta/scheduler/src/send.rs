@@ -7,6 +7,9 @@ use crate::domain::Way;
 use crate::evaluate::{evaluate, in_flight_max};
 use crate::flow::Load;
 use crate::machine::Scheduler;
+use crate::measure::{MeasureKind, Object, ReplyClass};
+use crate::measures::Wanted;
+use crate::pin::Pin;
 use crate::retry;
 use crate::shaping::Limits;
 use crate::source;
@@ -18,6 +21,10 @@ const HOST_TROUBLES: usize = 3;
 
 /// A peer cannot have us stay away for longer than this.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// A greylisting host that names no time is given this (RFC 6647 §5: a minute is common, five are usual); a one-time code keeps
+/// to its own schedule, which ends sooner.
+const GREYLIST_WAIT: Duration = Duration::from_secs(300);
 
 /// A delivery that left its flow's window and is not settled yet.
 pub(crate) struct Flight {
@@ -36,8 +43,8 @@ pub(crate) enum FlightState {
 pub(crate) struct Attempt {
     pub(crate) site: u32,
     provider: u32,
-    pool: u16,
-    limits: Arc<Limits>,
+    pub(crate) pool: u16,
+    pub(crate) limits: Arc<Limits>,
     pub(crate) source: SourceId,
     pub(crate) slot: u16,
     pub(crate) began: Time,
@@ -112,7 +119,10 @@ impl Scheduler {
             let Some(domain_key) = self.flows.get(key).map(|flow| flow.domain) else { continue };
             let active = self.domains.get(domain_key).and_then(|domain| domain.active.as_ref());
             let Some(route) = active.and_then(|active| active.route()).cloned() else { continue };
-            let found = evaluate(&self.at(now, site, lane, pool), &route, &self.sources);
+            let mut found = evaluate(&self.at(now, site, lane, pool), &route, &self.sources);
+            if let Some(pin) = self.pin_of_next(now, key, lane) {
+                pin.narrow(&mut found.free);
+            }
             if let Some(source) = source::choose(&found.free, &mut self.dice) {
                 in_line(self);
                 let action = self.begin(now, berth_key, key, lane, route, source);
@@ -171,7 +181,7 @@ impl Scheduler {
         }
     }
 
-    /// A deadline has passed, or the route has run out.
+    /// A deadline has passed, the route has run out, or the member is held.
     fn is_out_of_order(&self, now: Time, key: u32) -> bool {
         let Some(flow) = self.flows.get(key) else { return true };
         let Some(active) = self.domains.get(flow.domain).and_then(|domain| domain.active.as_ref()) else { return true };
@@ -180,7 +190,13 @@ impl Scheduler {
             Way::Sought { old: Some(route), .. } => !crate::attend::still_serves(route, now),
             Way::Unknown | Way::Sought { old: None, .. } | Way::Trouble { .. } => false,
         };
-        stale || flow.watch <= now
+        stale || flow.watch <= now || self.measures.holds(now, flow.member).is_some()
+    }
+
+    fn pin_of_next(&self, now: Time, key: u32, lane: Lane) -> Option<Pin> {
+        let flow = self.flows.get(key)?;
+        let next = flow.lanes[lane.index()].front()?;
+        self.pins.get(now, next.id, &self.domains.get(flow.domain)?.name)
     }
 
     fn begin(&mut self, now: Time, berth_key: u32, key: u32, lane: Lane, route: Arc<Route>, source: SourceId) -> Option<Action> {
@@ -233,12 +249,13 @@ impl Scheduler {
         };
         self.flights.insert((entry.id, domain_key), Flight { flow: key, lane, state: FlightState::InFlight(attempt) });
         self.count_out(member, 1);
+        self.note_begun(now, entry.id, &name, source);
         self.attend(now, key);
         Some(Action::Deliver { id: entry.id, domain: name, lane, route, source, slot, limits })
     }
 
-    /// Answers `Action::Deliver`.
-    pub fn handle_outcome(&mut self, now: SystemTime, id: QueueId, domain: &str, outcome: Outcome) {
+    /// Answers `Action::Deliver`. `reply` is the text that decided, verbatim: the cause of what follows from it.
+    pub fn handle_outcome(&mut self, now: SystemTime, id: QueueId, domain: &str, outcome: Outcome, reply: &str) {
         let now = Time::from(now);
         let Some(&key) = self.domain_by_name.get(domain) else { return };
         let Some(flight) = self.flights.get_mut(&(id, key)) else { return };
@@ -246,11 +263,17 @@ impl Scheduler {
         let (attempt, lane, flow_key) = (attempt.clone(), flight.lane, flight.flow);
         flight.state = FlightState::Settling { tried: true };
         self.trying -= 1;
-        self.learn(now, &attempt, outcome);
+        self.learn(now, &attempt, outcome, reply);
+        let found = self.domains.get(key).map(|domain| domain.name.clone()).zip(self.flows.get(flow_key).map(|flow| flow.member));
+        let elsewhere = found.is_some_and(|(name, member)| self.react(now, &attempt, (id, &name, member), outcome, reply));
         let cancelled = attempt.cancelled.clone().filter(|_| outcome.open);
         let next = if outcome.open && cancelled.is_none() {
             let Attempt { attempts, deadline, .. } = attempt;
-            retry::after_deferral(now, &self.config.retry, lane, attempts, outcome.retry_after, deadline, &mut self.dice)
+            let greylisted = outcome.class == Some(ReplyClass::Greylist) && lane != Lane::Otp;
+            let asked = outcome.retry_after.or(greylisted.then_some(GREYLIST_WAIT));
+            // From another source it is as good as new.
+            let attempts = if elsewhere { 0 } else { attempts };
+            retry::after_deferral(now, &self.config.retry, lane, attempts, asked, deadline, &mut self.dice)
         } else {
             Next::Done
         };
@@ -266,7 +289,7 @@ impl Scheduler {
     }
 
     /// What an outcome says about the site and about our source there.
-    fn learn(&mut self, now: Time, attempt: &Attempt, outcome: Outcome) {
+    fn learn(&mut self, now: Time, attempt: &Attempt, outcome: Outcome, reply: &str) {
         let (limits, latest) = (attempt.limits.window, self.begun);
         if let Some(provider) = self.providers.get_mut(attempt.provider as usize) {
             let there = provider.source_mut(attempt.source);
@@ -290,10 +313,15 @@ impl Scheduler {
         let source_is_in_trouble = match scope {
             // It spoke with us about a mailbox: site and source are well.
             Scope::Recipient | Scope::Message => {
-                path.health.good(attempt.source_probe, latest);
-                site.health.good(attempt.site_probe, latest);
+                let source_is_well = path.health.good(attempt.source_probe, latest);
+                let site_is_well = site.health.good(attempt.site_probe, latest);
                 site.host_troubles = 0;
+                self.end_suspensions(attempt, source_is_well, site_is_well);
                 return;
+            }
+            // Too fast: going slower is answer enough, until it cannot go any slower.
+            Scope::Source if outcome.class == Some(ReplyClass::Rate) && outcome.retry_after.is_none() => {
+                attempt.source_probe || path.window.is_least(limits) && path.window.is_news(attempt.number)
             }
             Scope::Source => true,
             // Then the question whether the source is welcome was not answered.
@@ -301,11 +329,15 @@ impl Scheduler {
         };
         let news = path.window.narrow(limits, attempt.number, latest);
         let asked = outcome.retry_after.unwrap_or_default().min(RETRY_AFTER_MAX);
+        let mut suspended = [None; 2];
         if source_is_in_trouble && path.health.heeds(attempt.source_probe, attempt.number) {
             let wait = retry::backoff(self.config.suspend, path.health.failures().saturating_add(1), &mut self.dice);
-            path.health.suspend(now.plus(wait.max(asked)), latest);
+            let until = now.plus(wait.max(asked));
+            path.health.suspend(until, latest);
             path.window.start_again(limits);
+            suspended[0] = Some(until);
         }
+        let mut site_is_well = false;
         let site_is_in_trouble = match scope {
             Scope::Site => true,
             Scope::Host => {
@@ -313,7 +345,7 @@ impl Scheduler {
                 attempt.site_probe || usize::from(site.host_troubles) >= attempt.hosts.clamp(1, HOST_TROUBLES)
             }
             Scope::Source | Scope::Recipient | Scope::Message => {
-                site.health.good(attempt.site_probe, latest);
+                site_is_well = site.health.good(attempt.site_probe, latest);
                 false
             }
         };
@@ -323,8 +355,32 @@ impl Scheduler {
             site.health.suspend(until, latest);
             site.host_troubles = 0;
             site.start_again(attempt.pool);
+            suspended[1] = Some(until);
             self.wake_site(attempt.site, until);
             self.give_back_site(now, attempt.site);
+        }
+        self.end_suspensions(attempt, false, site_is_well);
+        for (kind, until) in [MeasureKind::PauseSite, MeasureKind::LeaveSite].into_iter().zip(suspended) {
+            let (Some(expires), Some(object)) = (until, self.suspended(kind, attempt)) else { continue };
+            let (rule, cause, class) = ("suspend".into(), reply.into(), outcome.class);
+            self.want(now, Wanted { kind, object, class, rule, cause, expires, window: None });
+        }
+    }
+
+    fn suspended(&self, kind: MeasureKind, attempt: &Attempt) -> Option<Object> {
+        let site = self.sites.get(attempt.site)?.name.clone();
+        match kind {
+            MeasureKind::LeaveSite => Some(Object::Site(site)),
+            _ => Some(Object::AtSite { source: self.sources.get(attempt.source)?.source.name.clone(), site }),
+        }
+    }
+
+    /// The probe is back, and all is well.
+    fn end_suspensions(&mut self, attempt: &Attempt, source: bool, site: bool) {
+        for (kind, ends) in [(MeasureKind::PauseSite, source), (MeasureKind::LeaveSite, site)] {
+            if let Some(object) = self.suspended(kind, attempt).filter(|_| ends) {
+                self.end_measure_of(kind, &object);
+            }
         }
     }
 
@@ -355,8 +411,13 @@ impl Scheduler {
             }
             None => self.withdraw(now, key, id),
         }
-        if let Some(due) = due {
-            self.note_on_disk(key, member, lane, due.into());
+        match due {
+            Some(due) => self.note_on_disk(key, member, lane, due.into()),
+            None => {
+                if let Some(name) = self.domains.get(key).map(|domain| domain.name.clone()) {
+                    self.forget_pin(now, id, &name);
+                }
+            }
         }
         self.attend_member(now, key, member);
     }

@@ -121,6 +121,11 @@ impl Site {
         self.paths[nth].get_or_insert_with(|| Box::new(Path::new(limits)))
     }
 
+    /// None: the source has never sent there.
+    pub(crate) fn known_path_mut(&mut self, source: SourceId) -> Option<&mut Path> {
+        self.paths.get_mut(usize::from(source.0))?.as_deref_mut()
+    }
+
     pub(crate) fn paths(&self) -> impl Iterator<Item = (SourceId, &Path)> {
         self.paths.iter().enumerate().filter_map(|(nth, path)| Some((SourceId(nth as u16), path.as_deref()?)))
     }

@@ -38,6 +38,11 @@ impl Sources {
         self.0.get(usize::from(id.0))
     }
 
+    /// Also one that was removed.
+    pub(crate) fn find(&self, name: &str) -> Option<SourceId> {
+        self.iter().find(|(_, pooled)| *pooled.source.name == *name).map(|(id, _)| id)
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = (SourceId, &Pooled)> {
         self.0.iter().enumerate().map(|(nth, pooled)| (SourceId(nth as u16), pooled))
     }

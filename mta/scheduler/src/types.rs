@@ -9,6 +9,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::measure::ReplyClass;
 use crate::shaping::Limits;
 use crate::tls::{Demand, TlsPolicy};
 
@@ -245,6 +246,8 @@ pub struct Outcome {
     pub retry_after: Option<Duration>,
     /// Recipients remain that were deferred: the delivery has to be tried again.
     pub open: bool,
+    /// What the reply that decided the scope speaks of; None where nothing went wrong, or nobody knows.
+    pub class: Option<ReplyClass>,
 }
 
 /// Index of a source, given by the scheduler in the order of configuration and kept over reloads by the source's name.

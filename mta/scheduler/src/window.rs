@@ -12,6 +12,11 @@ use crate::types::Lane;
 /// Windows are counted in these parts, so that "one more for each windowful" needs no fractions.
 const UNIT: u32 = 1024;
 
+/// Windowfuls that go well just below where trouble came, before that much is tried again; twice as many each time trouble
+/// comes back there, up to the second. Without it a site with a hard limit is annoyed at every rise.
+const PATIENCE: u16 = 4;
+const PATIENCE_MAX: u16 = 64;
+
 /// Of a maximum smaller than this no place is kept for one-time codes.
 const SHARED_BELOW: u16 = 4;
 
@@ -24,17 +29,34 @@ pub(crate) struct Window {
     in_flight: u16,
     /// Deliveries numbered up to this one began before the last narrowing: what they report is old news.
     narrowed_at: u64,
+    /// The size at which trouble came last, and how long to stay below it.
+    ceiling: u32,
+    patience: u16,
+    /// Deliveries that went well just below it.
+    earned: u16,
+    /// A measure lets it be no wider.
+    cap: u16,
     slots: Slots,
 }
 
 impl Window {
     pub(crate) fn new(limits: WindowLimits) -> Window {
         let size = u32::from(limits.initial.clamp(limits.min.max(1), limits.max.max(1))) * UNIT;
-        Window { size, threshold: u32::MAX, in_flight: 0, narrowed_at: 0, slots: Slots::default() }
+        Window {
+            size,
+            threshold: u32::MAX,
+            in_flight: 0,
+            narrowed_at: 0,
+            ceiling: u32::MAX,
+            patience: PATIENCE,
+            earned: 0,
+            cap: u16::MAX,
+            slots: Slots::default(),
+        }
     }
 
     pub(crate) fn size(&self, limits: WindowLimits) -> u16 {
-        ((self.size / UNIT) as u16).min(limits.max).max(1)
+        ((self.size / UNIT) as u16).min(limits.max).min(self.cap).max(1)
     }
 
     pub(crate) fn in_flight(&self) -> u16 {
@@ -46,7 +68,7 @@ impl Window {
     /// maximum, so there the last place is kept free of other mail. Of less than `SHARED_BELOW` places that would be too
     /// much: such a code is next when one of them ends.
     pub(crate) fn room(&self, limits: WindowLimits, lane: Lane) -> u16 {
-        let (size, max) = (self.size(limits), limits.max.max(1));
+        let (size, max) = (self.size(limits), limits.max.min(self.cap).max(1));
         match lane {
             Lane::Otp => size.saturating_add(1).min(max),
             Lane::Transactional | Lane::Notice if max < SHARED_BELOW => size,
@@ -77,7 +99,20 @@ impl Window {
             return;
         }
         let step = if self.size < self.threshold { UNIT } else { (UNIT * UNIT / self.size).max(1) };
-        self.size = (self.size + step).min(u32::from(limits.max.max(1)) * UNIT);
+        let wider = (self.size + step).min(u32::from(limits.max.max(1)) * UNIT);
+        if self.ceiling != u32::MAX {
+            if wider >= self.ceiling {
+                self.earned = self.earned.saturating_add(1);
+                if u32::from(self.earned) < u32::from(self.patience) * (self.size / UNIT).max(1) {
+                    return;
+                }
+            }
+            // It bears a quarter more than it once did: that is another site now.
+            if wider > self.ceiling.saturating_add(self.ceiling / 4) {
+                (self.ceiling, self.patience) = (u32::MAX, PATIENCE);
+            }
+        }
+        self.size = wider;
     }
 
     /// The `number`th delivery met trouble; `latest` is the newest one that has begun. A windowful of troubles from
@@ -86,10 +121,44 @@ impl Window {
         if number <= self.narrowed_at {
             return false;
         }
+        let again = self.ceiling != u32::MAX && self.size.abs_diff(self.ceiling) <= self.ceiling / 4;
+        self.patience = if again { (self.patience * 2).min(PATIENCE_MAX) } else { PATIENCE };
+        self.earned = 0;
+        // Trouble of the narrowest window has another reason.
+        self.ceiling = if self.is_least(limits) { u32::MAX } else { self.size };
         self.size = (self.size / 2).max(u32::from(limits.min.max(1)) * UNIT);
         self.threshold = self.size;
         self.narrowed_at = latest;
         true
+    }
+
+    /// It cannot be narrowed any more.
+    pub(crate) fn is_least(&self, limits: WindowLimits) -> bool {
+        self.size < u32::from(limits.min.max(1)) * UNIT + UNIT
+    }
+
+    /// Trouble of the `number`th delivery would narrow it.
+    pub(crate) fn is_news(&self, number: u64) -> bool {
+        number > self.narrowed_at
+    }
+
+    /// No wider than half of what it is, until `uncap`. Gives that bound.
+    pub(crate) fn cap_to_half(&mut self, limits: WindowLimits) -> u16 {
+        self.cap = (self.size(limits) / 2).max(limits.min.max(1));
+        self.cap
+    }
+
+    /// No wider than this, until `uncap`.
+    pub(crate) fn cap(&mut self, most: u16) {
+        self.cap = most.max(1);
+    }
+
+    pub(crate) fn uncap(&mut self) {
+        self.cap = u16::MAX;
+    }
+
+    pub(crate) fn is_capped(&self) -> bool {
+        self.cap < u16::MAX
     }
 
     /// After a suspension only little is risked; what was borne before is soon reached again.

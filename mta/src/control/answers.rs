@@ -19,7 +19,7 @@ pub struct Held {
     /// In words.
     pub says: String,
     /// One word for it: `on_disk`, `resolving`, `unroutable`, `node_full`, `site_suspended`, `site_probed`, `no_source`,
-    /// `source_retired`, `no_address`, `source_suspended`, `source_probed`, `window_full`, …
+    /// `source_retired`, `no_address`, `source_suspended`, `source_probed`, `source_paused`, `member_held`, `window_full`, …
     pub reason: String,
     /// Who set it.
     pub set_by: Layer,

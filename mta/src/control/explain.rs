@@ -215,21 +215,29 @@ fn held(hold: &Hold, sources: &[Arc<str>]) -> Held {
             ("unroutable", format!("its domain has no route: {} {}", code(trouble.code), trouble.text))
         }
         Reason::NodeFull { max } => ("node_full", format!("this node has {max} deliveries in flight and may have no more")),
-        Reason::SiteSuspended { failures } => ("site_suspended", format!("the site is left alone after {}", times(*failures))),
+        Reason::SiteSuspended { failures, action } => {
+            ("site_suspended", format!("the site is left alone after {}{}", times(*failures), by_action(*action)))
+        }
         Reason::SiteProbed => ("site_probed", "one delivery has gone to see whether the site is well again".to_owned()),
         Reason::NoSource => ("no_source", "there is no source that takes mail".to_owned()),
         Reason::SourceRetired(source) => ("source_retired", format!("{} takes no mail any more", name(*source))),
         Reason::NoAddress(source) => {
             ("no_address", format!("no host of the site has an address that {} can reach", name(*source)))
         }
-        Reason::SourceSuspended { source, failures } => {
-            ("source_suspended", format!("{} leaves the site alone after {}", name(*source), times(*failures)))
+        Reason::SourceSuspended { source, failures, action } => {
+            let says = format!("{} leaves the site alone after {}{}", name(*source), times(*failures), by_action(*action));
+            ("source_suspended", says)
         }
+        Reason::SourcePaused { source, action } => {
+            ("source_paused", format!("{} is paused{}", name(*source), by_action(Some(*action))))
+        }
+        Reason::MemberHeld { action } => ("member_held", format!("its member's mail is held{}", by_action(Some(*action)))),
         Reason::SourceProbed(source) => {
             ("source_probed", format!("one delivery has gone from {} to see whether it is welcome again", name(*source)))
         }
-        Reason::WindowFull { source, window } => {
-            ("window_full", format!("{} has {window} in flight to the site, which is as much as it bears now", name(*source)))
+        Reason::WindowFull { source, window, action } => {
+            let most = format!("{} has {window} in flight to the site, which is as much as it bears now", name(*source));
+            ("window_full", format!("{most}{}", by_action(*action)))
         }
         Reason::RateReached { source, rate } => {
             ("rate_reached", format!("{} has sent the site {}", name(*source), in_a_while(*rate, "messages")))
@@ -256,6 +264,11 @@ fn held(hold: &Hold, sources: &[Arc<str>]) -> Held {
         clears: clears.to_owned(),
         clears_at: hold.clears_at().map(time),
     }
+}
+
+/// Whoever reads why mail waits is told how to end that.
+fn by_action(action: Option<u64>) -> String {
+    action.map_or_else(String::new, |id| format!(" (action {id}; end it with `tradewind actions cancel {id} --why …`)"))
 }
 
 fn layer(set_by: &SetBy) -> Layer {

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use host::Clock;
 use metrics::Counter;
-use scheduler::{Action, Cause, Lane, Next, Outcome, QueueId, Routed, Scheduler, Scope, Verdict, Weights};
+use scheduler::{Action, Cause, Lane, MeasureNews, Next, Outcome, QueueId, Routed, Scheduler, Scope, Verdict, Weights};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -237,6 +237,23 @@ impl Dispatcher {
                 Action::Settle { id, domain, cause, next } => self.settle((id, domain), cause, next),
             }
         }
+        self.tell_measures();
+    }
+
+    /// What the scheduler began or ended to do by itself.
+    fn tell_measures(&mut self) {
+        while let Some(news) = self.scheduler.poll_measures() {
+            let MeasureNews { measure, change } = &news;
+            tracing::info!(
+                action = measure.id,
+                kind = %measure.kind,
+                object = ?measure.object,
+                rule = %measure.rule,
+                cause = %measure.cause,
+                ?change,
+                "an automatic action"
+            );
+        }
     }
 
     /// While draining, only what ends something is done; deliveries that were about to begin stay in the queue.
@@ -247,13 +264,15 @@ impl Dispatcher {
                 self.settle((id, domain), cause, next);
             }
         }
+        self.tell_measures();
     }
 
     fn deliver(&mut self, key: Key, lane: Lane, source: u16, trip: Trip) {
         let Some(source) = self.sources.get(usize::from(source)).cloned() else {
             // Removed by a reload: the attempt never took place.
-            let outcome = Outcome { scope: Scope::Message, verdict: Verdict::Deferred, retry_after: None, open: true };
-            self.scheduler.handle_outcome(self.clock.now(), key.0, &key.1, outcome);
+            let outcome =
+                Outcome { scope: Scope::Message, verdict: Verdict::Deferred, retry_after: None, open: true, class: None };
+            self.scheduler.handle_outcome(self.clock.now(), key.0, &key.1, outcome, "");
             return;
         };
         self.in_flight += 1;
@@ -380,9 +399,11 @@ impl Dispatcher {
         let key = (job.stored.message.id, job.stored.domain.clone());
         let open = attempt.outcomes.iter().any(|outcome| outcome.verdict == Verdict::Deferred);
         self.record(&job, &attempt);
-        let outcome = Outcome { scope: attempt.scope, verdict: attempt.verdict, retry_after: None, open };
+        let outcome = Outcome { scope: attempt.scope, verdict: attempt.verdict, retry_after: None, open, class: None };
+        let reply = attempt.outcomes.iter().rfind(|outcome| outcome.verdict != Verdict::Delivered);
+        let reply = reply.map(|outcome| outcome.reply.to_string()).unwrap_or_default();
         self.attempted.insert(key.clone(), (job, attempt));
-        self.scheduler.handle_outcome(self.clock.now(), key.0, &key.1, outcome);
+        self.scheduler.handle_outcome(self.clock.now(), key.0, &key.1, outcome, &reply);
     }
 
     fn handle_errand(&mut self, done: Errands) {
@@ -418,8 +439,8 @@ impl Dispatcher {
                     Found::Unreadable => (Verdict::Deferred, true),
                 };
                 self.in_flight -= 1;
-                let outcome = Outcome { scope: Scope::Message, verdict, retry_after: None, open };
-                self.scheduler.handle_outcome(now, key.0, &key.1, outcome);
+                let outcome = Outcome { scope: Scope::Message, verdict, retry_after: None, open, class: None };
+                self.scheduler.handle_outcome(now, key.0, &key.1, outcome, "");
             }
         }
     }

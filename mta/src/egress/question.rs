@@ -5,9 +5,9 @@
 //! waits, and mail does not.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use scheduler::{Cancellation, Cancelled, Counts, Lane, QueueId, Routed, Scheduler, Survey, Whereabouts};
+use scheduler::{Cancellation, Cancelled, Counts, Lane, QueueId, Routed, Scheduler, SourceHealth, Survey, Whereabouts};
 use tokio::sync::{mpsc, oneshot};
 
 /// Questions that may wait; past it whoever asks waits.
@@ -103,6 +103,19 @@ impl Asker {
     pub async fn lift(&self, site: &str) -> Result<bool, Stopped> {
         let site = site.to_owned();
         self.ask(move |scheduler, now| scheduler.handle_lift(now, &site)).await
+    }
+
+    /// A watch outside of the scheduler has found out how a source stands (a block list names it, or no longer does): see
+    /// `Scheduler::set_source_health`.
+    pub async fn set_source_health(
+        &self,
+        source: &str,
+        health: SourceHealth,
+        cause: &str,
+        lasts: Duration,
+    ) -> Result<(), Stopped> {
+        let (source, cause) = (source.to_owned(), cause.to_owned());
+        self.ask(move |scheduler, now| scheduler.set_source_health(now, &source, health, &cause, lasts)).await
     }
 
     /// Domains that are known to lead to a site now; None: no such site is known.

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that meets the impossible has failed")]
 #![allow(unreachable_pub, reason = "one crate, and nobody uses it")]
 
+mod actions;
 mod check;
 mod fairness;
 mod lanes;

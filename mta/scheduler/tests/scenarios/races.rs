@@ -67,7 +67,7 @@ fn what_was_settled_while_a_load_was_read_does_not_come_back() {
     assert!(matches!(poll(&mut scheduler, start())[..], [Action::Load { max, .. }] if max > 1));
     // The disk is read now; what was read arrives after the delivery was settled.
     let read = vec![delivery(1), delivery(2)];
-    scheduler.handle_outcome(start(), delivery(1).id, "a.test", ACCEPTED);
+    scheduler.handle_outcome(start(), delivery(1).id, "a.test", ACCEPTED, "");
     assert!(matches!(poll(&mut scheduler, start())[..], [Action::Settle { .. }]));
     scheduler.handle_settled(start(), delivery(1).id, "a.test", 1, None);
     scheduler.handle_window(start(), "a.test", 1, read, None);
@@ -84,7 +84,7 @@ fn what_an_operator_took_away_does_not_go() {
     // Another one is held, and released after an hour.
     scheduler.handle_settled(start(), delivery(11).id, "a.test", 1, Some(start() + HOUR));
     for id in first {
-        scheduler.handle_outcome(start(), id, "a.test", ACCEPTED);
+        scheduler.handle_outcome(start(), id, "a.test", ACCEPTED, "");
         poll(&mut scheduler, start());
         scheduler.handle_settled(start(), id, "a.test", 1, None);
     }
@@ -97,7 +97,7 @@ fn answers_to_what_was_never_asked_change_nothing() {
     let mut scheduler = scheduler();
     scheduler.handle_route(start(), "a.test", Routed::Route(route("mx", start() + HOUR)));
     scheduler.handle_window(start(), "a.test", 1, vec![delivery(1)], Some(start()));
-    scheduler.handle_outcome(start(), delivery(1).id, "a.test", Outcome { open: true, ..ACCEPTED });
+    scheduler.handle_outcome(start(), delivery(1).id, "a.test", Outcome { open: true, ..ACCEPTED }, "");
     scheduler.handle_settled(start(), delivery(1).id, "a.test", 1, None);
     assert!(poll(&mut scheduler, start()).is_empty());
     assert_eq!(scheduler.counts(), Default::default());

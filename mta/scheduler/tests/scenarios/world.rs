@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use scheduler::{
-    Action, Cause, Config, Delivery, Demand, Host, Lane, Next, Outcome, QueueId, Route, RouteTrouble, Routed, Scheduler, Scope,
-    Source, SourceId, TlsPolicy, Verdict,
+    Action, Cause, Change, Config, Delivery, Demand, Host, Lane, Measure, MeasureKind, MeasureNews, Next, Outcome, QueueId,
+    Route, RouteTrouble, Routed, Scheduler, Scope, Source, SourceId, TlsPolicy, Verdict,
 };
 
 use crate::check::{Checkers, Fate, Key};
@@ -51,10 +51,11 @@ pub struct Try {
 type Script = Box<dyn FnMut(&mut Luck, &Try) -> (Duration, Outcome)>;
 type Resolution = Box<dyn FnMut(SystemTime) -> Routed>;
 
-pub const ACCEPTED: Outcome = Outcome { scope: Scope::Recipient, verdict: Verdict::Delivered, retry_after: None, open: false };
+pub const ACCEPTED: Outcome =
+    Outcome { scope: Scope::Recipient, verdict: Verdict::Delivered, retry_after: None, open: false, class: None };
 
 pub fn deferred(scope: Scope) -> Outcome {
-    Outcome { scope, verdict: Verdict::Deferred, retry_after: None, open: true }
+    Outcome { scope, verdict: Verdict::Deferred, retry_after: None, open: true, class: None }
 }
 
 /// Every try is accepted after so long.
@@ -129,6 +130,9 @@ pub struct World {
     pub known_at: HashMap<Key, usize>,
     /// Every lookup and every read: of which domain, and the read whose.
     pub asked: Vec<(Arc<str>, Option<u32>)>,
+    /// Measures as they were written down last, and all news of them.
+    pub measures: BTreeMap<u64, Measure>,
+    pub measure_news: Vec<(SystemTime, MeasureNews)>,
     /// With sites that never fail, mail must not wait while a window has room.
     pub never_idle: bool,
 }
@@ -162,6 +166,8 @@ impl World {
             members: Vec::new(),
             known_at: HashMap::new(),
             asked: Vec::new(),
+            measures: BTreeMap::new(),
+            measure_news: Vec::new(),
             never_idle: false,
         }
     }
@@ -240,6 +246,28 @@ impl World {
         }
     }
 
+    /// The daemon ends and starts again, with what was written down; nothing is in flight.
+    pub fn start_anew(&mut self, seed: u64) {
+        assert!(self.check.in_flight.is_empty() && self.check.settling.is_empty());
+        let last_id = self.measure_news.iter().map(|(_, news)| news.measure.id).max().unwrap_or(0);
+        self.scheduler = Scheduler::new(self.config.clone(), seed);
+        self.scheduler.handle_measures(self.now, self.measures.values().cloned().collect(), last_id);
+        self.restart();
+    }
+
+    /// The one measure of a kind that runs.
+    pub fn measure(&self, kind: MeasureKind) -> Measure {
+        let found: Vec<&Measure> = self.scheduler.measures().filter(|measure| measure.kind == kind).collect();
+        assert_eq!(found.len(), 1, "{kind}: {found:?}");
+        assert_eq!(self.measures.get(&found[0].id), Some(found[0]), "what is written down is what runs");
+        found[0].clone()
+    }
+
+    /// What became of a measure, in order.
+    pub fn changes(&self, id: u64) -> Vec<Change> {
+        self.measure_news.iter().filter(|(_, news)| news.measure.id == id).map(|(_, news)| news.change.clone()).collect()
+    }
+
     pub fn configure(&mut self, config: Config) {
         self.config = config.clone();
         self.scheduler.configure(self.now, config);
@@ -276,6 +304,21 @@ impl World {
             asked += 1;
             assert!(asked < 1_000_000, "the scheduler asks without end");
         }
+        while let Some(news) = self.scheduler.poll_measures() {
+            self.note_measure(news);
+        }
+    }
+
+    /// What a driver would write down.
+    fn note_measure(&mut self, news: MeasureNews) {
+        let MeasureNews { measure, change } = &news;
+        let known = self.measures.contains_key(&measure.id);
+        assert_eq!(known, *change != Change::Started, "{news:?}");
+        match change.is_end() {
+            true => drop(self.measures.remove(&measure.id)),
+            false => drop(self.measures.insert(measure.id, measure.clone())),
+        }
+        self.measure_news.push((self.now, news));
     }
 
     fn act(&mut self, action: Action) {
@@ -371,7 +414,8 @@ impl World {
             }
             Event::Outcome(key, outcome) => {
                 self.check.outcome(self.now, &self.config, &key, outcome);
-                self.scheduler.handle_outcome(self.now, key.0, &key.1, outcome);
+                let reply = outcome.class.map(|class| format!("451 4.7.1 it speaks of {class}")).unwrap_or_default();
+                self.scheduler.handle_outcome(self.now, key.0, &key.1, outcome, &reply);
             }
             Event::Commit { key, next, fate } => {
                 let place = self.places.remove(&key).expect("in the queue");
