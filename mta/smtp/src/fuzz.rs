@@ -29,6 +29,7 @@ pub fn fuzz_server(data: &[u8]) {
     settings.dsn = choice & 64 == 0;
     settings.deliver_by = Some(10);
     settings.mt_priority = true;
+    settings.require_tls = true;
     settings.hold_max = Duration::from_secs(1000);
     let mut session = server::Session::new(Arc::new(settings));
     session.handle_time(UNIX_EPOCH + Duration::from_secs(1_795_619_619));
@@ -148,6 +149,7 @@ pub fn fuzz_client(data: &[u8]) {
                             envid: Some("x".to_owned()),
                             deliver_by: DeliverBy::parse("60;R"),
                             priority: Some(-1),
+                            require_tls: choice & 8 != 0,
                         },
                     });
                 }

@@ -115,6 +115,7 @@ fn parameters_of(words: &[&str]) -> Parameters {
         envid: value("ENVID").map(str::to_owned),
         deliver_by: value("BY").map(|value| DeliverBy::parse(value).unwrap()),
         priority: value("MT-PRIORITY").map(|value| priority(value).unwrap()),
+        require_tls: words.contains(&"REQUIRETLS"),
     }
 }
 

@@ -142,7 +142,7 @@ impl Server {
 
 /// What MAIL and RCPT declared for notices, deadlines and priority.
 fn parameters_of(envelope: &Envelope) -> Vec<String> {
-    let MailParameters { ret, envid, deliver_by, hold_until, priority, .. } = &envelope.parameters;
+    let MailParameters { ret, envid, deliver_by, hold_until, priority, require_tls, .. } = &envelope.parameters;
     let mut mail = vec![];
     mail.extend(ret.map(|ret| format!("RET={}", ret.as_str())));
     mail.extend(envid.as_ref().map(|envid| format!("ENVID={envid}")));
@@ -152,6 +152,7 @@ fn parameters_of(envelope: &Envelope) -> Vec<String> {
         Err(passed) => format!("held until {} s ago", passed.duration().as_secs()),
     }));
     mail.extend(priority.map(|priority| format!("MT-PRIORITY={priority}")));
+    mail.extend(require_tls.then(|| "REQUIRETLS".to_owned()));
     let mut lines = vec![];
     if !mail.is_empty() {
         lines.push(format!("P: {}", mail.join(" ")));
@@ -187,6 +188,7 @@ fn settings_of(transcript: &Transcript) -> Arc<Settings> {
             ["deliver-by", least] => settings.deliver_by = Some(least.parse().unwrap()),
             ["hold-max", secs] => settings.hold_max = Duration::from_secs(secs.parse().unwrap()),
             ["mt-priority"] => settings.mt_priority = true,
+            ["require-tls"] => settings.require_tls = true,
             ["messages-max", n] => settings.limits.messages_max = n.parse().unwrap(),
             ["errors-max", n] => settings.limits.errors_max = n.parse().unwrap(),
             ["idle-commands-max", n] => settings.limits.idle_commands_max = n.parse().unwrap(),

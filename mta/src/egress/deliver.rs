@@ -24,6 +24,7 @@ use super::cache::{ConnectionCache, Key};
 use super::link::{Event, Link, Target, drive, hang_up};
 use super::tls_policy::{self, Clients, TlsResult};
 use super::trouble::{self, RecipientOutcome, Trouble};
+use crate::queue::TlsWish;
 
 /// Idle connections are looked over at this pace.
 const SWEEP: Duration = Duration::from_secs(2);
@@ -319,7 +320,13 @@ fn parameters(given: &crate::queue::Parameters, now: SystemTime) -> smtp::client
         };
         DeliverBy { secs, mode: by.mode, trace: by.trace }
     });
-    smtp::client::Parameters { ret: given.ret, envid: given.envid.clone(), deliver_by, priority: given.priority }
+    smtp::client::Parameters {
+        ret: given.ret,
+        envid: given.envid.clone(),
+        deliver_by,
+        priority: given.priority,
+        require_tls: given.tls == TlsWish::Required,
+    }
 }
 
 /// Why a transaction cannot have reached the peer, if that is so. A 421 to MAIL over a connection that was

@@ -21,7 +21,7 @@ use crate::control::metrics as names;
 use crate::policy::class::{self, Classified, Lifetimes};
 use crate::policy::throttle::Penalty;
 use crate::policy::{Class, Sender, admit};
-use crate::queue::{Admission, DeliverBy, NewMessage, NewRecipient, Parameters, QueueError};
+use crate::queue::{Admission, DeliverBy, NewMessage, NewRecipient, Parameters, QueueError, TlsWish};
 use crate::sign::prepare::PrepareError;
 use crate::sign::{self, SignError, Trace, header::Header};
 
@@ -157,6 +157,7 @@ impl Submission {
             envid: declared.envid.clone(),
             smtputf8: declared.smtputf8,
             priority: declared.priority.map(|priority| class::granted_priority(&sender, priority)),
+            tls: tls_wish(declared, &header),
             ..Parameters::default()
         };
         let fingerprint =
@@ -300,6 +301,16 @@ impl Times {
     }
 }
 
+/// REQUIRETLS outweighs the field (RFC 8689 §4.1). One that stands there twice, or says something else, says nothing.
+fn tls_wish(declared: &MailParameters, header: &Header) -> TlsWish {
+    let mut fields = header.named("TLS-Required");
+    match (declared.require_tls, fields.next(), fields.next()) {
+        (true, _, _) => TlsWish::Required,
+        (false, Some(field), None) if field.value.trim_ascii().eq_ignore_ascii_case(b"No") => TlsWish::Waived,
+        (false, _, _) => TlsWish::Policy,
+    }
+}
+
 fn elapsed(from: SystemTime, to: SystemTime) -> f64 {
     to.duration_since(from).unwrap_or_default().as_secs_f64()
 }
@@ -348,6 +359,23 @@ mod tests {
         let times = Times::of(&Lifetimes([life; 3]), Class::Otp, at(1000), hold_until.map(at), by);
         assert_eq!(times.deliver_by.map(|by| by.mode), by.map(|by| by.mode));
         (times.due, times.delay_notice_at, times.deadline)
+    }
+
+    #[test]
+    fn the_sender_says_what_tls_is_worth_to_it() {
+        for (require_tls, fields, wish) in [
+            (false, "", TlsWish::Policy),
+            (true, "", TlsWish::Required),
+            (false, "TLS-Required: No\r\n", TlsWish::Waived),
+            (false, "tls-required:no \r\n", TlsWish::Waived),
+            (true, "TLS-Required: No\r\n", TlsWish::Required),
+            (false, "TLS-Required: Yes\r\n", TlsWish::Policy),
+            (false, "TLS-Required: No\r\nTLS-Required: No\r\n", TlsWish::Policy),
+        ] {
+            let header = Header::parse(&Bytes::from(format!("From: a@b\r\n{fields}\r\n"))).unwrap();
+            let declared = MailParameters { require_tls, ..Default::default() };
+            assert_eq!(tls_wish(&declared, &header), wish, "{require_tls} {fields:?}");
+        }
     }
 
     #[test]

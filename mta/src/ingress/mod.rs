@@ -199,6 +199,7 @@ pub fn settings(role: Role, config: &Config) -> server::Settings {
             settings.auth = server::Auth::Required;
             settings.implicit_tls = role == Role::Submissions;
             settings.starttls = role == Role::Submission;
+            settings.require_tls = true;
             // RFC 5321 §4.5.3.2.7 wants five minutes for a command, with queueing relays in mind. A submission is
             // made by a program that has its message ready; a minute keeps a thousand dribblers from being thousands.
             settings.limits.timeouts.command = Duration::from_secs(60);

@@ -57,6 +57,10 @@ pub(super) async fn fingerprint(
         header,
     };
     let mut print = retry::begin(&submitted, envelope.recipients.iter().map(|(mailbox, _)| mailbox.as_str()))?;
+    if envelope.parameters.require_tls {
+        // A promise that the first of two did not ask for is not kept by sending that one.
+        print.feed(b"REQUIRETLS");
+    }
     for (nth, piece) in octets[header.body_at()..].chunks(HASHED_AT_ONCE).enumerate() {
         if nth > 0 {
             tokio::task::yield_now().await;

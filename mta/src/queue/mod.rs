@@ -73,6 +73,7 @@ pub use tables::{Environment, Table, Tables};
 pub use types::{
     Admission, DeliverBy, Fate, LISTENER_CREDENTIAL, LedgerCount, NewMessage, NewRecipient, Next, Note, Notify, Parameters,
     QueueError, RECIPIENTS_MAX, REPLY_BYTES_MAX, Recipient, RecipientFate, Ret, Settlement, StoredDelivery, StoredMessage,
+    TlsWish,
 };
 pub use usage::{Held, OWN, Usage};
 pub use writer::{Options, Writer};

@@ -10,12 +10,13 @@ use smtp::address::{Mailbox, ReversePath};
 use smtp::envelope::ByMode;
 
 use super::codec::{Damaged, Decoder, Encoder, cut, millis, time};
-use super::types::{DeliverBy, Fate, Notify, Parameters, REPLY_BYTES_MAX, Recipient, Ret};
+use super::types::{DeliverBy, Fate, Notify, Parameters, REPLY_BYTES_MAX, Recipient, Ret, TlsWish};
 
 /// The first octet of each row below but those of `messages` and `pending`.
 const VERSION: u8 = 1;
-/// Theirs. Rows of version 1 end before the time of the delay notice, and are still read.
-const MESSAGE_VERSION: u8 = 2;
+/// Theirs. Rows of version 1 end before the time of the delay notice, and those of version 2 before what was said about TLS;
+/// both are still read.
+const MESSAGE_VERSION: u8 = 3;
 const PENDING_VERSION: u8 = 2;
 
 /// Longest domain that a key holds. DNS allows 253; an address literal is shorter.
@@ -79,12 +80,18 @@ impl MessageRow {
         }
         // -9 to 9 as 1 to 19.
         row.u8(self.parameters.priority.map_or(0, |priority| priority.saturating_add(10).unsigned_abs()));
+        row.u8(match self.parameters.tls {
+            TlsWish::Policy => 0,
+            TlsWish::Required => 1,
+            TlsWish::Waived => 2,
+        });
         row.done()
     }
 
     pub(crate) fn decode(row: &[u8]) -> Result<Self, Damaged> {
-        let old = row.first() == Some(&VERSION);
-        let mut fields = Decoder::new(row, if old { VERSION } else { MESSAGE_VERSION })?;
+        let version = row.first().copied().filter(|version| (VERSION..MESSAGE_VERSION).contains(version));
+        let version = version.unwrap_or(MESSAGE_VERSION);
+        let mut fields = Decoder::new(row, version)?;
         let mut row = Self {
             member: fields.u32()?,
             credential: fields.u32()?,
@@ -101,6 +108,7 @@ impl MessageRow {
                 eight_bit: fields.flag()?,
                 deliver_by: None,
                 priority: None,
+                tls: TlsWish::Policy,
             },
             lane: lane_from(fields.u8()?)?,
             received_at: fields.time()?,
@@ -110,7 +118,7 @@ impl MessageRow {
             open: fields.u16()?,
             place: Place { segment: fields.u32()?, offset: fields.u64()?, length: fields.u64()? },
         };
-        if !old {
+        if version >= 2 {
             row.delay_notice_at = fields.time_or_none()?;
             if let Some(at) = fields.time_or_none()? {
                 let mode = if fields.flag()? { ByMode::Return } else { ByMode::Notify };
@@ -119,6 +127,14 @@ impl MessageRow {
             row.parameters.priority = match fields.u8()? {
                 0 => None,
                 number @ 1..=19 => Some(number as i8 - 10),
+                _ => return Err(Damaged),
+            };
+        }
+        if version >= 3 {
+            row.parameters.tls = match fields.u8()? {
+                0 => TlsWish::Policy,
+                1 => TlsWish::Required,
+                2 => TlsWish::Waived,
                 _ => return Err(Damaged),
             };
         }
@@ -464,6 +480,7 @@ mod tests {
                     trace: true,
                 }),
                 priority: Some(-9),
+                tls: TlsWish::Required,
             },
             lane: Lane::Notice,
             received_at: UNIX_EPOCH + Duration::from_millis(1_790_000_000_000),
@@ -504,6 +521,24 @@ mod tests {
         for (found, row) in found.recipients.iter().zip(&row.recipients) {
             assert_eq!((found.notify, found.delay_told), (row.notify, row.delay_told));
         }
+    }
+
+    #[test]
+    fn message_rows_of_older_versions_are_read_without_what_they_did_not_say() {
+        let mut row = message().encode();
+        row.pop();
+        row[0] = 2;
+        let mut expected = message();
+        expected.parameters.tls = TlsWish::Policy;
+        assert_eq!(MessageRow::decode(&row), Ok(expected.clone()));
+        // Two times with a flag before each, two flags, and the priority.
+        row.truncate(row.len() - (9 + 9 + 2 + 1));
+        row[0] = 1;
+        expected.delay_notice_at = None;
+        (expected.parameters.deliver_by, expected.parameters.priority) = (None, None);
+        assert_eq!(MessageRow::decode(&row), Ok(expected));
+        row[0] = 4;
+        assert_eq!(MessageRow::decode(&row), Err(Damaged));
     }
 
     #[test]

@@ -84,6 +84,20 @@ pub struct Parameters {
     pub deliver_by: Option<DeliverBy>,
     /// RFC 6710: -9 to 9.
     pub priority: Option<i8>,
+    /// RFC 8689: what the sender says about TLS on the way.
+    pub tls: TlsWish,
+}
+
+/// What a sender says about TLS on the way of a message (RFC 8689).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum TlsWish {
+    /// Nothing: the policy of the recipient's domain decides.
+    #[default]
+    Policy,
+    /// `REQUIRETLS`: every hop verifies the next one, or the message goes no further (§4.2.1).
+    Required,
+    /// `TLS-Required: No` in the header section: the policy of the recipient's domain is not enforced (§4.1).
+    Waived,
 }
 
 /// `BY=` with the time that it named (RFC 2852 §4); later hops are told what is left of it.

@@ -31,6 +31,8 @@ pub struct Extensions {
     pub deliver_by_min: u32,
     /// RFC 6710.
     pub mt_priority: bool,
+    /// RFC 8689. It counts inside TLS only.
+    pub require_tls: bool,
     /// RFC 9422: recipients of a transaction. Also what a peer has shown by 452 4.5.3 that it takes.
     pub rcpt_max: Option<usize>,
     /// RFC 9422: transactions of a session.
@@ -63,6 +65,7 @@ impl Extensions {
                     offered.deliver_by_min = least.unwrap_or(0);
                 }
                 "MT-PRIORITY" => offered.mt_priority = true,
+                "REQUIRETLS" => offered.require_tls = true,
                 "ENHANCEDSTATUSCODES" => offered.enhanced_status_codes = true,
                 "AUTH" => offered.auth_plain = words.any(|word| word.eq_ignore_ascii_case("PLAIN")),
                 "LIMITS" => words.for_each(|word| offered.limit(word)),

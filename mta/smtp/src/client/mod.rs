@@ -182,6 +182,9 @@ pub struct Parameters {
     pub deliver_by: Option<DeliverBy>,
     /// `MT-PRIORITY=` (RFC 6710).
     pub priority: Option<i8>,
+    /// `REQUIRETLS` (RFC 8689). This one is never left out: a peer that does not offer it inside TLS does not get the
+    /// message, and that is told as 550 5.7.30 of [`Stage::Local`].
+    pub require_tls: bool,
 }
 
 impl fmt::Debug for Transaction {

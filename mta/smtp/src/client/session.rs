@@ -254,6 +254,8 @@ impl Session {
             }
             State::Ehlo if reply.is_positive() => {
                 self.peer = Extensions::parse(&reply);
+                // RFC 8689 §2: what is said of it in clear is not said by the peer.
+                self.peer.require_tls &= self.tls;
                 self.after_ehlo();
             }
             // RFC 5321 §3.2: an old server.

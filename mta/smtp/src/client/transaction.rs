@@ -309,7 +309,7 @@ impl Running {
         if self.smtputf8 {
             out.extend_from_slice(b" SMTPUTF8");
         }
-        let super::Parameters { ret, envid, deliver_by, priority } = &self.transaction.parameters;
+        let super::Parameters { ret, envid, deliver_by, priority, require_tls } = &self.transaction.parameters;
         if let Some(ret) = ret.filter(|_| peer.dsn) {
             let _ = write!(out, " RET={}", ret.as_str());
         }
@@ -324,6 +324,9 @@ impl Running {
         }
         if let Some(priority) = priority.filter(|_| peer.mt_priority) {
             let _ = write!(out, " MT-PRIORITY={priority}");
+        }
+        if *require_tls {
+            out.extend_from_slice(b" REQUIRETLS");
         }
         out.extend_from_slice(b"\r\n");
     }
@@ -396,7 +399,10 @@ impl Body {
 fn local_refusal(transaction: &Transaction, peer: &Extensions) -> Option<Reply> {
     let reverse_path_ascii = !matches!(&transaction.reverse_path, ReversePath::Mailbox(mailbox) if !mailbox.is_ascii());
     let bytes = transaction.octets.len() as u64;
-    if peer.size_max.is_some_and(|size_max| bytes > size_max) {
+    if transaction.parameters.require_tls && !peer.require_tls {
+        // RFC 8689 §4.2.1; the driver has tried other hosts before it comes to this.
+        Some(Reply::new(550, (5, 7, 30), "Message needs REQUIRETLS, which the peer does not offer"))
+    } else if peer.size_max.is_some_and(|size_max| bytes > size_max) {
         let text = format!("Message of {bytes} octets is larger than the {} that the peer takes", peer.size_max.unwrap_or(0));
         Some(Reply::new(552, (5, 3, 4), text))
     } else if (transaction.smtputf8 || !reverse_path_ascii) && !peer.smtputf8 {

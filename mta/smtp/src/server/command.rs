@@ -12,9 +12,9 @@ use crate::reply::Reply;
 
 /// Octets of a command line with its CRLF: 512 (RFC 5321 §4.5.3.1.4), and what extensions add to MAIL: SIZE 26
 /// (RFC 1870 §3), BODY 17 (RFC 6152 §2), SMTPUTF8 10 (RFC 6531 §3.1), AUTH 500 (RFC 4954 §5), RET 9 and ENVID 107
-/// (RFC 3461 §4), BY 17 (RFC 2852 §2), HOLDFOR or HOLDUNTIL 34 (RFC 4865 §3), MT-PRIORITY 15 (RFC 6710 §3). To RCPT
-/// they add less: NOTIFY 29 and ORCPT 507.
-pub(super) const COMMAND_LINE_MAX: usize = 512 + 26 + 17 + 10 + 500 + 9 + 107 + 17 + 34 + 15;
+/// (RFC 3461 §4), BY 17 (RFC 2852 §2), HOLDFOR or HOLDUNTIL 34 (RFC 4865 §3), MT-PRIORITY 15 (RFC 6710 §3),
+/// REQUIRETLS 11 (RFC 8689 §2). To RCPT they add less: NOTIFY 29 and ORCPT 507.
+pub(super) const COMMAND_LINE_MAX: usize = 512 + 26 + 17 + 10 + 500 + 9 + 107 + 17 + 34 + 15 + 11;
 /// Octets of a line of AUTH with its CRLF (RFC 4954 §4).
 pub(super) const AUTH_LINE_MAX: usize = 12_288;
 
@@ -82,6 +82,7 @@ pub(super) struct Offered<'a> {
     pub(super) deliver_by: Option<u32>,
     pub(super) hold: Option<Hold>,
     pub(super) mt_priority: bool,
+    pub(super) require_tls: bool,
 }
 
 /// FUTURERELEASE as it is offered: from now, and for how long at most.
@@ -174,6 +175,8 @@ pub(super) fn mail(argument: &str, offered: &Offered<'_>) -> Result<(ReversePath
             "MT-PRIORITY" if offered.mt_priority => {
                 parameters.priority = Some(value.and_then(envelope::priority).ok_or_else(bad_value)?);
             }
+            "REQUIRETLS" if offered.require_tls && value.is_some() => return Err(bad_value()),
+            "REQUIRETLS" if offered.require_tls => parameters.require_tls = true,
             _ => return Err(unknown_parameter(keyword)),
         }
     }

@@ -67,6 +67,8 @@ pub struct Settings {
     pub hold_max: Duration,
     /// Offer MT-PRIORITY (RFC 6710).
     pub mt_priority: bool,
+    /// Offer REQUIRETLS (RFC 8689) inside TLS.
+    pub require_tls: bool,
     /// The bounds of a session.
     pub limits: Limits,
 }
@@ -84,6 +86,7 @@ impl Settings {
             deliver_by: None,
             hold_max: Duration::ZERO,
             mt_priority: false,
+            require_tls: false,
             limits: Limits::default(),
         }
     }
@@ -265,6 +268,8 @@ pub struct MailParameters {
     pub hold_until: Option<SystemTime>,
     /// `MT-PRIORITY=` (RFC 6710): -9 to 9.
     pub priority: Option<i8>,
+    /// `REQUIRETLS` (RFC 8689): every hop verifies the next one, or the message goes no further.
+    pub require_tls: bool,
 }
 
 /// `BODY=` of MAIL (RFC 6152).

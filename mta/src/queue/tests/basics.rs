@@ -16,6 +16,7 @@ async fn a_message_is_there_after_a_restart_with_all_that_came_with_it() {
         eight_bit: true,
         deliver_by: Some(DeliverBy { at: later(600), mode: ByMode::Return, trace: false }),
         priority: Some(4),
+        tls: TlsWish::Required,
     };
     new.recipients[1].notify = Some(Notify { success: true, failure: true, delay: false });
     new.recipients[1].orcpt = Some("rfc822;b@other.example".to_owned());
@@ -33,6 +34,7 @@ async fn a_message_is_there_after_a_restart_with_all_that_came_with_it() {
     assert_eq!(two.recipients[0].orcpt.as_deref(), Some("rfc822;b@other.example"));
     assert_eq!(two.message.parameters.envid.as_deref(), Some("QQ314159"));
     assert_eq!(two.message.parameters.ret, Some(Ret::Headers));
+    assert_eq!(two.message.parameters.tls, TlsWish::Required);
     assert!(two.message.parameters.smtputf8 && two.message.parameters.eight_bit);
     assert_eq!(two.message.reverse_path.as_str(), "sender@member.example");
     assert_eq!((two.message.received_at, two.message.deadline), (start(), later(86_400)));

@@ -81,6 +81,8 @@ impl Session {
             deliver_by: settings.deliver_by.filter(|_| settings.dsn),
             hold: hold.map(|now| command::Hold { now, max: settings.hold_max }).filter(|hold| hold.latest().is_some()),
             mt_priority: settings.mt_priority,
+            // RFC 8689 §2: inside TLS only.
+            require_tls: settings.require_tls && self.tls,
         }
     }
 
@@ -117,6 +119,9 @@ impl Session {
             }
             if offered.mt_priority {
                 reply = reply.line("MT-PRIORITY");
+            }
+            if offered.require_tls {
+                reply = reply.line("REQUIRETLS");
             }
             if settings.starttls && !self.tls {
                 reply = reply.line("STARTTLS");
