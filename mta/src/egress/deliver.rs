@@ -141,6 +141,8 @@ impl Deliverer {
         let mut last = Trouble::unreachable(format!("no address of {} could be tried", job.route.site));
         // What was promised to the domain and not kept outlasts what other hosts say: it is the domain's, not the site's.
         let mut insecure = barred(job, results);
+        // A host that could not be asked may have what the others lack.
+        let mut unasked = false;
         for target in targets(job) {
             if progress.is_recalled() {
                 return None;
@@ -151,6 +153,7 @@ impl Deliverer {
                     Transacted::Done(fates) => return Some(self.finish(link, key, job, &fates).await),
                     Transacted::Stale(reason) => {
                         last = Trouble::unreachable(format!("{} [{}]: {reason}", target.host, target.address));
+                        unasked = true;
                         link.connection.close().await;
                     }
                 },
@@ -158,14 +161,14 @@ impl Deliverer {
                     (last, insecure) = (trouble, None);
                     break;
                 }
-                Err(trouble) if trouble.scope == Scope::Message => insecure = Some(trouble),
-                Err(trouble) => last = trouble,
+                Err(trouble) if trouble.scope == Scope::Message => insecure = Some(milder(insecure, trouble)),
+                Err(trouble) => (last, unasked) = (trouble, true),
             }
         }
         if progress.is_recalled() {
             return None;
         }
-        let last = insecure.unwrap_or(last);
+        let last = insecure.filter(|insecure| insecure.verdict == Verdict::Deferred || !unasked).unwrap_or(last);
         // None of the hosts served: what was a host's trouble is now the site's.
         let scope = if last.scope == Scope::Host { Scope::Site } else { last.scope };
         Some(Attempt::of_trouble(job, &last, scope))
@@ -287,7 +290,7 @@ impl Deliverer {
             }
             // The host takes no more over this connection (MAILMAX of RFC 9422, or 421): the rest goes over another.
             let (host, address) = (link.host.clone(), link.connection.peer().ip());
-            let target = Target { host, address, demand: link.demand.clone() };
+            let target = Target { host, address, demand: link.demand.clone(), require_tls: requires_tls(job) };
             let fresh = match earned {
                 true => target.open(&self.net, &self.clients, self.port, &job.source, results).await.ok(),
                 false => None,
@@ -329,6 +332,11 @@ fn parameters(given: &crate::queue::Parameters, now: SystemTime) -> smtp::client
     }
 }
 
+/// Whether the message goes only where REQUIRETLS is offered (RFC 8689).
+fn requires_tls(job: &Job) -> bool {
+    job.stored.message.parameters.tls == TlsWish::Required
+}
+
 /// Why a transaction cannot have reached the peer, if that is so. A 421 to MAIL over a connection that was
 /// `used` before says that the peer had tired of that connection, not that it refuses this message.
 fn stale(fates: &[Fate], used: bool) -> Option<String> {
@@ -344,7 +352,15 @@ fn stale(fates: &[Fate], used: bool) -> Option<String> {
 /// Whether an idle link is as good as the job's domain demands of that host.
 fn serves(link: &Link, job: &Job) -> bool {
     let host = job.route.hosts.iter().find(|host| host.name == link.host);
+    if requires_tls(job) && !link.session.peer_extensions().require_tls {
+        return false;
+    }
     host.is_some_and(|host| link.demand.serves(&tls_policy::demand(job, host)))
+}
+
+/// Of two troubles with what was promised the one that may pass.
+fn milder(before: Option<Trouble>, now: Trouble) -> Trouble {
+    before.filter(|before| now.verdict == Verdict::Failed && before.verdict == Verdict::Deferred).unwrap_or(now)
 }
 
 /// The trouble with hosts that no mail of this job may go to, if there are such.
@@ -353,6 +369,11 @@ fn barred(job: &Job, results: &mut Vec<TlsResult>) -> Option<Trouble> {
     for host in &job.route.hosts {
         let Demand::Barred(barred) = tls_policy::demand(job, host) else { continue };
         let (name, text) = (host.name.clone(), barred.text.to_string());
+        // What bars the host may be the message's demand alone; then it is not for the domain's report either.
+        if !matches!(host.demand, Demand::Barred(_)) {
+            trouble.get_or_insert_with(|| Trouble::requiretls(format!("{name}: {text}")));
+            continue;
+        }
         trouble = Some(Trouble::insecure(barred.failure, format!("{name}: {text}")));
         results.push(TlsResult { host: name, address: None, failure: Some((barred.failure, text)) });
     }
@@ -368,7 +389,12 @@ fn targets(job: &Job) -> Vec<Target> {
             continue;
         }
         let reachable = host.addresses.iter().filter(|address| address.is_ipv4() == job.source.address.is_ipv4());
-        targets.extend(reachable.map(|address| Target { host: host.name.clone(), address: *address, demand: demand.clone() }));
+        targets.extend(reachable.map(|address| Target {
+            host: host.name.clone(),
+            address: *address,
+            demand: demand.clone(),
+            require_tls: requires_tls(job),
+        }));
     }
     targets.truncate(ADDRESSES_TRIED_MAX);
     targets

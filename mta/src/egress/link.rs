@@ -49,6 +49,8 @@ pub struct Target {
     pub address: IpAddr,
     /// What is demanded of the link.
     pub demand: Demand,
+    /// The host must offer REQUIRETLS (RFC 8689).
+    pub require_tls: bool,
 }
 
 impl Target {
@@ -86,6 +88,10 @@ impl Target {
             (None, Some(reply)) => Some((TlsFailure::StarttlsNotSupported, reply.to_string())),
             (None, None) => Some((TlsFailure::StarttlsNotSupported, "STARTTLS is not offered".to_owned())),
         });
+        if self.require_tls && !opened.session.peer_extensions().require_tls {
+            hang_up(opened).await;
+            return Err(Trouble::requiretls(format!("{} [{}] does not offer REQUIRETLS", self.host, self.address)));
+        }
         Ok(opened)
     }
 
@@ -143,7 +149,7 @@ impl Target {
     }
 
     fn insecure(&self, failure: TlsFailure, reason: &str) -> Trouble {
-        let Target { host, address, demand } = self;
+        let Target { host, address, demand, .. } = self;
         let demand = demand.name();
         Trouble::insecure(failure, format!("{host} [{address}]: the TLS that its domain demands ({demand}) failed: {reason}"))
     }

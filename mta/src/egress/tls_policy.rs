@@ -13,16 +13,42 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use host::tls;
-use scheduler::{Dane, Demand, Host, TlsFailure, Tlsa};
+use scheduler::{Barred, Dane, Demand, Host, PolicyKind, TlsFailure, TlsPolicy, Tlsa};
 
 use super::Job;
+use super::sts::policy::Pattern;
+use crate::queue::TlsWish;
 
 /// Sets of TLSA records whose sessions are remembered; past it all are forgotten and hands are shaken in full again.
 const DANE_CLIENTS_MAX: usize = 128;
 
-/// What `job` demands of a connection to `host`.
-pub fn demand(_job: &Job, host: &Host) -> Demand {
-    host.demand.clone()
+/// What `job` demands of a connection to `host`: what the domain demands, and what the sender says to that (RFC 8689).
+pub fn demand(job: &Job, host: &Host) -> Demand {
+    demanded(job.stored.message.parameters.tls, &job.route.tls, host)
+}
+
+fn demanded(wish: TlsWish, policy: &TlsPolicy, host: &Host) -> Demand {
+    match (wish, &host.demand) {
+        // §4.1: the message is worth more to its sender than its secrecy.
+        (TlsWish::Waived, _) => Demand::Opportunistic,
+        // The domain's signed MX record names the host, but no TLSA record vouches for it: then an authority must.
+        (TlsWish::Required, Demand::Encrypted) => Demand::Verified,
+        // §4.2.1: the name of the host must be the domain's own word, by DNSSEC or by its policy. A policy that is only
+        // tested says as much as one that is enforced.
+        (TlsWish::Required, Demand::Opportunistic) if policy.kind == PolicyKind::Sts && names(policy, &host.name) => {
+            Demand::Verified
+        }
+        (TlsWish::Required, Demand::Opportunistic) => Demand::Barred(Arc::new(Barred {
+            failure: TlsFailure::ValidationFailure,
+            text: "the message has REQUIRETLS, and neither DNSSEC nor MTA-STS says that this is the domain's host".into(),
+        })),
+        (TlsWish::Policy | TlsWish::Required, demand) => demand.clone(),
+    }
+}
+
+/// Whether a policy by RFC 8461 names this host.
+pub fn names(policy: &TlsPolicy, host: &str) -> bool {
+    policy.hosts.iter().any(|pattern| Pattern::parse(pattern).is_some_and(|pattern| pattern.allows(host)))
 }
 
 /// A demand as `where` says it.
@@ -92,5 +118,31 @@ impl Clients {
         }
         known.insert(dane.clone(), client.clone());
         Ok(client)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_sender_says_counts_beside_what_the_domain_demands() {
+        let barred: Demand = Demand::Barred(Arc::new(Barred { failure: TlsFailure::DnssecInvalid, text: "bogus".into() }));
+        let sts = TlsPolicy { kind: PolicyKind::Sts, testing: true, hosts: ["*.example".into()].into(), ..Default::default() };
+        let host = |demand: &Demand| Host { name: "mx.example".into(), preference: 0, addresses: vec![], demand: demand.clone() };
+        let of = |wish, policy: &TlsPolicy, demand: &Demand| demanded(wish, policy, &host(demand));
+        let none = TlsPolicy::default();
+        for demand in [Demand::Opportunistic, Demand::Encrypted, Demand::Verified, barred.clone()] {
+            assert_eq!(of(TlsWish::Policy, &none, &demand), demand);
+            assert_eq!(of(TlsWish::Waived, &sts, &demand), Demand::Opportunistic);
+        }
+        assert_eq!(of(TlsWish::Required, &none, &Demand::Verified), Demand::Verified);
+        assert_eq!(of(TlsWish::Required, &none, &Demand::Encrypted), Demand::Verified);
+        assert_eq!(of(TlsWish::Required, &none, &barred), barred);
+        assert_eq!(of(TlsWish::Required, &sts, &Demand::Opportunistic), Demand::Verified);
+        let other = TlsPolicy { hosts: ["mx.other".into()].into(), ..sts };
+        for policy in [none, other] {
+            assert!(matches!(of(TlsWish::Required, &policy, &Demand::Opportunistic), Demand::Barred(_)));
+        }
     }
 }

@@ -48,6 +48,11 @@ impl Trouble {
         Trouble { scope: Scope::Message, verdict: Verdict::Deferred, reply: Reply::new(451, code, text), from_peer: false }
     }
 
+    /// No host of the domain may have a message with REQUIRETLS (RFC 8689 §4.2.1), and waiting will not change that.
+    pub fn requiretls(text: String) -> Self {
+        Trouble { scope: Scope::Message, verdict: Verdict::Failed, reply: Reply::new(550, (5, 7, 30), text), from_peer: false }
+    }
+
     /// A refusal in the greeting or in answer to EHLO: it speaks of us, not of a message.
     pub fn refused_session(reply: Reply) -> Self {
         // 554 5.7.x at the door means this address, from whatever host it knocks (RFC 5321 §3.1 allows
