@@ -70,16 +70,7 @@ impl Environment {
             config::Io::Epoll => host::IoChoice::Epoll,
         };
         let (io, fallback) = host::choose_io(choice).map_err(StartError::Io)?;
-        let dnssec = match config.dns.dnssec {
-            config::Dnssec::Validate => host::dns::Dnssec::Validate,
-            config::Dnssec::TrustAd => host::dns::Dnssec::TrustAd,
-            config::Dnssec::Off => host::dns::Dnssec::Off,
-        };
-        let resolver = match &config.dns.nameservers {
-            Some(nameservers) => Resolver::with_nameservers(nameservers, dnssec),
-            None => Resolver::system(dnssec),
-        };
-        let resolver = resolver.map_err(|error| StartError::Resolver(format!("{error:?}")))?;
+        let resolver = resolver(config)?;
         let (clock, dice) = (Clock::system(), Dice::system());
         let keep = config.events.keep;
         let queue = Options { events_max: keep.count, events_age_max: keep.age, ..Options::default() };
@@ -256,6 +247,7 @@ pub async fn start(config: Arc<Config>, environment: Environment) -> Result<Runn
         dice: dice.clone(),
         own_names: own_names(&config),
         allow_private_addresses: config.egress.allow_private_addresses,
+        port: config.egress.port,
         families: Families {
             v4: sources.iter().any(|source| source.address.is_ipv4()),
             v6: sources.iter().any(|source| source.address.is_ipv6()),
@@ -380,7 +372,24 @@ pub fn check(config: &Config) -> Result<(), StartError> {
         tls::Server::from_pem_files(&files.certificate, &files.private_key)?;
     }
     trust(config)?;
+    resolver(config)?;
     Ok(())
+}
+
+/// The DNS, as `config` wants it.
+fn resolver(config: &Config) -> Result<Resolver, StartError> {
+    let nameservers = config.dns.nameservers.as_deref();
+    let dnssec = match config.dns.dnssec {
+        config::Dnssec::Validate => host::dns::Dnssec::Validate,
+        config::Dnssec::TrustAd => host::dns::Dnssec::TrustAd,
+        config::Dnssec::Off => host::dns::Dnssec::Off,
+    };
+    let resolver = match (&config.dns.trust_anchor, nameservers) {
+        (Some(anchor), _) => Resolver::with_trust_anchor(nameservers, anchor),
+        (None, Some(nameservers)) => Resolver::with_nameservers(nameservers, dnssec),
+        (None, None) => Resolver::system(dnssec),
+    };
+    resolver.map_err(|error| StartError::Resolver(error.to_string()))
 }
 
 /// What receiving hosts' certificates are held against. Few domains demand it, so a system without trust anchors is no

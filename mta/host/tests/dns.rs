@@ -6,12 +6,17 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use hickory_resolver::proto::op::{Message, MessageType, ResponseCode};
-use hickory_resolver::proto::rr::rdata::{A, CNAME, MX, SOA, TXT};
+use hickory_resolver::proto::rr::rdata::tlsa::{CertUsage, Matching, Selector};
+use hickory_resolver::proto::rr::rdata::{A, CNAME, MX, SOA, TLSA, TXT};
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
-use host::dns::{DnsError, Dnssec, Mx, Resolver};
+use host::dns::{DnsError, Dnssec, Mx, Resolver, Tlsa};
+
+fn name_server() -> SocketAddr {
+    serve(answer)
+}
 
 /// Answers on a port of its own until the test's process ends.
-fn name_server() -> SocketAddr {
+fn serve(answer: impl Fn(&Message) -> Message + Send + 'static) -> SocketAddr {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();
     std::thread::spawn(move || {
@@ -33,6 +38,8 @@ fn answer(query: &Message) -> Message {
     message.metadata.message_type = MessageType::Response;
     message.metadata.recursion_available = true;
     message.metadata.recursion_desired = true;
+    // A name server that validates says so to those who say that they understand it.
+    message.metadata.authentic_data = query.metadata.authentic_data && !text.contains("plain");
     message.add_query(question);
     let mut records = Vec::new();
     let host = |text: &str| Name::from_ascii(text).unwrap();
@@ -45,6 +52,11 @@ fn answer(query: &Message) -> Message {
         ("alias.example.", RecordType::MX) => {
             records.push(Record::from_rdata(name, 60, RData::CNAME(CNAME(host("example.org.")))));
             records.push(Record::from_rdata(host("example.org."), 60, RData::MX(MX::new(10, host("mx1.example.org.")))));
+        }
+        ("mx1.plain.example.", RecordType::A) => records.push(Record::from_rdata(name, 30, RData::A(A::new(192, 0, 2, 3)))),
+        ("_25._tcp.mx1.example.org.", RecordType::TLSA) => {
+            let tlsa = TLSA::new(CertUsage::DaneEe, Selector::Spki, Matching::Sha256, vec![7; 32]);
+            records.push(Record::from_rdata(name, 30, RData::TLSA(tlsa)));
         }
         ("mx1.example.org.", RecordType::A) => records.push(Record::from_rdata(name, 30, RData::A(A::new(192, 0, 2, 1)))),
         ("split.example.", RecordType::TXT) => {
@@ -71,7 +83,8 @@ fn ask<T>(question: impl AsyncFnOnce(Resolver) -> T) -> T {
 
 #[test]
 fn mx_records_come_with_the_shortest_ttl() {
-    let (mut found, ttl) = ask(async |dns| dns.mx("example.org").await).unwrap();
+    let answer = ask(async |dns| dns.mx("example.org").await).unwrap();
+    let (mut found, ttl) = (answer.records, answer.ttl);
     found.sort_by_key(|mx| mx.preference);
     let mx = |preference, exchange: &str| Mx { preference, exchange: exchange.to_owned() };
     assert_eq!(found, [mx(10, "mx1.example.org"), mx(20, "mx2.example.org")]);
@@ -80,12 +93,12 @@ fn mx_records_come_with_the_shortest_ttl() {
 
 #[test]
 fn a_null_mx_is_a_dot() {
-    assert_eq!(ask(async |dns| dns.mx("null.example").await).unwrap().0[0].exchange, ".");
+    assert_eq!(ask(async |dns| dns.mx("null.example").await).unwrap().records[0].exchange, ".");
 }
 
 #[test]
 fn an_alias_leads_to_the_records_of_its_target() {
-    assert_eq!(ask(async |dns| dns.mx("alias.example").await).unwrap().0[0].exchange, "mx1.example.org");
+    assert_eq!(ask(async |dns| dns.mx("alias.example").await).unwrap().records[0].exchange, "mx1.example.org");
 }
 
 #[test]
@@ -130,5 +143,64 @@ fn unsigned_answers_where_signatures_are_due_are_not_believed() {
     // The root is signed: an unsigned answer below it, without proof that the zone is unsigned, is forged.
     let resolver = Resolver::with_nameservers(&[name_server()], Dnssec::Validate).unwrap();
     let found = host::run(&host::Io::Epoll, async { resolver.mx("example.org").await }).unwrap();
-    assert!(matches!(found, Err(DnsError::Temporary(_))), "{found:?}");
+    assert!(matches!(found, Err(DnsError::Bogus(_))), "{found:?}");
+}
+
+#[test]
+fn the_ad_bit_counts_only_where_it_is_trusted_and_only_from_loopback() {
+    let asked = |dnssec| {
+        let resolver = Resolver::with_nameservers(&[name_server()], dnssec).unwrap();
+        host::run(&host::Io::Epoll, async {
+            let secure = async |name: &str| resolver.host(name).await.unwrap().secure;
+            let mx = resolver.mx("alias.example").await.unwrap();
+            let tlsa = resolver.tlsa("_25._tcp.mx1.example.org").await.unwrap();
+            let record = Tlsa { usage: 3, selector: 1, matching: 1, data: vec![7; 32] };
+            assert_eq!((&*mx.name, tlsa.records), ("example.org", vec![record]));
+            (secure("mx1.example.org").await, secure("mx1.plain.example").await, mx.secure, tlsa.secure)
+        })
+        .unwrap()
+    };
+    assert_eq!(asked(Dnssec::TrustAd), (true, false, true, true));
+    assert_eq!(asked(Dnssec::Off), (false, false, false, false));
+    let far = ["192.0.2.53:53".parse().unwrap()];
+    assert!(Resolver::with_nameservers(&far, Dnssec::TrustAd).is_err());
+    assert!(Resolver::with_nameservers(&far, Dnssec::Validate).is_ok());
+}
+
+#[test]
+fn the_second_name_server_is_asked_when_the_first_fails() {
+    let (broken, nobody) = (broken_name_server(), UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
+    for first in [broken, nobody] {
+        let resolver = Resolver::with_nameservers(&[first, name_server()], Dnssec::Off).unwrap();
+        host::run(&host::Io::Epoll, async {
+            assert_eq!(resolver.mx("alias.example").await.unwrap().records[0].exchange, "mx1.example.org");
+            assert_eq!(resolver.mx("empty.example").await, Err(DnsError::NoRecords));
+        })
+        .unwrap();
+    }
+}
+
+/// Answers everything with SERVFAIL.
+fn broken_name_server() -> SocketAddr {
+    serve(|query| {
+        let mut message = Message::response(query.metadata.id, query.metadata.op_code);
+        message.metadata.response_code = ResponseCode::ServFail;
+        message.add_query(query.queries[0].clone());
+        message
+    })
+}
+
+#[test]
+fn a_trust_anchor_that_cannot_be_read_is_told_by_its_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("anchor.key");
+    let error = |text: &str| {
+        std::fs::write(&path, text).unwrap();
+        Resolver::with_trust_anchor(Some(&[name_server()]), &path).err().map(|error| error.to_string())
+    };
+    assert!(error("").unwrap().contains("anchor.key: holds no DNSKEY record"));
+    assert!(error(". 3600 IN DNSKEY what").unwrap().contains("anchor.key: is not a list"));
+    let key =
+        ". 3600 IN DNSKEY 257 3 13 mdsswUyr3DPW132mOi8V9xESWE8jTo0dxCjjnopKl+GqJxpVXckHAeF+KkxLbxILfDLUT0rAK9iUzy1L53eKGQ==";
+    assert_eq!(error(key), None);
 }

@@ -4,7 +4,7 @@
 
 use std::{net::IpAddr, path::Path, time::Duration};
 
-use super::{Config, Listen, Problem, Role, error::Source};
+use super::{Config, Dnssec, Listen, Problem, Role, error::Source};
 use crate::policy::rate::PER_HOUR_MAX;
 
 /// After a day whoever submits the same again means it.
@@ -39,6 +39,15 @@ pub(super) fn meaning(config: &Config, source: &Source<'_>) -> Vec<Problem> {
     }
     if config.dns.nameservers.as_ref().is_some_and(Vec::is_empty) {
         it.add("dns.nameservers", "is empty; name one, or leave the line out to use /etc/resolv.conf");
+    }
+    let far = config.dns.nameservers.iter().flatten().find(|server| !server.ip().is_loopback());
+    if let (Dnssec::TrustAd, Some(far)) = (config.dns.dnssec, far) {
+        let text =
+            format!("needs name servers on loopback: anybody between here and {far} could set the AD bit; write \"validate\"");
+        it.add("dns.dnssec", &text);
+    }
+    if config.dns.trust_anchor.is_some() && config.dns.dnssec != Dnssec::Validate {
+        it.add("dns.trust_anchor", "is used only when this daemon checks signatures; set dnssec = \"validate\"");
     }
     if let Some(domain) = &config.signing.domain {
         it.host_name("signing.domain", domain);
@@ -78,6 +87,9 @@ pub(super) fn files(config: &Config, source: &Source<'_>) -> Vec<Problem> {
     if let Some(tls) = &config.tls {
         it.file("tls.certificate", &tls.certificate);
         it.file("tls.private_key", &tls.private_key);
+    }
+    if let Some(path) = &config.dns.trust_anchor {
+        it.file("dns.trust_anchor", path);
     }
     if let Some(path) = &config.egress.trust_anchors {
         it.file("egress.trust_anchors", path);

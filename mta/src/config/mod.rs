@@ -147,13 +147,18 @@ settings! {
 settings! {
     /// Name resolution.
     pub struct Dns as "[dns]" {
-        /// Resolvers, each with its port, asked in this order. Default: those of /etc/resolv.conf.
+        /// Resolvers, each with its port. The next is asked when one does not answer, fails, or answers what its signatures
+        /// belie. Default: those of /etc/resolv.conf.
         #[serde(default, deserialize_with = "value::sockets")]
         pub nameservers: Option<Vec<SocketAddr>> = r#"["127.0.0.53:53"]"#, Optional;
-        /// Who checks DNSSEC signatures: validate (this daemon), trust-ad (a validating resolver on loopback) or off.
-        /// Default: off.
+        /// Who checks DNSSEC signatures: validate (this daemon), trust-ad (a validating resolver on loopback, which says so by
+        /// the AD bit) or off. Without signatures there is no DANE. Default: off.
         #[serde(default = "defaults::dnssec")]
         pub dnssec: Dnssec = r#""off""#, Default;
+        /// DNSKEY records that signatures are checked from, in place of the root's, such as
+        /// ". 3600 IN DNSKEY 257 3 8 AwEAA…", a line each. Only with dnssec = "validate". Default: the root's of 2017 and 2024.
+        #[serde(default)]
+        pub trust_anchor: Option<PathBuf> = r#""root.key""#, Optional;
     }
 }
 
@@ -401,7 +406,9 @@ impl Config {
         })?;
         let (mut config, source) = Config::read(&text).map_err(fail)?;
         let folder = path.parent().unwrap_or(Path::new(""));
-        let paths = [Some(&mut config.data_dir), config.egress.trust_anchors.as_mut()].into_iter().flatten();
+        let paths = [Some(&mut config.data_dir), config.egress.trust_anchors.as_mut(), config.dns.trust_anchor.as_mut()]
+            .into_iter()
+            .flatten();
         let tls = config.tls.iter_mut().flat_map(|tls| [&mut tls.certificate, &mut tls.private_key]);
         for path in paths.chain(tls) {
             *path = folder.join(&path);
@@ -513,7 +520,7 @@ mod defaults {
 
     impl Default for Dns {
         fn default() -> Self {
-            Dns { nameservers: None, dnssec: dnssec() }
+            Dns { nameservers: None, dnssec: dnssec(), trust_anchor: None }
         }
     }
     impl Default for Signing {

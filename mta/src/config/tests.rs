@@ -123,6 +123,16 @@ fn a_wrong_value_is_named_with_its_line() {
         ),
         (
             "127.0.0.53:53",
+            "192.0.2.53:53",
+            "mta.toml:16: key `dns.dnssec`: needs name servers on loopback: anybody between here and 192.0.2.53:53 could set the AD bit; write \"validate\"",
+        ),
+        (
+            "\"trust-ad\"",
+            "\"trust-ad\"\ntrust_anchor = \"root.key\"",
+            "mta.toml:17: key `dns.trust_anchor`: is used only when this daemon checks signatures; set dnssec = \"validate\"",
+        ),
+        (
+            "127.0.0.53:53",
             "127.0.0.53",
             "mta.toml:15: key `dns.nameservers`: \"127.0.0.53\" is not an address with a port; write it as \"192.0.2.1:587\" or \"[2001:db8::1]:587\"",
         ),

@@ -3,11 +3,12 @@
 //! `dispatch` drives the scheduler and hands each delivery that may go to the ring thread of its slot;
 //! `deliver` makes the attempt over a `link` that it opens or finds in the `cache`; `trouble` says what the outcome means;
 //! `settle` writes it down, with a `dsn` where somebody has to be told. `route` finds the hosts of a
-//! domain, `clerk` reads the disk, both on threads that mail in motion does not wait for. `question` is the operator's way
+//! domain and `dane` what their TLSA records demand, `clerk` reads the disk, both on threads that mail in motion does not wait for. `question` is the operator's way
 //! to the scheduler.
 
 pub mod cache;
 pub mod clerk;
+pub mod dane;
 pub mod deliver;
 pub mod dispatch;
 pub mod dsn;

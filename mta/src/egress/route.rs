@@ -6,7 +6,7 @@
 //!
 //! Runs on the control thread: a slow name server holds up only the mail that waits for its answer.
 //!
-//! Not here: connecting (`deliver.rs`), what TLS a domain demands (`tls_policy.rs`).
+//! Not here: connecting (`deliver.rs`), what TLSA records demand (`dane.rs`).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -16,6 +16,7 @@ use host::Dice;
 use host::dns::{DnsError, Mx, Resolver};
 use scheduler::{Demand, Host, Route, RouteTrouble, Routed, TlsPolicy, Verdict};
 
+use super::dane::{self, NextHop};
 use super::provider;
 
 /// Hosts of one site that are kept; a domain with more MX records than this loses the least preferred.
@@ -40,6 +41,8 @@ pub struct Router {
     pub allow_private_addresses: bool,
     /// Whether sources of that family exist: an address that we cannot speak to is left out.
     pub families: Families,
+    /// Where hosts listen: TLSA records are a port's.
+    pub port: u16,
 }
 
 /// The address families that our sources have.
@@ -66,12 +69,19 @@ impl Router {
         if let Some(literal) = domain.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
             return self.literal(literal, now);
         }
+        let mut next_hop = NextHop { secure: true, names: vec![domain.into()] };
         let (mut exchanges, mut ttl) = match self.resolver.mx(domain).await {
-            Ok((exchanges, ttl)) => (exchanges, ttl),
+            Ok(answer) => {
+                if answer.name != domain {
+                    next_hop.names.push(answer.name.into());
+                }
+                next_hop.secure = answer.secure;
+                (answer.records, answer.ttl)
+            }
             // RFC 5321 §5.1: no MX records, so the domain itself is the host.
             Err(DnsError::NoRecords) => (vec![Mx { preference: 0, exchange: domain.to_owned() }], TTL_MAX),
             Err(DnsError::NoSuchName) => return failed((5, 1, 2), format!("the domain {domain} does not exist")),
-            Err(DnsError::Temporary(why)) => return deferred(format!("MX of {domain}: {why}")),
+            Err(error @ (DnsError::Temporary(_) | DnsError::Bogus(_))) => return deferred(format!("MX of {domain}: {error}")),
         };
         if exchanges.iter().any(|mx| mx.exchange.trim_end_matches('.').is_empty()) {
             return failed((5, 1, 10), format!("{domain} accepts no mail (null MX, RFC 7505)"));
@@ -95,20 +105,22 @@ impl Router {
         let mut problems = Vec::new();
         let mut transient = false;
         for mx in exchanges {
-            match self.resolver.addresses(&mx.exchange).await {
-                Ok((addresses, address_ttl)) => {
-                    let usable: Vec<IpAddr> = addresses.iter().filter(|a| self.may_use(a)).take(ADDRESSES_MAX).copied().collect();
+            match self.resolver.host(&mx.exchange).await {
+                Ok(answer) => {
+                    let usable: Vec<IpAddr> =
+                        answer.records.iter().filter(|a| self.may_use(a)).take(ADDRESSES_MAX).copied().collect();
                     if usable.is_empty() {
                         problems.push(format!("{} has no address that may be used", mx.exchange));
                     } else {
-                        ttl = ttl.min(address_ttl);
-                        let demand = Demand::Opportunistic;
+                        let (demand, demand_ttl) =
+                            dane::demand(&self.resolver, self.port, &next_hop, &mx.exchange, &answer).await;
+                        ttl = ttl.min(answer.ttl).min(demand_ttl.unwrap_or(TTL_MAX));
                         hosts.push(Host { name: mx.exchange.into(), preference: mx.preference, addresses: usable, demand });
                     }
                 }
-                Err(DnsError::Temporary(why)) => {
+                Err(error @ (DnsError::Temporary(_) | DnsError::Bogus(_))) => {
                     transient = true;
-                    problems.push(format!("addresses of {}: {why}", mx.exchange));
+                    problems.push(format!("addresses of {}: {error}", mx.exchange));
                 }
                 Err(DnsError::NoSuchName | DnsError::NoRecords) => problems.push(format!("{} has no address", mx.exchange)),
             }
@@ -117,7 +129,8 @@ impl Router {
             let text = format!("no host takes mail for {domain}: {}", problems.join("; "));
             return if transient { deferred(text) } else { failed((5, 4, 4), text) };
         }
-        Routed::Route(Arc::new(assemble(hosts, now + ttl.clamp(TTL_MIN, TTL_MAX))))
+        let tls = dane::policy(self.port, &hosts);
+        Routed::Route(Arc::new(assemble(hosts, tls, now + ttl.clamp(TTL_MIN, TTL_MAX))))
     }
 
     fn literal(&self, literal: &str, now: SystemTime) -> Routed {
@@ -126,7 +139,7 @@ impl Router {
             Ok(address) if self.may_use(&address) => {
                 let name: Arc<str> = format!("[{literal}]").into();
                 let host = Host { name, preference: 0, addresses: vec![address], demand: Demand::Opportunistic };
-                Routed::Route(Arc::new(assemble(vec![host], now + TTL_MAX)))
+                Routed::Route(Arc::new(assemble(vec![host], TlsPolicy::default(), now + TTL_MAX)))
             }
             Ok(_) => failed((5, 4, 4), format!("[{literal}] is not an address that mail may be sent to")),
             Err(_) => failed((5, 1, 3), format!("[{literal}] is not an address literal")),
@@ -140,13 +153,13 @@ impl Router {
 
 /// One site from its hosts: the name is the sorted set of host names, so that every domain with
 /// the same set lands in the same site, whatever order its records came in.
-fn assemble(hosts: Vec<Host>, valid_until: SystemTime) -> Route {
+fn assemble(hosts: Vec<Host>, tls: TlsPolicy, valid_until: SystemTime) -> Route {
     let mut names: Vec<&str> = hosts.iter().map(|host| &*host.name).collect();
     names.sort_unstable();
     let site: Arc<str> = names.join(",").into();
     // The most preferred host tells who operates the site; backup hosts are often someone else's.
     let provider: Arc<str> = hosts.first().map_or(provider::OTHER, |host| provider::of(&host.name)).into();
-    Route { site, provider, hosts, tls: TlsPolicy::default(), valid_until }
+    Route { site, provider, hosts, tls, valid_until }
 }
 
 fn failed(code: (u8, u16, u16), text: String) -> Routed {

@@ -1,15 +1,19 @@
 //! Answers written by a test, for [`super::Resolver::scripted`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::{DnsError, Mx};
+use super::{Answer, DnsError, Mx, Tlsa};
+
+/// Aliases that are followed, as by a resolver.
+const ALIASES_MAX: usize = 8;
 
 /// A scripted DNS. Clones are the same zone, so a test that keeps one may change the answers while the world runs.
 ///
-/// A name of which nothing was said does not exist; one of which something was said has no records of other kinds.
+/// A name of which nothing was said does not exist; one of which something was said has no records of other kinds. Nothing
+/// is signed but the zones of which it is said.
 #[derive(Clone, Debug, Default)]
 pub struct Zone(Arc<Mutex<Records>>);
 
@@ -17,6 +21,7 @@ pub struct Zone(Arc<Mutex<Records>>);
 struct Records {
     names: BTreeMap<String, Entry>,
     pointers: BTreeMap<IpAddr, Vec<String>>,
+    signed: BTreeSet<String>,
     latency: Duration,
     ttl: Duration,
 }
@@ -26,13 +31,15 @@ struct Entry {
     mx: Vec<Mx>,
     addresses: Vec<IpAddr>,
     txt: Vec<String>,
-    failing: Option<String>,
+    tlsa: Vec<Tlsa>,
+    alias: Option<String>,
+    failing: Option<DnsError>,
 }
 
 impl Default for Records {
     fn default() -> Self {
         let (latency, ttl) = (Duration::from_millis(5), Duration::from_secs(300));
-        Self { names: BTreeMap::new(), pointers: BTreeMap::new(), latency, ttl }
+        Self { names: BTreeMap::new(), pointers: BTreeMap::new(), signed: BTreeSet::new(), latency, ttl }
     }
 }
 
@@ -58,6 +65,28 @@ impl Zone {
         self.entry(name, |entry| entry.txt.push(text.to_owned()))
     }
 
+    /// Adds a TLSA record.
+    pub fn tlsa(&self, name: &str, tlsa: Tlsa) -> &Self {
+        self.entry(name, |entry| entry.tlsa.push(tlsa))
+    }
+
+    /// Makes `name` an alias.
+    pub fn alias(&self, name: &str, target: &str) -> &Self {
+        self.entry(name, |entry| entry.alias = Some(key(target)))
+    }
+
+    /// From now on `zone` and all below it is signed.
+    pub fn sign(&self, zone: &str) -> &Self {
+        self.records().signed.insert(key(zone));
+        self
+    }
+
+    /// Ends what `sign` began.
+    pub fn unsign(&self, zone: &str) -> &Self {
+        self.records().signed.remove(&key(zone));
+        self
+    }
+
     /// Adds a PTR record.
     pub fn ptr(&self, address: IpAddr, name: &str) -> &Self {
         self.records().pointers.entry(address).or_default().push(key(name));
@@ -66,10 +95,15 @@ impl Zone {
 
     /// From now on questions about `name` fail for the time being, for this reason.
     pub fn fail(&self, name: &str, why: &str) -> &Self {
-        self.entry(name, |entry| entry.failing = Some(why.to_owned()))
+        self.entry(name, |entry| entry.failing = Some(DnsError::Temporary(why.to_owned())))
     }
 
-    /// Ends what `fail` began.
+    /// The same, and it is signatures that do not hold.
+    pub fn forge(&self, name: &str, why: &str) -> &Self {
+        self.entry(name, |entry| entry.failing = Some(DnsError::Bogus(why.to_owned())))
+    }
+
+    /// Ends what `fail` or `forge` began.
     pub fn recover(&self, name: &str) -> &Self {
         self.entry(name, |entry| entry.failing = None)
     }
@@ -92,11 +126,11 @@ impl Zone {
         self
     }
 
-    pub(super) async fn mx_of(&self, name: &str) -> Result<(Vec<Mx>, Duration), DnsError> {
+    pub(super) async fn mx_of(&self, name: &str) -> Result<Answer<Mx>, DnsError> {
         self.answer(name, |entry| entry.mx).await
     }
 
-    pub(super) async fn addresses_of(&self, name: &str) -> Result<(Vec<IpAddr>, Duration), DnsError> {
+    pub(super) async fn host_of(&self, name: &str) -> Result<Answer<IpAddr>, DnsError> {
         let ipv4_first = |mut entry: Entry| {
             entry.addresses.sort_by_key(IpAddr::is_ipv6);
             entry.addresses
@@ -104,28 +138,52 @@ impl Zone {
         self.answer(name, ipv4_first).await
     }
 
-    pub(super) async fn txt_of(&self, name: &str) -> Result<(Vec<String>, Duration), DnsError> {
+    pub(super) async fn tlsa_of(&self, name: &str) -> Result<Answer<Tlsa>, DnsError> {
+        self.answer(name, |entry| entry.tlsa).await
+    }
+
+    pub(super) async fn txt_of(&self, name: &str) -> Result<Answer<String>, DnsError> {
         self.answer(name, |entry| entry.txt).await
     }
 
-    pub(super) async fn ptr_of(&self, address: IpAddr) -> Result<(Vec<String>, Duration), DnsError> {
+    pub(super) async fn alias_of(&self, name: &str) -> Result<Answer<String>, DnsError> {
+        self.wait().await;
+        let (records, name) = (self.records(), key(name));
+        let entry = records.names.get(&name).ok_or(DnsError::NoSuchName)?;
+        if let Some(failing) = &entry.failing {
+            return Err(failing.clone());
+        }
+        let target = entry.alias.clone().ok_or(DnsError::NoRecords)?;
+        Ok(Answer { records: vec![target], ttl: records.ttl, secure: records.is_signed(&name), name })
+    }
+
+    pub(super) async fn ptr_of(&self, address: IpAddr) -> Result<Answer<String>, DnsError> {
         self.wait().await;
         let records = self.records();
         let names = records.pointers.get(&address).ok_or(DnsError::NoSuchName)?;
-        Ok((names.clone(), records.ttl))
+        Ok(Answer { records: names.clone(), ttl: records.ttl, secure: false, name: address.to_string() })
     }
 
-    async fn answer<T>(&self, name: &str, pick: impl Fn(Entry) -> Vec<T>) -> Result<(Vec<T>, Duration), DnsError> {
+    async fn answer<T>(&self, name: &str, pick: impl Fn(Entry) -> Vec<T>) -> Result<Answer<T>, DnsError> {
         self.wait().await;
         let records = self.records();
-        let entry = records.names.get(&key(name)).ok_or(DnsError::NoSuchName)?;
-        if let Some(why) = &entry.failing {
-            return Err(DnsError::Temporary(why.clone()));
+        let (mut name, mut secure) = (key(name), true);
+        for _ in 0..ALIASES_MAX {
+            secure &= records.is_signed(&name);
+            let entry = records.names.get(&name).ok_or(DnsError::NoSuchName)?;
+            if let Some(failing) = &entry.failing {
+                return Err(failing.clone());
+            }
+            if let Some(target) = &entry.alias {
+                name = target.clone();
+                continue;
+            }
+            return match pick(entry.clone()) {
+                found if found.is_empty() => Err(DnsError::NoRecords),
+                found => Ok(Answer { records: found, ttl: records.ttl, secure, name }),
+            };
         }
-        match pick(entry.clone()) {
-            found if found.is_empty() => Err(DnsError::NoRecords),
-            found => Ok((found, records.ttl)),
-        }
+        Err(DnsError::Temporary(format!("{name} is an alias of aliases without end")))
     }
 
     async fn wait(&self) {
@@ -140,6 +198,13 @@ impl Zone {
 
     fn records(&self) -> MutexGuard<'_, Records> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Records {
+    fn is_signed(&self, name: &str) -> bool {
+        let below = |zone: &String| name.strip_suffix(zone.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
+        self.signed.iter().any(below)
     }
 }
 
@@ -160,12 +225,31 @@ mod tests {
         zone.mx("null.example", 0, ".").fail("broken.example", "SERVFAIL").set_ttl(Duration::from_secs(60));
         let dns = Resolver::scripted(zone.clone());
         let mx = Mx { preference: 10, exchange: "mx1.example.org".to_owned() };
-        assert_eq!(dns.mx("example.org").await, Ok((vec![mx], Duration::from_secs(60))));
-        assert_eq!(dns.mx("null.example").await.unwrap().0[0].exchange, ".");
+        let answer = dns.mx("example.org").await.unwrap();
+        assert_eq!((answer.records, answer.ttl), (vec![mx], Duration::from_secs(60)));
+        assert_eq!(dns.mx("null.example").await.unwrap().records[0].exchange, ".");
         assert_eq!(dns.addresses("example.org").await, Err(DnsError::NoRecords));
         assert_eq!(dns.addresses("nowhere.example").await, Err(DnsError::NoSuchName));
         assert_eq!(dns.txt("broken.example").await, Err(DnsError::Temporary("SERVFAIL".to_owned())));
         zone.recover("broken.example").txt("broken.example", "v=spf1 -all");
         assert_eq!(dns.txt("broken.example").await.unwrap().0, ["v=spf1 -all"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_is_secure_when_every_name_on_the_way_is_signed() {
+        let zone = Zone::new();
+        zone.address("mx.signed.test", "192.0.2.1".parse().unwrap()).address("mx.plain.test", "192.0.2.2".parse().unwrap());
+        zone.alias("in.signed.test", "mx.signed.test").alias("out.signed.test", "mx.plain.test");
+        zone.alias("mx.plain-alias.test", "mx.signed.test").sign("signed.test");
+        let dns = Resolver::scripted(zone.clone());
+        let ask = async |name: &str| dns.host(name).await.map(|answer| (answer.secure, answer.name)).unwrap();
+        assert_eq!(ask("mx.signed.test").await, (true, "mx.signed.test".to_owned()));
+        assert_eq!(ask("in.signed.test").await, (true, "mx.signed.test".to_owned()));
+        assert_eq!(ask("out.signed.test").await, (false, "mx.plain.test".to_owned()));
+        assert_eq!(ask("mx.plain-alias.test").await, (false, "mx.signed.test".to_owned()));
+        assert_eq!(ask("mx.plain.test").await, (false, "mx.plain.test".to_owned()));
+        assert!(dns.alias("out.signed.test").await.unwrap().secure);
+        zone.forge("mx.signed.test", "signature expired");
+        assert_eq!(dns.host("in.signed.test").await, Err(DnsError::Bogus("signature expired".to_owned())));
     }
 }
