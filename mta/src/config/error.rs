@@ -52,13 +52,13 @@ impl fmt::Display for ConfigError {
 impl std::error::Error for ConfigError {}
 
 /// The file's text with the place of everything in it.
-pub(super) struct Source<'a> {
+pub(crate) struct Source<'a> {
     text: &'a str,
     root: Spanned<DeTable<'a>>,
 }
 
 impl<'a> Source<'a> {
-    pub(super) fn parse(text: &'a str) -> Result<Self, Problem> {
+    pub(crate) fn parse(text: &'a str) -> Result<Self, Problem> {
         match DeTable::parse(text) {
             Ok(root) => Ok(Source { text, root }),
             Err(error) => Err(Problem {
@@ -70,13 +70,13 @@ impl<'a> Source<'a> {
     }
 
     /// A problem with what stands at `path`, such as `listen.1.address`. When that is absent: at the table that lacks it.
-    pub(super) fn problem(&self, path: &str, message: impl Into<String>) -> Problem {
+    pub(crate) fn problem(&self, path: &str, message: impl Into<String>) -> Problem {
         let named: Vec<_> = path.split('.').filter(|part| part.parse::<usize>().is_err()).collect();
         Problem { line: self.find(path).map(|at| line(self.text, at)), key: named.join("."), message: message.into() }
     }
 
     /// What serde found, with the key that stands around the place it names.
-    pub(super) fn refusal(&self, error: &toml::de::Error) -> Problem {
+    pub(crate) fn refusal(&self, error: &toml::de::Error) -> Problem {
         let message = one_line(error.message());
         // What the root table lacks has no place.
         let span = error.span().filter(|span| *span != self.root.span());

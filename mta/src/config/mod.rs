@@ -21,6 +21,7 @@ use std::{
 };
 
 pub use describe::{TABLES, describe};
+pub(crate) use error::Source as SourceText;
 pub use error::{ConfigError, Problem};
 pub use settings::{Presence, Setting, Table};
 pub use value::{Dnssec, Io, Keep, Network, Role};

@@ -15,6 +15,7 @@ pub mod dsn;
 pub mod link;
 pub mod provider;
 pub mod question;
+pub mod replies;
 pub mod resolver;
 pub mod route;
 pub mod settle;
