@@ -7,7 +7,7 @@
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -246,6 +246,7 @@ pub async fn start(config: Arc<Config>, environment: Environment) -> Result<Runn
         resolver,
         dice: dice.clone(),
         own_names: own_names(&config),
+        own_addresses: own_addresses(&config),
         allow_private_addresses: config.egress.allow_private_addresses,
         port: config.egress.port,
         families: Families {
@@ -445,4 +446,15 @@ fn scheduling(config: &Config) -> scheduler::Config {
 fn own_names(config: &Config) -> Arc<[String]> {
     let names = config.source.iter().map(|source| source.ehlo.to_ascii_lowercase());
     names.chain([config.hostname.to_ascii_lowercase()]).collect()
+}
+
+/// Where we listen on the port that we deliver to. Of a listener on every address those are known that we send from.
+fn own_addresses(config: &Config) -> Arc<[IpAddr]> {
+    let listeners = config.listen.iter().map(|listen| listen.address).filter(|address| address.port() == config.egress.port);
+    let known = |address: SocketAddr| {
+        let sources = config.source.iter().map(|source| source.address);
+        let any = sources.filter(|source| address.ip().is_unspecified() && source.is_ipv4() == address.is_ipv4());
+        any.chain(Some(address.ip())).collect::<Vec<_>>()
+    };
+    listeners.flat_map(known).collect()
 }

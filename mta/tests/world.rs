@@ -11,6 +11,8 @@
 mod limits;
 #[path = "world/notices.rs"]
 mod notices;
+#[path = "world/outward.rs"]
+mod outward;
 #[path = "world/parts.rs"]
 mod parts;
 #[path = "world/stopping.rs"]

@@ -133,6 +133,15 @@ impl Connection {
         Ok(info)
     }
 
+    /// After a write that failed: what the peer had said by then, if anything. A host that refuses a message half-way says why
+    /// before it hangs up. Whatever comes of it, the connection is over.
+    pub async fn last_words(&mut self, deadline: Instant) -> Bytes {
+        self.wire.listen_to_the_end();
+        let said = self.read(deadline).await.unwrap_or_default();
+        self.wire.fail();
+        said
+    }
+
     /// Something to end this connection's reading with, while a read waits: see [`Interrupter`].
     pub fn interrupter(&self) -> Interrupter {
         self.wire.interrupter()

@@ -81,6 +81,8 @@ enum State {
     Open,
     /// An operation is pending, or its future was dropped before it ended.
     Busy,
+    /// A write failed: the peer's last words may still be read.
+    Unwritable,
     Dead,
 }
 
@@ -123,7 +125,19 @@ impl Wire {
             Socket::Epoll(s) => bounded(timer, deadline, || s.shutdown(), s.send(octets)).await,
             Socket::Sim(s) => bounded(timer, deadline, || s.shutdown(), s.send(octets)).await,
         };
-        self.end(result)
+        let failed = result.is_err();
+        let result = self.end(result);
+        if failed {
+            self.state = State::Unwritable;
+        }
+        result
+    }
+
+    /// After a write that failed: what the peer had said by then can be read.
+    pub(crate) fn listen_to_the_end(&mut self) {
+        if self.state == State::Unwritable {
+            self.state = State::Open;
+        }
     }
 
     /// The first octet that waits to be read, without reading it; `None` if none came within `wait`, or the stream ended.
@@ -175,7 +189,7 @@ impl Wire {
                 self.state = State::Dead;
                 Err(io::Error::new(io::ErrorKind::NotConnected, "an operation on this connection was abandoned"))
             }
-            State::Dead => Err(io::Error::new(io::ErrorKind::NotConnected, "this connection failed before")),
+            State::Unwritable | State::Dead => Err(io::Error::new(io::ErrorKind::NotConnected, "this connection failed before")),
         }
     }
 

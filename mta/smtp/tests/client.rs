@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! # a comment
-//! ! no-starttls       a setting; or something that happens: `tls`, `eof`, `broken`, `quit`, or
+//! ! no-starttls       a setting; or something that happens: `tls`, `eof`, `broken`, `unwritten ... | what was said`, `quit`, or
 //! ! begin <from> <to> <to> 8bit utf8 | message     with \r \n \t \0 \\ \xHH; also RET= ENVID= BY= MT-PRIORITY=, and
 //!                   behind a <to> its NOTIFY= ORCPT=
 //! S: what the server says, CRLF is added
@@ -100,6 +100,7 @@ impl Client {
                 assert_eq!(self.at, Some("tls"));
                 self.session.handle_tls();
             }
+            ["unwritten", ..] => self.session.handle_unwritten(unescape(octets).into(), words),
             ["eof"] => self.session.handle_octets(Bytes::new()),
             ["broken", ..] => self.session.handle_broken(words),
             _ => return,
@@ -153,7 +154,7 @@ fn settings_of(transcript: &Transcript) -> Settings {
             ["credentials"] => {
                 settings.credentials = Some(Credentials { username: "member".into(), password: Secret::new("secret") });
             }
-            ["begin" | "quit" | "tls" | "eof" | "broken", ..] => {}
+            ["begin" | "quit" | "tls" | "eof" | "broken" | "unwritten", ..] => {}
             ref other => panic!("{}: unknown directive {other:?}", transcript.name),
         }
     }

@@ -3,7 +3,8 @@
 //! A cached connection first; then the hosts of the route in order, each address of a host. A
 //! connection that turns out to be dead before the peer can have taken anything costs nothing: the
 //! next one is tried. So is the next host where one lacks the TLS that was promised to the domain; when none has it the
-//! delivery is deferred, and the site stays open for domains that demand less. All IO has deadlines, so an attempt always ends.
+//! delivery is deferred, and the site stays open for domains that demand less. And so is the next host where one lacks an
+//! extension that the message needs, or takes none of its size. All IO has deadlines, so an attempt always ends.
 //!
 //! Not here: how a connection is opened (`link.rs`), which message goes where from which source (the scheduler), what to do about the
 //! outcome (`dispatch.rs`, `settle.rs`).
@@ -23,7 +24,7 @@ use super::Job;
 use super::cache::{ConnectionCache, Key};
 use super::link::{Event, Link, Target, drive, hang_up};
 use super::tls_policy::{self, Clients, TlsResult};
-use super::trouble::{self, RecipientOutcome, Trouble};
+use super::trouble::{self, RecipientOutcome, Trouble, lacks, stale};
 use crate::queue::TlsWish;
 
 /// Idle connections are looked over at this pace.
@@ -129,12 +130,20 @@ impl Deliverer {
 
     async fn try_each(self: &Rc<Self>, job: &Job, progress: &Progress, results: &mut Vec<TlsResult>) -> Option<Attempt> {
         let key = Key { site: job.route.site.clone(), source: job.source.index };
-        loop {
+        // What came of a host that cannot take this message.
+        let mut lacking: Option<Attempt> = None;
+        while lacking.is_none() {
             // A statement of its own: the cache must not stay borrowed while we wait for the peer.
             let cached = self.cache.borrow_mut().take(&key, |link| serves(link, job));
             let Some(mut link) = cached else { break };
             match self.transact(&mut link, job, progress, results).await {
-                Transacted::Done(fates) => return Some(self.finish(link, key, job, &fates).await),
+                Transacted::Done(fates) => {
+                    let attempt = self.finish(link, key.clone(), job, &fates).await;
+                    if !lacks(&fates) {
+                        return Some(attempt);
+                    }
+                    lacking = Some(attempt);
+                }
                 Transacted::Stale(_) => link.connection.close().await,
             }
         }
@@ -142,18 +151,28 @@ impl Deliverer {
         // What was promised to the domain and not kept outlasts what other hosts say: it is the domain's, not the site's.
         let mut insecure = barred(job, results);
         // A host that could not be asked may have what the others lack.
-        let mut unasked = false;
+        let mut unasked: Vec<(Arc<str>, Trouble)> = Vec::new();
         for target in targets(job) {
             if progress.is_recalled() {
                 return None;
             }
+            if lacking.as_ref().is_some_and(|attempt| attempt.host.as_ref() == Some(&target.host)) {
+                continue;
+            }
             match target.open(&self.net, &self.clients, self.port, &job.source, results).await {
                 Ok(link) if progress.is_recalled() => self.part(link),
                 Ok(mut link) => match self.transact(&mut link, job, progress, results).await {
-                    Transacted::Done(fates) => return Some(self.finish(link, key, job, &fates).await),
+                    Transacted::Done(fates) => {
+                        let attempt = self.finish(link, key.clone(), job, &fates).await;
+                        if !lacks(&fates) {
+                            return Some(attempt);
+                        }
+                        unasked.retain(|(host, _)| *host != target.host);
+                        lacking = Some(attempt);
+                    }
                     Transacted::Stale(reason) => {
                         last = Trouble::unreachable(format!("{} [{}]: {reason}", target.host, target.address));
-                        unasked = true;
+                        unasked.push((target.host, last.clone()));
                         link.connection.close().await;
                     }
                 },
@@ -162,13 +181,25 @@ impl Deliverer {
                     break;
                 }
                 Err(trouble) if trouble.scope == Scope::Message => insecure = Some(milder(insecure, trouble)),
-                Err(trouble) => (last, unasked) = (trouble, true),
+                Err(trouble) => {
+                    unasked.push((target.host, trouble.clone()));
+                    last = trouble;
+                }
             }
         }
         if progress.is_recalled() {
             return None;
         }
-        let last = insecure.filter(|insecure| insecure.verdict == Verdict::Deferred || !unasked).unwrap_or(last);
+        if let Some(attempt) = lacking {
+            // A host that was not asked may have what the others lack; about the site this says nothing.
+            let may_pass = insecure.filter(|insecure| insecure.verdict == Verdict::Deferred);
+            return Some(match unasked.pop().map(|(_, trouble)| trouble).or(may_pass) {
+                Some(trouble) => Attempt::of_trouble(job, &trouble, Scope::Message),
+                None => attempt,
+            });
+        }
+        let last =
+            insecure.filter(|insecure| insecure.verdict == Verdict::Deferred || unasked.is_empty()).unwrap_or(last);
         // None of the hosts served: what was a host's trouble is now the site's.
         let scope = if last.scope == Scope::Host { Scope::Site } else { last.scope };
         Some(Attempt::of_trouble(job, &last, scope))
@@ -248,7 +279,11 @@ impl Deliverer {
         }
         progress.begun.set(true);
         let transacted = self.transact_begun(link, job, results).await;
-        if matches!(transacted, Transacted::Stale(_)) {
+        let reached = match &transacted {
+            Transacted::Done(fates) => !lacks(fates),
+            Transacted::Stale(_) => false,
+        };
+        if !reached {
             progress.begun.set(false);
         }
         transacted
@@ -335,18 +370,6 @@ fn parameters(given: &crate::queue::Parameters, now: SystemTime) -> smtp::client
 /// Whether the message goes only where REQUIRETLS is offered (RFC 8689).
 fn requires_tls(job: &Job) -> bool {
     job.stored.message.parameters.tls == TlsWish::Required
-}
-
-/// Why a transaction cannot have reached the peer, if that is so. A 421 to MAIL over a connection that was
-/// `used` before says that the peer had tired of that connection, not that it refuses this message.
-fn stale(fates: &[Fate], used: bool) -> Option<String> {
-    let untouched = |fate: &Fate| match fate {
-        Fate::Broken { stage, reason } if *stage != Stage::Body => Some(reason.clone()),
-        Fate::Refused { reply, stage: Stage::Mail } if used && reply.code() == 421 => Some(reply.to_string()),
-        _ => None,
-    };
-    let mut reasons = fates.iter().map(untouched).collect::<Option<Vec<_>>>()?;
-    reasons.pop()
 }
 
 /// Whether an idle link is as good as the job's domain demands of that host.

@@ -26,6 +26,8 @@ const CONNECT_WAIT: Duration = Duration::from_secs(30);
 const HANDSHAKE_WAIT: Duration = Duration::from_secs(30);
 /// What one write may take: RFC 5321 §4.5.3.2.5 (data block).
 const WRITE_WAIT: Duration = Duration::from_secs(180);
+/// A write has failed; the reply that may explain it has arrived by then, or does not come.
+const LAST_WORDS_WAIT: Duration = Duration::from_secs(1);
 
 /// A session with a host, ready for a transaction.
 pub struct Link {
@@ -200,7 +202,8 @@ pub(super) async fn drive(link: &mut Link) -> Event {
             }
             Step::Write(octets) => {
                 if let Err(error) = link.connection.write(octets, deadline_in(WRITE_WAIT)).await {
-                    link.session.handle_broken(error.to_string());
+                    let said = link.connection.last_words(deadline_in(LAST_WORDS_WAIT)).await;
+                    link.session.handle_unwritten(said, error.to_string());
                 }
             }
             Step::StartTls => {

@@ -37,6 +37,8 @@ pub struct Router {
     pub dice: Dice,
     /// Our own host names, lower case: an MX that names us means that mail would loop (RFC 5321 §5.1).
     pub own_names: Arc<[String]>,
+    /// Where we listen on the port that mail is delivered to: a host there is ourselves, whatever it is called.
+    pub own_addresses: Arc<[IpAddr]>,
     /// Whether mail may go to loopback, private and other special addresses (tests).
     pub allow_private_addresses: bool,
     /// Whether sources of that family exist: an address that we cannot speak to is left out.
@@ -101,11 +103,19 @@ impl Router {
         exchanges.dedup_by(|a, b| a.exchange == b.exchange);
         exchanges.truncate(HOSTS_MAX);
 
-        let mut hosts = Vec::with_capacity(exchanges.len());
+        let mut hosts: Vec<Host> = Vec::with_capacity(exchanges.len());
         let mut problems = Vec::new();
         let mut transient = false;
         for mx in exchanges {
             match self.resolver.host(&mx.exchange).await {
+                Ok(answer) if answer.records.iter().any(|address| self.own_addresses.contains(address)) => {
+                    hosts.retain(|host| host.preference < mx.preference);
+                    if hosts.is_empty() && !transient {
+                        return failed((5, 4, 6), format!("mail for {domain} loops back to this host as {}", mx.exchange));
+                    }
+                    problems.push(format!("{} is this host", mx.exchange));
+                    break;
+                }
                 Ok(answer) => {
                     let usable: Vec<IpAddr> =
                         answer.records.iter().filter(|a| self.may_use(a)).take(ADDRESSES_MAX).copied().collect();
@@ -136,6 +146,7 @@ impl Router {
     fn literal(&self, literal: &str, now: SystemTime) -> Routed {
         let text = literal.strip_prefix("IPv6:").or_else(|| literal.strip_prefix("ipv6:")).unwrap_or(literal);
         match text.parse::<IpAddr>() {
+            Ok(address) if self.own_addresses.contains(&address) => failed((5, 4, 6), format!("[{literal}] is this host")),
             Ok(address) if self.may_use(&address) => {
                 let name: Arc<str> = format!("[{literal}]").into();
                 let host = Host { name, preference: 0, addresses: vec![address], demand: Demand::Opportunistic };
@@ -204,3 +215,7 @@ fn is_public_v6(a: &Ipv6Addr) -> bool {
     // transition prefixes that carry an IPv4 address: 2002::/16 and Teredo.
     s[0] & 0xe000 == 0x2000 && !(s[0] == 0x2001 && (s[1] == 0xdb8 || s[1] == 0)) && s[0] != 0x2002 && s[0] != 0x3fff
 }
+
+#[cfg(test)]
+#[path = "route_tests.rs"]
+mod tests;

@@ -125,6 +125,28 @@ pub fn summarize(judged: &[(RecipientOutcome, Scope)]) -> (Scope, Verdict) {
     (scope, verdict)
 }
 
+/// Why a transaction cannot have reached the peer, if that is so. A 421 to MAIL over a connection that was
+/// `used` before says that the peer had tired of that connection, not that it refuses this message.
+pub(super) fn stale(fates: &[Fate], used: bool) -> Option<String> {
+    let untouched = |fate: &Fate| match fate {
+        Fate::Broken { stage, reason } if *stage != Stage::Body => Some(reason.clone()),
+        Fate::Refused { reply, stage: Stage::Mail } if used && reply.code() == 421 => Some(reply.to_string()),
+        _ => None,
+    };
+    let mut reasons = fates.iter().map(untouched).collect::<Option<Vec<_>>>()?;
+    reasons.pop()
+}
+
+/// Whether nothing was sent, because the host lacks what the message needs (SIZE of RFC 1870, 8BITMIME of RFC 6152, SMTPUTF8 of
+/// RFC 6531 §3.2). Another host of the route may have it; one that is malformed (5.6.0) is so for all.
+pub(super) fn lacks(fates: &[Fate]) -> bool {
+    let lacking = |fate: &Fate| match fate {
+        Fate::Refused { stage: Stage::Local, reply } => reply.enhanced().is_some_and(|code| (code.1, code.2) != (6, 0)),
+        _ => false,
+    };
+    !fates.is_empty() && fates.iter().all(lacking)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -155,7 +155,9 @@ impl Submission {
         let mut parameters = Parameters {
             ret: declared.ret,
             envid: declared.envid.clone(),
-            smtputf8: declared.smtputf8,
+            // Many clients declare it always. Asked of the next host for nothing, it would make hosts without it unreachable; whether
+            // the addresses need it is seen when they are sent.
+            smtputf8: declared.smtputf8 && !octets[..header.body_at()].is_ascii(),
             priority: declared.priority.map(|priority| class::granted_priority(&sender, priority)),
             tls: tls_wish(declared, &header),
             ..Parameters::default()

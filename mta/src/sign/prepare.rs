@@ -13,9 +13,8 @@ use smtp::reply::Reply;
 
 use super::header::{Field, Header, Malformed};
 
-/// RFC 5321 §6.3 asks for at least 100 before a loop is assumed; submissions have none or a few, so half of
-/// that refuses a loop sooner and no real mail.
-pub const RECEIVED_MAX: usize = 50;
+/// RFC 5321 §6.3: no fewer than 100 before a loop is assumed.
+pub const RECEIVED_MAX: usize = 100;
 
 /// Longest name from EHLO that goes into the trace field (RFC 1035's limit for a domain).
 const EHLO_BYTES_MAX: usize = 255;
@@ -258,7 +257,7 @@ mod tests {
         };
         assert_eq!(check(RECEIVED_MAX), Ok(()));
         let error = check(RECEIVED_MAX + 1).unwrap_err();
-        assert_eq!(error, PrepareError::Loop(51));
+        assert_eq!(error, PrepareError::Loop(RECEIVED_MAX + 1));
         assert!(error.reply().to_string().starts_with("554 5.4.6 "));
     }
 }

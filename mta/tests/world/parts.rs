@@ -93,11 +93,20 @@ impl World {
     }
 
     /// A provider for one domain.
-    pub(crate) fn provider(mut self, domain: &str, script: Script) -> Self {
-        let host = format!("mx.{domain}");
-        let address: SocketAddr = format!("198.51.100.{}:25", self.providers.len() + 1).parse().unwrap();
-        self.zone.mx(domain, 10, &host).address(&host, address.ip());
-        self.providers.insert(domain.to_owned(), (address, Provider::new(script)));
+    pub(crate) fn provider(self, domain: &str, script: Script) -> Self {
+        self.host(domain, domain, 10, script)
+    }
+
+    /// One more host of a domain, less preferred; it is called `name` where its domain's first is called by the domain.
+    pub(crate) fn backup(self, domain: &str, name: &str, script: Script) -> Self {
+        self.host(domain, name, 20, script)
+    }
+
+    fn host(mut self, domain: &str, name: &str, preference: u16, script: Script) -> Self {
+        let (host, nth) = (format!("mx.{name}"), self.providers.len() + 1);
+        let address: SocketAddr = format!("198.51.100.{nth}:25").parse().unwrap();
+        self.zone.mx(domain, preference, &host).address(&host, address.ip());
+        self.providers.insert(name.to_owned(), (address, Provider::new(script)));
         self
     }
 
@@ -266,8 +275,8 @@ impl World {
         }
         assert!(accepted > 0, "seed {}: nothing was accepted, so nothing was tested", self.seed);
         assert_eq!(finals.len() + open, accepted, "seed {}: recipients with a fate, open, and all", self.seed);
-        let taken: usize =
-            self.providers.values().flat_map(|(_, it)| it.messages()).map(|message| message.recipients.len()).sum();
+        let messages = self.providers.values().flat_map(|(_, it)| it.messages());
+        let taken: usize = messages.map(|message| message.recipients.len()).sum();
         assert!(delivered <= taken, "seed {}: {delivered} are told to be delivered, and providers took {taken}", self.seed);
     }
 

@@ -37,6 +37,8 @@ pub struct Extensions {
     pub rcpt_max: Option<usize>,
     /// RFC 9422: transactions of a session.
     pub mail_max: Option<u32>,
+    /// RFC 9422: recipient domains of a transaction.
+    pub rcpt_domain_max: Option<usize>,
 }
 
 impl Extensions {
@@ -83,6 +85,8 @@ impl Extensions {
             self.rcpt_max = value.map(|value| value as usize);
         } else if name.eq_ignore_ascii_case("MAILMAX") {
             self.mail_max = value;
+        } else if name.eq_ignore_ascii_case("RCPTDOMAINMAX") {
+            self.rcpt_domain_max = value.map(|value| value as usize);
         }
     }
 }

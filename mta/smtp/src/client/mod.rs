@@ -6,7 +6,7 @@
 //!         // Same `phase` as before: keep the deadline. Another: now + `within`. Out of time, or an error of any
 //!         // step: `handle_broken(reason)`.
 //!         Step::Read { phase, within } => session.handle_octets(read(phase, within)), // empty: end of stream
-//!         Step::Write(octets) => write(octets),
+//!         Step::Write(octets) => write(octets), // failed: `handle_unwritten(what the peer had said by then, reason)`
 //!         Step::StartTls => { handshake(); session.handle_tls() }
 //!         Step::Ready => match next_transaction() { Some(it) => session.begin(it), None => session.quit() },
 //!         Step::Done(fates) => settle(fates), // one for each recipient, in their order
@@ -141,7 +141,8 @@ pub struct Credentials {
 pub struct Transaction {
     /// Where reports go.
     pub reverse_path: ReversePath,
-    /// Whom it is for. More than the peer's RCPTMAX (RFC 9422) remain [`Fate::Untried`].
+    /// Whom it is for. More than the peer's RCPTMAX, or of more domains than its RCPTDOMAINMAX (RFC 9422), remain
+    /// [`Fate::Untried`].
     pub recipients: Vec<Recipient>,
     /// The message: lines ending in CRLF, no dots stuffed.
     pub octets: Bytes,
@@ -237,7 +238,7 @@ pub enum Fate {
         /// In words, for a log.
         reason: String,
     },
-    /// Not offered, because it was above the peer's RCPTMAX (RFC 9422), or answered that it was one too many
+    /// Not offered, because it was above the peer's RCPTMAX or RCPTDOMAINMAX (RFC 9422), or answered that it was one too many
     /// (RFC 5321 §4.5.3.1.10). It can begin another transaction at once.
     Untried,
 }

@@ -182,6 +182,22 @@ impl Session {
         self.trouble = Some(Fate::Broken { stage, reason });
     }
 
+    /// A write failed, for the `reason`; `said` is what the peer had sent by then, if anything. A host may refuse a message
+    /// before it has all of it and hang up: its reply tells more than the broken connection. Ends the session.
+    pub fn handle_unwritten(&mut self, said: Bytes, reason: impl Into<String>) {
+        if let State::Transaction(running) = &mut self.state {
+            running.cut_short();
+            if !said.is_empty() {
+                self.replies.push(said);
+            }
+        }
+        while matches!(self.state, State::Transaction(_)) {
+            let Ok(Some(reply)) = self.replies.next() else { break };
+            self.handle_reply(reply);
+        }
+        self.handle_broken(reason);
+    }
+
     /// Why the session ended before it was ever `Ready`; `Refused` or `Broken`.
     pub fn trouble(&self) -> Option<&Fate> {
         self.trouble.as_ref()

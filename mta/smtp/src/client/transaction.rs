@@ -28,6 +28,9 @@ pub(super) struct Running {
     body: Option<Body>,
     /// The end of the message may have reached the peer.
     ended: bool,
+    /// Not all of what was to be written was: no reply can mean that the message was taken.
+    cut_short: bool,
+    rset_refused: bool,
     /// The peer has a transaction open that it has not been told to end.
     open: bool,
     /// How many recipients the peer took before it said that there were too many.
@@ -79,15 +82,20 @@ impl Running {
             return Err(vec![Fate::Refused { reply, stage: Stage::Local }; transaction.recipients.len()]);
         }
         let mut room = peer.rcpt_max.unwrap_or(usize::MAX);
+        let domains_max = peer.rcpt_domain_max.unwrap_or(usize::MAX);
+        let mut domains: Vec<&str> = Vec::new();
         let mut smtputf8 = transaction.smtputf8 || transaction.reverse_path.mailbox().is_some_and(|mailbox| !mailbox.is_ascii());
         let mut recipients = Vec::with_capacity(transaction.recipients.len());
         for super::Recipient { mailbox, .. } in &transaction.recipients {
             recipients.push(if !mailbox.is_ascii() && !peer.smtputf8 {
                 Recipient::Decided(Fate::Refused { reply: no_smtputf8(), stage: Stage::Local })
-            } else if room == 0 {
+            } else if room == 0 || domains.len() >= domains_max && !domains.contains(&mailbox.domain()) {
                 Recipient::Decided(Fate::Untried)
             } else {
                 room -= 1;
+                if peer.rcpt_domain_max.is_some() && !domains.contains(&mailbox.domain()) {
+                    domains.push(mailbox.domain());
+                }
                 smtputf8 |= !mailbox.is_ascii();
                 Recipient::Offered
             });
@@ -103,6 +111,8 @@ impl Running {
             smtputf8,
             body: None,
             ended: false,
+            cut_short: false,
+            rset_refused: false,
             open: false,
             room_found: None,
         };
@@ -154,11 +164,11 @@ impl Running {
         }
         let refused = !reply.is_positive() && !reply.is_intermediate();
         match self.at {
-            Command::Rset if refused => {
-                self.decide_all(&Fate::Refused { reply, stage });
-                Next::Done { usable: false, needs_rset: false }
-            }
+            // That says nothing of this message: with MAIL it begins anew over another connection.
+            Command::Rset if refused && !self.pipelined => Next::Broken(format!("RSET refused: {reply}")),
+            Command::Mail if refused && self.rset_refused => Next::Broken(format!("MAIL refused after RSET was: {reply}")),
             Command::Rset => {
+                self.rset_refused = refused;
                 self.at = Command::Mail;
                 let mut out = Vec::new();
                 if !self.pipelined {
@@ -203,6 +213,7 @@ impl Running {
                 // RFC 2920 §3.1: 354 although nobody is to have it. An empty message; its reply does not matter.
                 Next::Send(b".\r\n".to_vec())
             }
+            Command::Body if self.cut_short && !refused => Next::Broken(format!("accepted before it was sent: {reply}")),
             Command::Body => {
                 // RFC 3030 §2: a refused BDAT leaves the transaction open. After DATA it has ended either way.
                 self.open = self.chunked && refused;
@@ -210,6 +221,12 @@ impl Running {
                 self.done()
             }
         }
+    }
+
+    /// A write failed: nothing more is sent.
+    pub(super) fn cut_short(&mut self) {
+        self.body = None;
+        self.cut_short = true;
     }
 
     /// The dialogue has broken off.
@@ -237,7 +254,7 @@ impl Running {
             Command::Rset | Command::Mail => Stage::Mail,
             Command::Rcpt(_) => Stage::Rcpt,
             Command::Data => Stage::Data,
-            Command::Body if self.body.is_some() => Stage::Data,
+            Command::Body if !self.ended => Stage::Data,
             Command::Body => Stage::Body,
         }
     }
@@ -481,9 +498,7 @@ mod tests {
 
     #[test]
     fn bare_cr_and_lf_are_seen() {
-        for good in ["", "a", "a\r\nb\r\n\r\n"] {
-            assert!(!has_bare_cr_or_lf(good.as_bytes()), "{good:?}");
-        }
+        assert!(["", "a", "a\r\nb\r\n\r\n"].iter().all(|good| !has_bare_cr_or_lf(good.as_bytes())));
         for bad in ["\r", "\n", "a\r", "\r\r\n", "\n\r", "a\rb\nc", "\r\n\n", "a\r\nb\rc"] {
             assert!(has_bare_cr_or_lf(bad.as_bytes()), "{bad:?}");
         }

@@ -1,0 +1,54 @@
+//! Routes from a scripted zone.
+
+use std::time::UNIX_EPOCH;
+
+use host::dns::Zone;
+
+use super::*;
+
+fn router(zone: Zone, own: &[&str]) -> Router {
+    Router {
+        resolver: Resolver::scripted(zone),
+        dice: Dice::seeded(1),
+        own_names: Arc::new(["relay.example".to_owned()]),
+        own_addresses: own.iter().map(|address| address.parse().unwrap()).collect(),
+        allow_private_addresses: true,
+        families: Families { v4: true, v6: true },
+        port: 25,
+    }
+}
+
+fn route(zone: Zone, own: &[&str], domain: &str) -> Result<Vec<String>, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    match runtime.block_on(router(zone, own).route(domain, UNIX_EPOCH)) {
+        Routed::Route(route) => Ok(route.hosts.iter().map(|host| host.name.to_string()).collect()),
+        Routed::Trouble(trouble) => Err(format!("{:?} {:?} {}", trouble.verdict, trouble.code, trouble.text)),
+    }
+}
+
+fn zone() -> Zone {
+    let zone = Zone::new();
+    for (preference, host, address) in
+        [(10, "mx1", "192.0.2.1"), (20, "mx2", "192.0.2.2"), (20, "mx3", "192.0.2.3"), (30, "mx4", "192.0.2.4")]
+    {
+        let host = format!("{host}.example");
+        zone.mx("big.example", preference, &host).address(&host, address.parse().unwrap());
+    }
+    zone
+}
+
+#[test]
+fn a_host_that_is_ourselves_by_address_ends_the_route_before_it() {
+    assert_eq!(route(zone(), &[], "big.example").unwrap().len(), 4);
+    // RFC 5321 §5.1: neither ourselves nor whoever is as preferred or less.
+    assert_eq!(route(zone(), &["192.0.2.2"], "big.example").unwrap(), ["mx1.example"]);
+    assert_eq!(route(zone(), &["192.0.2.4"], "big.example").unwrap().len(), 3);
+}
+
+#[test]
+fn mail_that_would_come_back_fails() {
+    let said = route(zone(), &["192.0.2.1"], "big.example").unwrap_err();
+    assert_eq!(said, "Failed (5, 4, 6) mail for big.example loops back to this host as mx1.example");
+    assert_eq!(route(zone(), &["192.0.2.1"], "[192.0.2.1]").unwrap_err(), "Failed (5, 4, 6) [192.0.2.1] is this host");
+    assert_eq!(route(zone(), &["192.0.2.1"], "[192.0.2.9]").unwrap(), ["[192.0.2.9]"]);
+}
