@@ -3,11 +3,13 @@
 //! [`atnet`] is a scripted atproto network, [`dns`] a scripted DNS server, [`sink`] a scripted mailbox provider, [`source`] the members that submit;
 //! [`ledger`] keeps the account between the last two. They are used by the tests, the demo and this crate's program.
 //!
-//! [`report`], [`idle`], [`backlog`] and [`churn`] measure; [`kill`] and [`disk`] do harm and look for what is missing.
+//! [`report`], [`idle`], [`backlog`] and [`churn`] measure; [`kill`] and [`disk`] do harm and look for what is missing;
+//! [`broken`] holds egress against hosts that go wrong.
 
 pub mod atnet;
 mod background;
 pub mod backlog;
+pub mod broken;
 pub mod churn;
 pub mod cpu;
 pub mod crash;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use loadtest::{backlog, churn, disk, handover, idle, interop, kill, powercut, profile, report};
+use loadtest::{backlog, broken, churn, disk, handover, idle, interop, kill, powercut, profile, report};
 
 #[derive(Parser)]
 #[command(name = "tradewind-loadtest", version, about)]
@@ -28,6 +28,8 @@ enum Verb {
     Idle(idle::Arguments),
     /// A queue of up to millions of deferred messages: start, memory, answers, and a site that comes back
     Backlog(backlog::Arguments),
+    /// Thousands of hosts that break off, dawdle, stammer and lie, in virtual time: every fate as they really said
+    Broken(broken::Arguments),
     /// Months of mail through the queue alone: file sizes and commit times must level off
     Churn(churn::Arguments),
     /// A disk that is full, read-only, broken or forgetful: nothing that got 250 is lost. Needs root
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
         Verb::Handover(arguments) => handover::run(&arguments),
         Verb::Idle(arguments) => idle::run(&arguments),
         Verb::Backlog(arguments) => backlog::run(&arguments),
+        Verb::Broken(arguments) => broken::run(&arguments),
         Verb::Churn(arguments) => churn::run(&arguments),
         Verb::Disk(arguments) => disk::run(&arguments),
         Verb::Interop(arguments) => interop::run(&arguments),

@@ -27,6 +27,7 @@ fn route(zone: &Zone) -> Routed {
         resolver: Resolver::scripted(zone.clone()),
         dice: Dice::seeded(1),
         own_names: Arc::default(),
+        own_addresses: Arc::new([]),
         allow_private_addresses: true,
         families: Families { v4: true, v6: true },
         port: 25,

@@ -198,8 +198,7 @@ impl Deliverer {
                 None => attempt,
             });
         }
-        let last =
-            insecure.filter(|insecure| insecure.verdict == Verdict::Deferred || unasked.is_empty()).unwrap_or(last);
+        let last = insecure.filter(|insecure| insecure.verdict == Verdict::Deferred || unasked.is_empty()).unwrap_or(last);
         // None of the hosts served: what was a host's trouble is now the site's.
         let scope = if last.scope == Scope::Host { Scope::Site } else { last.scope };
         Some(Attempt::of_trouble(job, &last, scope))

@@ -102,6 +102,11 @@ impl Net {
         world.severed.remove(&address);
     }
 
+    /// Ends of connections that somebody still holds, each for itself: two of one that nobody has closed.
+    pub fn open_sockets(&self) -> usize {
+        self.world().links.iter().map(Weak::strong_count).sum()
+    }
+
     pub(crate) fn listen(&self, address: SocketAddr, backlog: u32) -> io::Result<(Listener, SocketAddr)> {
         let mut world = self.world();
         let local = if address.port() == 0 { SocketAddr::new(address.ip(), world.port()) } else { address };
