@@ -317,6 +317,22 @@ async fn one_time_codes_overtake_what_waits() {
 }
 
 #[tokio::test]
+async fn two_idle_signers_share_a_one_time_code_and_sign_it_as_one_would() {
+    let (signers, pool) = Signers::new(2, Arc::new(ArcSwap::from_pointee(RING.clone())), true);
+    let submission = tokio::spawn({
+        let signers = signers.clone();
+        async move { signers.sign(Job { urgent: true, ..job(SAMPLES[2]) }).await }
+    });
+    // One job for each of the two.
+    until_waiting(&signers, 2).await;
+    pool.into_iter().for_each(|signer| drop(tokio::spawn(signer.run())));
+    let (shared, alone) = (submission.await.unwrap().unwrap(), sign(&RING, true, job(SAMPLES[2])).unwrap());
+    assert_eq!(shared.signatures, 3);
+    assert_eq!(String::from_utf8(whole(&shared)).unwrap(), String::from_utf8(whole(&alone)).unwrap());
+    assert_eq!(shared.signature_bytes, alone.signature_bytes);
+}
+
+#[tokio::test]
 async fn a_full_pool_makes_submitters_wait_and_spreads_its_load() {
     let keys = Arc::new(ArcSwap::from_pointee(KeyRing::default()));
     let (signers, pool) = Signers::new(2, keys, false);

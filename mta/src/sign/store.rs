@@ -152,7 +152,7 @@ impl KeyStore {
 }
 
 /// Every key, as signers see it: replaced as a whole, never changed.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct KeyRing {
     members: BTreeMap<String, Vec<Arc<SigningKey>>>,
     coop: Option<Arc<SigningKey>>,
