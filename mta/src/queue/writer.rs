@@ -14,14 +14,14 @@ use std::time::Duration;
 
 use host::{Clock, disk};
 use metrics::histogram;
-use scheduler::Delivery;
-use tokio::sync::mpsc;
+use scheduler::{Delivery, QueueId};
+use tokio::sync::mpsc::{self, error::TrySendError};
 
 use super::apply::{EventRange, Settled, Transaction};
 use super::codec::{Decoder, Encoder};
 use super::duplicates::{Duplicates, RECORDS_MAX};
 use super::faults::{Fault, Faults};
-use super::handle::{Ids, Prepared, PreparedSettlement, Queue, Request, Stats};
+use super::handle::{Answer, Ids, Prepared, PreparedSettlement, Queue, Request, Stats};
 use super::operate::{CHANGED_MAX, Moved, Operated};
 use super::reader::Reader;
 use super::room::Room;
@@ -182,10 +182,16 @@ impl Writer {
             messages.record(batch.len() as f64);
             self.options.faults.wait().await;
             let began = self.clock.now();
-            let notes = self.commit(batch)?;
+            let Durable { notes, accepted } = self.commit(batch)?;
             seconds.record(self.clock.now().duration_since(began).unwrap_or_default().as_secs_f64());
-            // Without a scheduler nobody needs to know. With a slow one we wait: it never waits for us.
-            if !notes.is_empty() {
+            // The scheduler hears of it first: a one-time code is on its way while its 250 still is. Without a scheduler
+            // nobody needs to know. With a slow one we wait, after all have their answers: it never waits for us.
+            let unsent = if notes.is_empty() { None } else { self.notes.try_send(notes).err() };
+            for (answer, id) in accepted {
+                let _ = answer.send(Ok(id));
+            }
+            self.stats.events.ring(self.events.next - 1);
+            if let Some(TrySendError::Full(notes)) = unsent {
                 let _ = self.notes.send(notes).await;
             }
         }
@@ -244,10 +250,10 @@ impl Writer {
     }
 
     /// Makes a batch durable and answers it. An error is for the daemon, not for the batch.
-    fn commit(&mut self, batch: Vec<Request>) -> Result<Vec<Note>, QueueError> {
+    fn commit(&mut self, batch: Vec<Request>) -> Result<Durable, QueueError> {
         let mut batch = self.duplicates.sift(batch, self.clock.now(), &self.stats);
         if batch.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Durable::default());
         }
         if batch.iter().any(is_enqueue)
             && let Err(full) = self.room.check(&self.env, &self.tables)
@@ -276,7 +282,7 @@ impl Writer {
             }
         };
         if batch.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Durable::default());
         }
         if self.options.faults.is(Fault::StopBeforeCommit) {
             return Err(QueueError::Stopped);
@@ -296,7 +302,7 @@ impl Writer {
                     }
                     let broken = is_broken(&error);
                     self.refuse(&mut batch, &error, |_| true);
-                    return if broken { Err(error) } else { Ok(Vec::new()) };
+                    return if broken { Err(error) } else { Ok(Durable::default()) };
                 }
             }
         };
@@ -397,7 +403,6 @@ impl Writer {
         txn.txn.commit()?;
         // From here on it is true.
         self.events = events;
-        self.stats.events.ring(events.next - 1);
         self.usages.commit(usages, &usage, now);
         self.duplicates.commit(records);
         self.segments.commit(&rows);
@@ -408,18 +413,16 @@ impl Writer {
         Ok(done)
     }
 
-    /// Tells everybody, and makes the notes for the scheduler.
-    fn answer(&self, batch: Vec<Request>, done: Vec<Done>) -> Vec<Note> {
-        let mut notes = Vec::new();
+    /// Tells all but those who submitted, and makes the notes for the scheduler.
+    fn answer(&self, batch: Vec<Request>, done: Vec<Done>) -> Durable {
+        let (mut notes, mut accepted) = (Vec::new(), Vec::new());
         let gone = |id, domain| Note::Settled { id, domain, member: 0, next_due: None };
         // Whoever asked may have gone meanwhile; the mail is ours all the same.
         for (request, done) in batch.into_iter().zip(done) {
             match (request, done) {
                 (Request::Enqueue(mut message, answer), _) => {
-                    let _ = answer.send(Ok(message.message.id));
-                    for follower in message.followers.drain(..) {
-                        let _ = follower.send(Ok(message.message.id));
-                    }
+                    let id = message.message.id;
+                    accepted.extend(message.followers.drain(..).chain([answer]).map(|answer| (answer, id)));
                     Stats::add(&self.stats.enqueued, 1);
                     note_enqueued(*message, &mut notes);
                 }
@@ -452,7 +455,7 @@ impl Writer {
                 (Request::Settle(..) | Request::SetAside(..) | Request::Operate(..) | Request::Stop, _) => {}
             }
         }
-        notes
+        Durable { notes, accepted }
     }
 
     /// Answers some of the batch with an error and takes them out. False: there were none.
@@ -481,6 +484,15 @@ impl Writer {
         }
         any
     }
+}
+
+/// What a commit made true, for those who wait for it.
+#[derive(Default)]
+struct Durable {
+    /// For the scheduler.
+    notes: Vec<Note>,
+    /// Whoever submitted a message, and its id.
+    accepted: Vec<(Answer<QueueId>, QueueId)>,
 }
 
 /// What the transaction has to say to a request.
