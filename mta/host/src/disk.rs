@@ -7,7 +7,7 @@
 use std::fs;
 use std::io::{self, IoSlice};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -22,6 +22,39 @@ pub fn open_env(path: &Path, map_bytes: usize, max_dbs: u32) -> heed::Result<hee
     // SAFETY: the map is shared with the file, so nobody may change the file other than through LMDB's locks. The data
     // directory is ours alone (mode 0700), and heed refuses to open one path twice in a process.
     unsafe { options.open(path) }
+}
+
+/// Takes the pages of the environment in `path` out of this process's memory when there are more than `bytes_max` octets of
+/// mapped files in it; true: it did. What was taken out is still in the page cache, and comes back when it is looked at.
+///
+/// LMDB maps its whole file, and the kernel leaves every page that was ever read in the map: after a drain of a large queue
+/// hundreds of megabytes count as the process's own, for limits and for whoever looks, though nobody needs them.
+///
+/// An error says that /proc or the file cannot be read.
+pub fn trim_env(path: &Path, bytes_max: usize) -> io::Result<bool> {
+    // RssFile (proc(5)): the third number, in pages.
+    let statm = fs::read_to_string("/proc/self/statm")?;
+    let pages = statm.split(' ').nth(2).and_then(|pages| pages.parse::<usize>().ok()).unwrap_or(0);
+    if pages.saturating_mul(rustix::param::page_size()) <= bytes_max {
+        return Ok(false);
+    }
+    let inode = fs::metadata(path.join("data.mdb"))?.ino().to_string();
+    let maps = fs::read_to_string("/proc/self/maps")?;
+    let mut trimmed = false;
+    for line in maps.lines() {
+        let mut fields = line.split_ascii_whitespace();
+        let (range, rights, its_inode) = (fields.next(), fields.next(), fields.nth(2));
+        let hexadecimal = |text: &str| usize::from_str_radix(text, 16).ok();
+        let Some((from, to)) = range.and_then(|range| range.split_once('-')) else { continue };
+        let (Some(from), Some(to)) = (hexadecimal(from), hexadecimal(to)) else { continue };
+        if its_inode != Some(inode.as_str()) || rights != Some("r--s") || !line.ends_with("data.mdb") {
+            continue;
+        }
+        // SAFETY: a shared map of a file that we only read loses nothing: a page that is looked at again, even by a thread
+        // that is looking right now, is mapped again from the page cache. No memory is freed and no address changes.
+        trimmed |= unsafe { libc::madvise(from as *mut libc::c_void, to.saturating_sub(from), libc::MADV_DONTNEED) } == 0;
+    }
+    Ok(trimmed)
 }
 
 /// A file read and written at positions, and made durable when told.

@@ -22,6 +22,13 @@ use crate::config::Config;
 /// Scrapes come every few seconds at the most.
 const GAUGES: Duration = Duration::from_secs(5);
 
+/// Mapped files that this process may hold in memory, program and database. The database is read in short transactions
+/// that look at a few pages each, so what it needs again soon comes back from the page cache for little.
+const MAPPED_BYTES_MAX: usize = 128 << 20;
+
+/// How often that is looked at: a queue that drains touches some tens of megabytes a second.
+const TRIM: Duration = Duration::from_secs(1);
+
 /// The control thread, running.
 pub struct Control {
     stage: watch::Sender<Stage>,
@@ -89,7 +96,14 @@ async fn run(
             port.serve(admin.clone()).await;
         }
     };
-    tokio::join!(socket.serve(admin.clone()), public, labels, gauges(&daemon, sessions), handles::run(&daemon, &fetch));
+    tokio::join!(
+        socket.serve(admin.clone()),
+        public,
+        labels,
+        gauges(&daemon, sessions),
+        trim(&config),
+        handles::run(&daemon, &fetch)
+    );
 }
 
 /// What is counted by looking: now and then, so that mail does not pay for it.
@@ -103,6 +117,18 @@ async fn gauges(daemon: &Daemon, sessions: impl Fn() -> usize) {
             queued.set(messages as f64);
         }
         tokio::time::sleep(GAUGES).await;
+    }
+}
+
+/// Keeps what the process has mapped within bounds.
+async fn trim(config: &Config) {
+    let path = config.data_dir.join("queue/lmdb");
+    loop {
+        tokio::time::sleep(TRIM).await;
+        if let Err(error) = host::disk::trim_env(&path, MAPPED_BYTES_MAX) {
+            tracing::warn!(%error, "the database's pages stay in memory: /proc cannot be read");
+            return;
+        }
     }
 }
 
