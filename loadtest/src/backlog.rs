@@ -34,8 +34,9 @@ use crate::{cpu, dns, process};
 
 /// The site that comes back.
 const BIG: &str = "big.test";
-/// A site whose mail an operator holds and releases.
+/// A site whose mail an operator holds and releases, and one whose mail is cancelled.
 const SMALL: &str = "d0.test";
+const UNWANTED: &str = "d1.test";
 /// Messages that wait for the writer at once while the queue is filled: what its channel holds.
 const TOGETHER: usize = 1024;
 /// The big site's messages are due so long after the queue was filled; until then everything else is measured.
@@ -171,7 +172,7 @@ fn measure(arguments: &Arguments, messages: u64, bytes: usize) -> Result<Row> {
     daemon.kill()?;
     let warm = start(&mut daemon)?;
     let started = Memory::of(daemon.pid())?;
-    let questions = ask(&daemon, directory.path(), filled.a_message)?;
+    let mut questions = ask(&daemon, directory.path(), &filled)?;
     let asked = Memory::of(daemon.pid())?;
 
     wait_until(filled.due);
@@ -180,6 +181,8 @@ fn measure(arguments: &Arguments, messages: u64, bytes: usize) -> Result<Row> {
     let drained = drain(&ledger, come_back)?;
     let used = cpu::process(daemon.pid()).saturating_sub(used);
     let after = Memory::of(daemon.pid())?;
+    // Last, because nothing is released again: that would make it due.
+    questions.push(hold_member(directory.path())?);
     ensure!(ledger.duplicates() == 0, "{} messages arrived twice", ledger.duplicates());
     ensure!(drained.arrived == come_back, "{} of {come_back} arrived\n{}", drained.arrived, daemon.last_lines());
     daemon.stop()?;
@@ -210,6 +213,8 @@ struct Filling {
 struct Filled {
     /// One that an operator might ask about.
     a_message: QueueId,
+    /// What an operator cancels.
+    unwanted: Vec<QueueId>,
     /// When the big site is due.
     due: SystemTime,
 }
@@ -240,6 +245,8 @@ async fn fill(queue: &Path, filling: Filling, mut bodies: Bodies) -> Result<Fill
     let small = Filter { domain: Some(SMALL.to_owned()), ..Filter::default() };
     let page = store.reader.list(&small, None, TOGETHER)?;
     let a_message = page.entries.last().context("nothing was queued")?.id;
+    let unwanted = Filter { domain: Some(UNWANTED.to_owned()), ..Filter::default() };
+    let unwanted = store.reader.list(&unwanted, None, QUESTIONS)?.entries.iter().map(|entry| entry.id).collect();
 
     let mut ids = Vec::new();
     for from in (0..come_back).step_by(TOGETHER) {
@@ -254,7 +261,7 @@ async fn fill(queue: &Path, filling: Filling, mut bodies: Bodies) -> Result<Fill
     let counts = store.reader.counts()?;
     ensure!(counts.messages == messages, "{} messages are queued, not {messages}", counts.messages);
     store.close().await?;
-    Ok(Filled { a_message, due })
+    Ok(Filled { a_message, unwanted, due })
 }
 
 /// Starts the daemon while a client already knocks.
@@ -314,8 +321,9 @@ impl Memory {
 }
 
 /// Asks what operators ask: (question, median, longest).
-fn ask(daemon: &Daemon, directory: &Path, id: QueueId) -> Result<Vec<(String, Duration, Duration)>> {
+fn ask(daemon: &Daemon, directory: &Path, filled: &Filled) -> Result<Vec<(String, Duration, Duration)>> {
     let socket = directory.join("data/admin.sock");
+    let id = filled.a_message;
     let mut answers = Vec::new();
     for (name, path) in [
         ("list", "/v1/queue?limit=100".to_owned()),
@@ -336,14 +344,21 @@ fn ask(daemon: &Daemon, directory: &Path, id: QueueId) -> Result<Vec<(String, Du
     for (name, wish) in [("ID", format!("{{\"id\":\"{id}\"}}")), ("--domain", format!("{{\"domain\":\"{SMALL}\"}}"))] {
         let (mut did, mut undid) = (Vec::new(), Vec::new());
         for _ in 0..QUESTIONS {
-            did.push(once(|| post(&socket, "/v1/queue/hold", &wish))?);
-            undid.push(once(|| post(&socket, "/v1/queue/release", &wish))?);
+            did.push(once(|| post(&socket, "/v1/queue/hold", &wish).map(drop))?);
+            undid.push(once(|| post(&socket, "/v1/queue/release", &wish).map(drop))?);
         }
         answers.push(summary(&format!("hold {name}"), did));
         answers.push(summary(&format!("release {name}"), undid));
     }
     let small = format!("{{\"site\":\"{SMALL}\"}}");
-    answers.push(time("flush --site", QUESTIONS, || post(&socket, "/v1/queue/flush", &small))?);
+    answers.push(time("flush --site", QUESTIONS, || post(&socket, "/v1/queue/flush", &small).map(drop))?);
+    let mut cancelled = Vec::new();
+    for id in &filled.unwanted {
+        cancelled.push(once(|| post(&socket, "/v1/queue/cancel", &format!("{{\"id\":\"{id}\"}}")).map(drop))?);
+    }
+    if !cancelled.is_empty() {
+        answers.push(summary("cancel ID", cancelled));
+    }
     let id = id.to_string();
     answers.push(time("tradewind queue show", 5, || daemon.tradewind(&["queue", "show", &id]).map(drop))?);
     Ok(answers)
@@ -368,23 +383,44 @@ fn summary(name: &str, mut took: Vec<Duration>) -> (String, Duration, Duration) 
     (name.to_owned(), took[took.len() / 2], took[took.len() - 1])
 }
 
-fn post(socket: &Path, path: &str, body: &str) -> Result<()> {
+/// The first parts of holding all that a member has: a request works for a while and says where to go on.
+fn hold_member(directory: &Path) -> Result<(String, Duration, Duration)> {
+    let socket = directory.join("data/admin.sock");
+    let mut took = Vec::new();
+    let mut after = String::new();
+    for _ in 0..QUESTIONS {
+        let wish = format!("{{\"member\":\"{MEMBER_DOMAIN}\"{after}}}");
+        let began = Instant::now();
+        let answer = post(&socket, "/v1/queue/hold", &wish)?;
+        took.push(began.elapsed());
+        let done: serde_json::Value = serde_json::from_str(&answer).context("the answer is not JSON")?;
+        match done["next"].as_str() {
+            Some(next) => after = format!(",\"after\":\"{next}\""),
+            None => break,
+        }
+    }
+    Ok(summary("hold --member, a part", took))
+}
+
+fn post(socket: &Path, path: &str, body: &str) -> Result<String> {
     let length = body.len();
     let head = format!("POST {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\nContent-Type: application/json\r\n");
     exchange(socket, &format!("{head}Content-Length: {length}\r\n\r\n{body}"))
 }
 
 fn get(socket: &Path, path: &str) -> Result<()> {
-    exchange(socket, &format!("GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n"))
+    exchange(socket, &format!("GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n")).map(drop)
 }
 
-fn exchange(socket: &Path, request: &str) -> Result<()> {
+/// The body of a good answer.
+fn exchange(socket: &Path, request: &str) -> Result<String> {
     let mut stream = UnixStream::connect(socket)?;
     stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;
     ensure!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer[..answer.len().min(300)]));
-    Ok(())
+    let text = String::from_utf8_lossy(&answer);
+    Ok(text.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default())
 }
 
 fn wait_until(at: SystemTime) {
