@@ -118,6 +118,16 @@ impl Daemon {
         Self::start_as(directory, setup, certificate, Vec::new(), None)
     }
 
+    /// The same with a configuration that `edit` changes first.
+    pub fn start_edited(
+        directory: &Path,
+        setup: &Setup<'_>,
+        certificate: &Certificate,
+        edit: impl FnOnce(String) -> String,
+    ) -> Result<Self> {
+        Self::start_by(directory, setup, certificate, Vec::new(), None, edit)
+    }
+
     /// The same with more variables in the daemon's environment, at this start and at later ones.
     pub fn start_within(
         directory: &Path,
@@ -140,6 +150,17 @@ impl Daemon {
         environment: Vec<(OsString, OsString)>,
         manager: Option<&Manager>,
     ) -> Result<Self> {
+        Self::start_by(directory, setup, certificate, environment, manager, |configuration| configuration)
+    }
+
+    fn start_by(
+        directory: &Path,
+        setup: &Setup<'_>,
+        certificate: &Certificate,
+        environment: Vec<(OsString, OsString)>,
+        manager: Option<&Manager>,
+        edit: impl FnOnce(String) -> String,
+    ) -> Result<Self> {
         fs::create_dir_all(directory)?;
         certificate.write_to(directory)?;
         let program = process::own("tradewind-mta")?;
@@ -148,7 +169,7 @@ impl Daemon {
         let [relay, submission, submissions, admin] = addresses;
         let (relay, submission, submissions, admin) = (relay?, submission?, submissions?, admin?);
         let config = directory.join("mta.toml");
-        fs::write(&config, mta_toml(setup, directory, [relay, submission, submissions, admin]))?;
+        fs::write(&config, edit(mta_toml(setup, directory, [relay, submission, submissions, admin])))?;
         if let Some(manager) = manager {
             manager.hold("tradewind-mta.socket", std::net::TcpListener::bind(relay)?.into())?;
         }

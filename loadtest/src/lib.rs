@@ -32,3 +32,4 @@ pub mod sink;
 pub mod source;
 mod store;
 pub mod tls;
+pub mod tls_cases;

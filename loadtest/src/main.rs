@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use loadtest::{backlog, broken, churn, disk, handover, idle, interop, kill, powercut, profile, report};
+use loadtest::{backlog, broken, churn, disk, handover, idle, interop, kill, powercut, profile, report, tls_cases};
 
 #[derive(Parser)]
 #[command(name = "tradewind-loadtest", version, about)]
@@ -34,6 +34,8 @@ enum Verb {
     Churn(churn::Arguments),
     /// A disk that is full, read-only, broken or forgetful: nothing that got 250 is lost. Needs root
     Disk(disk::Arguments),
+    /// What is demanded of receiving hosts' TLS, case by case, with Knot, Unbound and Postfix's posttls-finger. Needs root
+    Tls(tls_cases::Arguments),
     /// Real peers: a PDS, Postfix, swaks, msmtp, nodemailer, smtplib, dkimpy, opendkim. Needs root
     Interop(interop::Arguments),
 }
@@ -50,6 +52,7 @@ fn main() -> ExitCode {
         Verb::Broken(arguments) => broken::run(&arguments),
         Verb::Churn(arguments) => churn::run(&arguments),
         Verb::Disk(arguments) => disk::run(&arguments),
+        Verb::Tls(arguments) => tls_cases::run(&arguments),
         Verb::Interop(arguments) => interop::run(&arguments),
     };
     match done {

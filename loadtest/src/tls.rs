@@ -33,14 +33,8 @@ impl Certificate {
         let key = KeyPair::generate().map_err(io::Error::other)?;
         let cert = server.signed_by(&key, &ca).map_err(io::Error::other)?;
         let chain = vec![cert.der().clone()];
-        let der = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        let config = rustls::ServerConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()
-            .map_err(io::Error::other)?
-            .with_no_client_auth()
-            .with_single_cert(chain, der)
-            .map_err(io::Error::other)?;
-        Ok(Self { ca_pem: ca.pem(), cert_pem: cert.pem(), key_pem: key.serialize_pem(), config: Arc::new(config) })
+        let config = server_config(chain, &key, false)?;
+        Ok(Self { ca_pem: ca.pem(), cert_pem: cert.pem(), key_pem: key.serialize_pem(), config })
     }
 
     /// Writes `ca.pem`, `cert.pem` and `key.pem` (mode 0600) into a directory.
@@ -56,6 +50,23 @@ impl Certificate {
     pub(crate) fn server_config(&self) -> Arc<rustls::ServerConfig> {
         self.config.clone()
     }
+}
+
+/// A server that shows this chain, whatever is wrong with it; of TLS 1.2 alone where that is wanted.
+pub(crate) fn server_config(
+    chain: Vec<CertificateDer<'static>>,
+    key: &KeyPair,
+    only_tls12: bool,
+) -> io::Result<Arc<rustls::ServerConfig>> {
+    let der = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    let versions = if only_tls12 { &[&rustls::version::TLS12][..] } else { rustls::DEFAULT_VERSIONS };
+    let config = rustls::ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(versions)
+        .map_err(io::Error::other)?
+        .with_no_client_auth()
+        .with_single_cert(chain, der)
+        .map_err(io::Error::other)?;
+    Ok(Arc::new(config))
 }
 
 fn provider() -> Arc<rustls::crypto::CryptoProvider> {

@@ -25,21 +25,30 @@ pub struct Sink {
 impl Sink {
     /// Listens on `address` (port 0: any free one). A certificate is needed for scripts that offer STARTTLS.
     pub fn start(address: SocketAddr, provider: Arc<Provider>, certificate: Option<&Certificate>) -> io::Result<Self> {
-        Self::listen(address, provider, certificate, false)
+        Self::listen(address, provider, certificate.map(Certificate::server_config), false)
+    }
+
+    /// The same with TLS settings of the caller's.
+    pub(crate) fn start_with(
+        address: SocketAddr,
+        provider: Arc<Provider>,
+        config: Option<Arc<rustls::ServerConfig>>,
+    ) -> io::Result<Self> {
+        Self::listen(address, provider, config, false)
     }
 
     /// The same with TLS from the first octet.
     pub fn start_implicit_tls(address: SocketAddr, provider: Arc<Provider>, certificate: &Certificate) -> io::Result<Self> {
-        Self::listen(address, provider, Some(certificate), true)
+        Self::listen(address, provider, Some(certificate.server_config()), true)
     }
 
     fn listen(
         address: SocketAddr,
         provider: Arc<Provider>,
-        certificate: Option<&Certificate>,
+        config: Option<Arc<rustls::ServerConfig>>,
         implicit_tls: bool,
     ) -> io::Result<Self> {
-        let acceptor = certificate.map(|certificate| TlsAcceptor::from(certificate.server_config()));
+        let acceptor = config.map(TlsAcceptor::from);
         let listener = std::net::TcpListener::bind(address)?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;

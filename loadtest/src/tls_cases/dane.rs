@@ -1,0 +1,158 @@
+//! The rows about DANE (RFC 7672, RFC 7671), and about what is done where nothing was promised (RFC 7435).
+
+use super::case::Expect::{Clear, Deferred, Tls};
+use super::case::{Case, Host, Of, Place, Serves, Shows, Signing, Tweak};
+
+const UNMATCHED: &str = "no TLSA record vouches for the certificate";
+const UNSEEN: &str = "cannot be seen";
+const NOT_OFFERED: &str = "does not offer STARTTLS";
+
+/// A host whose record is for another certificate: delivered only where records do not count.
+fn mismatch() -> Host {
+    Host::new().tlsa(3, 1, 1, Of::Other)
+}
+
+/// All rows.
+pub(super) fn rows() -> Vec<Case> {
+    [pinned(), issued(), unusable(), without_tls(), signatures(), names(), sites()].concat()
+}
+
+fn pinned() -> Vec<Case> {
+    let ee = |selector, matching, of| Host::new().tlsa(3, selector, matching, of);
+    vec![
+        Case::new("ee-key-sha256", "7672 3.1.1", ee(1, 1, Of::Own), "dane", Tls(1)),
+        Case::new("ee-key-sha512", "7672 3.1.1", ee(1, 2, Of::Own), "dane", Tls(1)),
+        Case::new("ee-key-whole", "7672 3.1.1", ee(1, 0, Of::Own), "dane", Tls(1)),
+        Case::new("ee-cert-sha256", "7672 3.1.1", ee(0, 1, Of::Own), "dane", Tls(1)),
+        Case::new("ee-cert-sha512", "7672 3.1.1", ee(0, 2, Of::Own), "dane", Tls(1)),
+        Case::new("ee-cert-whole", "7672 3.1.1", ee(0, 0, Of::Own), "dane", Tls(1)),
+        Case::new("ee-ended", "7672 3.1.1", ee(1, 1, Of::Own).shows(Shows::SelfSignedEnded), "dane", Tls(1)),
+        Case::new("ee-other-name", "7672 3.1.1", ee(1, 1, Of::Own).shows(Shows::SelfSignedForOther), "dane", Tls(1)),
+        Case::new("ee-tls12", "7672 3.1.1", ee(1, 1, Of::Own).serves(Serves::Tls12), "dane", Tls(1)),
+        Case::new("ee-mismatch", "7672 2.2", mismatch(), "dane", Deferred(UNMATCHED)),
+        Case::new("ee-mismatch-tls12", "7672 2.2", mismatch().serves(Serves::Tls12), "dane", Deferred(UNMATCHED)),
+        Case::new("ee-mismatch-public", "7672 3.1.1", mismatch().shows(Shows::Public), "dane", Deferred(UNMATCHED)),
+        Case::new("ee-rollover", "7671 8.1", ee(1, 1, Of::Other).tlsa(3, 1, 1, Of::Own), "dane", Tls(1)),
+        Case::new("ee-weak-digest", "7671 9", ee(1, 1, Of::Own).tlsa(3, 1, 2, Of::Other), "dane", Deferred(UNMATCHED)),
+        Case::new("ee-is-not-root", "7671 5.1", ee(1, 1, Of::Root).shows(Shows::Issued), "dane", Deferred(UNMATCHED)),
+    ]
+}
+
+fn issued() -> Vec<Case> {
+    let ta = |selector, matching, of| Host::new().shows(Shows::Issued).tlsa(2, selector, matching, of);
+    vec![
+        Case::new("ta-cert", "7672 3.1.2", ta(0, 1, Of::Root), "dane", Tls(1)),
+        Case::new("ta-key", "7672 3.1.2", ta(1, 1, Of::Root), "dane", Tls(1)),
+        Case::new("ta-key-sha512", "7672 3.1.2", ta(1, 2, Of::Root), "dane", Tls(1)),
+        Case::new("ta-middle", "7672 3.1.2", ta(1, 1, Of::Middle), "dane", Tls(1)),
+        Case::new("ta-whole", "7671 5.2.1", ta(0, 0, Of::Root).shows(Shows::IssuedWithoutRoot), "dane", Tls(1)),
+        Case::new("ta-absent", "7672 3.1.2", ta(0, 1, Of::Root).shows(Shows::IssuedWithoutRoot), "dane", Deferred(UNMATCHED)),
+        Case::new("ta-for-domain", "7672 3.2.2", ta(1, 1, Of::Root).shows(Shows::IssuedForDomain), "dane", Tls(1)),
+        Case::new(
+            "ta-other-name",
+            "7672 3.2.2",
+            ta(1, 1, Of::Root).shows(Shows::IssuedForOther),
+            "dane",
+            Deferred("other names"),
+        ),
+        Case::new("ta-ended", "7672 3.2.2", ta(1, 1, Of::Root).shows(Shows::IssuedEnded), "dane", Deferred("has expired")),
+        Case::new("ta-mismatch", "7672 2.2", ta(1, 1, Of::Other), "dane", Deferred(UNMATCHED)),
+        Case::new("ta-or-ee", "7671 8.1", ta(1, 1, Of::Other).tlsa(3, 1, 1, Of::Own), "dane", Tls(1)),
+    ]
+}
+
+fn unusable() -> Vec<Case> {
+    let pkix = || Host::new().tlsa(1, 1, 1, Of::Other).tlsa(0, 1, 1, Of::Other);
+    vec![
+        Case::new("pkix-only", "7672 3.1.3", pkix(), "encrypted", Tls(1)),
+        Case::new("pkix-and-ee", "7672 3.1.3", pkix().tlsa(3, 1, 1, Of::Other), "dane", Deferred(UNMATCHED)),
+        Case::new("pkix-stripped", "7672 2.2", pkix().serves(Serves::Stripped), "encrypted", Deferred(NOT_OFFERED)),
+        Case::new("unknown-selector", "7672 2.2", Host::new().tlsa(3, 9, 1, Of::Other), "encrypted", Tls(1)),
+        Case::new("unknown-matching", "7672 2.2", Host::new().tlsa(3, 1, 9, Of::Other), "encrypted", Tls(1)),
+        Case::new("cut-digest", "7671 10.1", Host::new().tlsa(3, 1, 1, Of::Cut), "encrypted", Tls(1)),
+    ]
+}
+
+fn without_tls() -> Vec<Case> {
+    let ee = |serves| Host::new().tlsa(3, 1, 1, Of::Own).serves(serves);
+    let none = |serves| Host::new().serves(serves);
+    vec![
+        Case::new("stripped", "7672 2.2", ee(Serves::Stripped), "dane", Deferred(NOT_OFFERED)),
+        Case::new("starttls-refused", "7672 2.2", ee(Serves::Refused), "dane", Deferred("STARTTLS was refused")),
+        Case::new("handshake-broken", "7672 2.2", ee(Serves::Broken), "dane", Deferred("TLS handshake")),
+        Case::new("no-promise", "7435", none(Serves::Tls), "opportunistic", Tls(1)),
+        Case::new("no-promise-ended", "7435", none(Serves::Tls).shows(Shows::PublicEnded), "opportunistic", Tls(1)),
+        Case::new("no-promise-other", "7435", none(Serves::Tls).shows(Shows::PublicForOther), "opportunistic", Tls(1)),
+        Case::new("no-promise-stripped", "7435", none(Serves::Stripped), "opportunistic", Clear),
+        Case::new("no-promise-refused", "7435", none(Serves::Refused), "opportunistic", Clear),
+        Case::new("no-promise-broken", "7435", none(Serves::Broken), "opportunistic", Clear),
+    ]
+}
+
+fn signatures() -> Vec<Case> {
+    let ee = || Host::new().tlsa(3, 1, 1, Of::Own);
+    let opportunistic = |name, rule, host| Case::new(name, rule, host, "opportunistic", Tls(1));
+    let forged = |name, rule| Case::new(name, rule, ee(), "barred", Deferred(UNSEEN));
+    let unroutable = |name, rule| Case::new(name, rule, ee(), "", Deferred("4.4.3"));
+    vec![
+        opportunistic("unsigned", "7672 2.1.1", mismatch()).zone(Signing::Unsigned),
+        opportunistic("island", "7672 2.1.1", mismatch()).zone(Signing::Island),
+        opportunistic("unknown-ds", "4035 5.2", mismatch()).tweak(Tweak::UnknownDs),
+        opportunistic("unsigned-host", "7672 2.2.2", mismatch().at(Place::Plain)),
+        opportunistic("unsigned-mx", "7672 2.2.1", mismatch().at(Place::Signed)).zone(Signing::Unsigned),
+        opportunistic("unsigned-tlsa", "7672 2.1.1", mismatch()).tweak(Tweak::UnsignedTlsa),
+        Case::new("signed-host", "7672 2.2.2", mismatch().at(Place::Signed), "dane", Deferred(UNMATCHED)),
+        forged("forged-tlsa", "7672 2.1.2").tweak(Tweak::Forge("TLSA")),
+        forged("servfail-tlsa", "7672 2.1.2").tweak(Tweak::Servfail),
+        Case::new("no-denial", "7672 2.1.2", Host::new(), "barred", Deferred(UNSEEN)).tweak(Tweak::NoDenial),
+        unroutable("forged-mx", "7672 2.2.1").tweak(Tweak::Forge("MX")),
+        unroutable("forged-address", "7672 2.2.2").tweak(Tweak::Forge("A")),
+        unroutable("expired-signatures", "4035 5.3").tweak(Tweak::Expired),
+        unroutable("wrong-ds", "4035 5.2").tweak(Tweak::WrongDs),
+        Case::new("rsasha256", "8624", ee(), "dane", Tls(1)).zone(Signing::RsaSha256),
+        Case::new("rsasha256-not", "8624", mismatch(), "dane", Deferred(UNMATCHED)).zone(Signing::RsaSha256),
+        Case::new("ed25519", "8624", ee(), "dane", Tls(1)).zone(Signing::Ed25519),
+        Case::new("ed25519-not", "8624", mismatch(), "dane", Deferred(UNMATCHED)).zone(Signing::Ed25519),
+        Case::new("rsasha1-nsec3", "8624", ee(), "dane", Tls(1)).zone(Signing::RsaSha1Nsec3),
+        Case::new("rsasha1-nsec3-not", "8624", mismatch(), "dane", Deferred(UNMATCHED)).zone(Signing::RsaSha1Nsec3),
+        opportunistic("rsasha1-nsec3-none", "8624", Host::new()).zone(Signing::RsaSha1Nsec3),
+    ]
+}
+
+fn names() -> Vec<Case> {
+    let target = |place| Host::new().alias().at(place);
+    vec![
+        Case::new("alias", "7672 2.2.3", target(Place::Own).tlsa(3, 1, 1, Of::Own), "dane", Tls(1)),
+        Case::new("alias-not", "7672 2.2.3", target(Place::Own).tlsa(3, 1, 1, Of::Other), "dane", Deferred(UNMATCHED)),
+        Case::new("alias-own", "7672 2.2.3", target(Place::Own).tlsa(3, 1, 1, Of::Own).tlsa_at_alias(), "dane", Tls(1)),
+        Case::new("alias-away", "7672 2.2.3", target(Place::Signed).tlsa(3, 1, 1, Of::Other), "dane", Deferred(UNMATCHED)),
+        Case::new("alias-out", "7672 2.2.2", target(Place::Plain).tlsa(3, 1, 1, Of::Other), "opportunistic", Tls(1)),
+        Case::new(
+            "alias-out-own",
+            "7672 2.2.2",
+            target(Place::Plain).tlsa(3, 1, 1, Of::Other).tlsa_at_alias(),
+            "dane",
+            Deferred(UNMATCHED),
+        ),
+        Case::new("no-mx", "7672 2.2.2", Host::new().tlsa(3, 1, 1, Of::Own), "dane", Tls(1)).without_mx(),
+        Case::new("no-mx-not", "7672 2.2.2", mismatch(), "dane", Deferred(UNMATCHED)).without_mx(),
+    ]
+}
+
+fn sites() -> Vec<Case> {
+    vec![
+        Case::new("first-fails", "7672 2.2.1", mismatch(), "dane", Tls(2)).host(Host::new().tlsa(3, 1, 1, Of::Own)),
+        Case::new("both-fail", "7672 2.2.1", mismatch(), "dane", Deferred(UNMATCHED)).host(mismatch()),
+        // The domain promises nothing of its second host.
+        Case::new("second-without", "7672 2.2.1", mismatch(), "dane", Tls(2)).host(Host::new()),
+        Case::new("second-stripped", "7672 2.2.1", mismatch(), "dane", Clear).host(Host::new().serves(Serves::Stripped)),
+        // Two domains on one host: what one demands is not the other's, and no connection is shared that should not be.
+        Case::new("careless", "7672 2.2.1", mismatch().at(Place::Signed), "opportunistic", Tls(1)).zone(Signing::Unsigned),
+        Case::new("strict", "7672 2.2.1", Host::new(), "dane", Deferred(UNMATCHED)).shares("careless").after("careless"),
+        Case::new("careless-clear", "7672 2.2.1", mismatch().at(Place::Signed).serves(Serves::Stripped), "opportunistic", Clear)
+            .zone(Signing::Unsigned),
+        Case::new("strict-clear", "7672 2.2.1", Host::new(), "dane", Deferred(NOT_OFFERED))
+            .shares("careless-clear")
+            .after("careless-clear"),
+    ]
+}
