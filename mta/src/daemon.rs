@@ -7,7 +7,7 @@
 
 use std::future::Future;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -26,12 +26,12 @@ use crate::control::Control;
 use crate::control::daemon::{Daemon as Desk, OpenError, Parts};
 use crate::control::metrics as names;
 use crate::drain::{Drain, GRACE};
-use crate::egress::Source;
 use crate::egress::clerk::{self, Clerk};
 use crate::egress::dispatch::{Dispatcher, Lines};
+use crate::egress::plan::{Plan, Surroundings};
 use crate::egress::question::questions;
 use crate::egress::resolver::{RouteFinder, route_questions};
-use crate::egress::route::{Families, Router};
+use crate::egress::route::Router;
 use crate::egress::tls_policy::Clients;
 use crate::events::render::Renderer;
 use crate::ingress::greeting::Manners;
@@ -116,6 +116,8 @@ pub struct Running {
     queue: Queue,
     shared: Arc<Shared>,
     draining: watch::Sender<Drain>,
+    plan: watch::Sender<Arc<Plan>>,
+    surroundings: Arc<ArcSwap<Surroundings>>,
     sockets: Sockets,
     stoppers: Vec<Stopper>,
     dispatcher: oneshot::Receiver<()>,
@@ -212,8 +214,9 @@ pub async fn start(config: Arc<Config>, environment: Environment) -> Result<Runn
         },
     });
 
-    let sources = sources(&config);
-    let scheduling = scheduling(&config);
+    let plan = Plan::of(&config);
+    let surroundings = Arc::new(ArcSwap::new(plan.surroundings.clone()));
+    let scheduling = plan.scheduling.clone();
     let in_flight = scheduling.in_flight_max;
     let threads = if floor == Floor::Here { 1 } else { config.threads.map_or(cores, usize::from) };
     let (finished_tx, finished) = mpsc::channel(in_flight);
@@ -245,14 +248,9 @@ pub async fn start(config: Arc<Config>, environment: Environment) -> Result<Runn
     let router = Router {
         resolver,
         dice: dice.clone(),
-        own_names: own_names(&config),
-        own_addresses: own_addresses(&config),
+        surroundings: surroundings.clone(),
         allow_private_addresses: config.egress.allow_private_addresses,
         port: config.egress.port,
-        families: Families {
-            v4: sources.iter().any(|source| source.address.is_ipv4()),
-            v6: sources.iter().any(|source| source.address.is_ipv6()),
-        },
     };
     let finder = RouteFinder { router, clock: clock.clone(), lookups, routes: routes_tx, questions: route_questions };
     floor.start(&Io::Epoll, "resolver", move || finder.run())?;
@@ -275,6 +273,7 @@ pub async fn start(config: Arc<Config>, environment: Environment) -> Result<Runn
     let renderer = Renderer::new(queue.clone(), reader.clone());
     floor.start(&Io::Epoll, "events", move || renderer.run())?;
 
+    let (plan, plan_rx) = watch::channel(Arc::new(plan));
     let lines = Lines {
         notes,
         finished,
@@ -286,18 +285,35 @@ pub async fn start(config: Arc<Config>, environment: Environment) -> Result<Runn
         questions,
         draining: draining_rx,
         weights: desk.weights(),
+        pools: desk.pools(),
+        plan: plan_rx,
     };
     let scheduler = Scheduler::new(scheduling, dice.below(u64::MAX));
     let (dispatched, dispatcher) = oneshot::channel();
     let (dispatch_clock, dispatch_queue) = (clock.clone(), queue.clone());
     floor.start(&Io::Epoll, "scheduler", move || async move {
-        Dispatcher::new(scheduler, dispatch_clock, dispatch_queue, sources, lines).run().await;
+        Dispatcher::new(scheduler, dispatch_clock, dispatch_queue, lines).run().await;
         let _ = dispatched.send(());
     })?;
 
     let drain = Duration::from_secs(config.drain_secs);
     let addresses = sockets.addresses();
-    Ok(Running { addresses, desk, config, clock, queue, shared, draining, sockets, stoppers, dispatcher, rings: ended, drain })
+    Ok(Running {
+        addresses,
+        desk,
+        config,
+        clock,
+        queue,
+        shared,
+        draining,
+        plan,
+        surroundings,
+        sockets,
+        stoppers,
+        dispatcher,
+        rings: ended,
+        drain,
+    })
 }
 
 impl Running {
@@ -308,12 +324,16 @@ impl Running {
         crate::control::start(self.desk.clone(), self.config.clone(), self.clock.clone(), metrics, sessions).await
     }
 
-    /// Takes from new settings what can change while we run: the certificate and the labels that members need.
-    /// The old certificate stays when the new one is no good.
+    /// Takes from new settings what can change while we run: the certificate, the labels that members need, tiers, duplicates,
+    /// sources, pools and shaping. When the new certificate is no good all of it stays as it was.
     pub fn reload(&self, config: Arc<Config>) -> Result<(), tls::Error> {
         if let (Some(files), Some(tls)) = (&config.tls, &self.shared.tls) {
             tls.store(Arc::new(tls::Server::from_pem_files(&files.certificate, &files.private_key)?));
         }
+        let plan = Plan::of(&config);
+        // First, so that no route is made for the new plan in the old surroundings.
+        self.surroundings.store(plan.surroundings.clone());
+        self.plan.send_replace(Arc::new(plan));
         self.desk.handle_config(config);
         Ok(())
     }
@@ -423,38 +443,4 @@ fn service(config: &Config, listen: &config::Listen) -> Service {
         trusted_networks: listen.trusted_networks.clone().unwrap_or_default(),
         member: listen.member.clone(),
     }
-}
-
-fn sources(config: &Config) -> Vec<Arc<Source>> {
-    let pool = config.default_pool().into_iter().enumerate();
-    pool.map(|(index, source)| {
-        Arc::new(Source { index, name: source.name.as_str().into(), address: source.address, ehlo: source.ehlo.as_str().into() })
-    })
-    .collect()
-}
-
-fn scheduling(config: &Config) -> scheduler::Config {
-    let sources = config.default_pool().into_iter();
-    scheduler::Config {
-        sources: sources
-            .map(|source| scheduler::Source { name: source.name.as_str().into(), address: source.address, weight: 1 })
-            .collect(),
-        ..scheduler::Config::default()
-    }
-}
-
-fn own_names(config: &Config) -> Arc<[String]> {
-    let names = config.source.iter().map(|source| source.ehlo.to_ascii_lowercase());
-    names.chain([config.hostname.to_ascii_lowercase()]).collect()
-}
-
-/// Where we listen on the port that we deliver to. Of a listener on every address those are known that we send from.
-fn own_addresses(config: &Config) -> Arc<[IpAddr]> {
-    let listeners = config.listen.iter().map(|listen| listen.address).filter(|address| address.port() == config.egress.port);
-    let known = |address: SocketAddr| {
-        let sources = config.source.iter().map(|source| source.address);
-        let any = sources.filter(|source| address.ip().is_unspecified() && source.is_ipv4() == address.is_ipv4());
-        any.chain(Some(address.ip())).collect::<Vec<_>>()
-    };
-    listeners.flat_map(known).collect()
 }

@@ -144,13 +144,14 @@ async fn taken(offer: Option<Offer>, sockets: Vec<Bound>) -> Successor {
     }
 }
 
-/// What can be changed without a restart: the certificate, which labels a member needs, tiers and duplicates. Whatever is wrong
-/// with the new file, the old settings stay.
+/// What can be changed without a restart: the certificate, which labels a member needs, tiers and duplicates, sources, pools and
+/// shaping. Whatever is wrong with one of the new files, the old settings stay.
 fn reload(running: &daemon::Running, path: &Path) {
     match Config::load(path) {
         Ok(config) => match running.reload(Arc::new(config)) {
             Ok(()) => tracing::info!(
-                "read the settings again: certificate, required labels, tiers, duplicates; all others need a restart"
+                "read the settings again: certificate, required labels, tiers, duplicates, sources, pools, shaping; all others \
+                 need a restart"
             ),
             Err(error) => tracing::error!(%error, "the certificate is not replaced"),
         },

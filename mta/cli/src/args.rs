@@ -96,13 +96,17 @@ pub(crate) enum MemberVerb {
         #[arg(long)]
         tier: Option<String>,
     },
-    /// Put a member into another tier
+    /// Put a member into another tier, or its mail into another pool
+    #[command(group = clap::ArgGroup::new("what").required(true).multiple(true))]
     Set {
         /// DID or domain
         member: String,
         /// One of the settings' tiers
-        #[arg(long)]
-        tier: String,
+        #[arg(long, group = "what")]
+        tier: Option<String>,
+        /// One of the settings' pools, by which all of its mail then goes; "" for those of its classes
+        #[arg(long, group = "what")]
+        pool: Option<String>,
     },
     /// All members
     List,
@@ -266,7 +270,13 @@ pub(crate) struct Deliveries {
 #[derive(Debug, Subcommand)]
 pub(crate) enum ConfigVerb {
     /// Say what is wrong with the file, with line and key
-    Check,
+    Check {
+        /// Show what a reload would change in shaping, pools and sources, against what the daemon has now
+        #[arg(long)]
+        diff: bool,
+    },
+    /// Print what is known of receivers, and every setting that a file of shaping may have
+    Shaping,
     /// Print the annotated example of every setting
     Describe,
 }
@@ -310,7 +320,10 @@ mod tests {
             "tradewind where big.example --json",
             "tradewind events --after 7 --follow --member did:plc:a --id 0000000000001",
             "tradewind config check --config x.toml",
+            "tradewind config check --diff",
             "tradewind config describe",
+            "tradewind config shaping",
+            "tradewind member set a.example --pool apart",
         ] {
             Args::try_parse_from(line.split(' ')).unwrap_or_else(|error| panic!("{line}: {error}"));
         }

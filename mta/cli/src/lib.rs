@@ -8,6 +8,7 @@ mod client;
 mod demo;
 mod mail;
 mod show;
+mod show_diff;
 mod show_mail;
 
 use std::{
@@ -91,7 +92,9 @@ async fn member(verb: MemberVerb, daemon: &Client, json: bool) -> anyhow::Result
             let added: Enrolled = daemon.post("/v1/members", &AddMember { did, domain, class, tier }).await?;
             print(&added, json)
         }
-        MemberVerb::Set { member, tier } => print(&daemon.post::<Member>(&path(&member), &SetMember { tier }).await?, json),
+        MemberVerb::Set { member, tier, pool } => {
+            print(&daemon.post::<Member>(&path(&member), &SetMember { tier, pool }).await?, json)
+        }
         MemberVerb::List => print(&daemon.get::<Vec<Member>>("/v1/members").await?, json),
         MemberVerb::Show { member } => print(&daemon.get::<Member>(&path(&member)).await?, json),
         MemberVerb::Suspend { member } => {
@@ -138,13 +141,16 @@ fn config_verb(verb: &ConfigVerb, path: Option<&Path>, json: bool) -> anyhow::Re
     match verb {
         ConfigVerb::Describe if json => println!("{}", serde_json::to_string_pretty(&config::TABLES)?),
         ConfigVerb::Describe => print!("{}", config::describe()),
-        ConfigVerb::Check => {
+        ConfigVerb::Shaping if json => println!("{}", serde_json::to_string_pretty(&config::shaping::TABLES)?),
+        ConfigVerb::Shaping => print!("{}", config::shaping::print_shipped()),
+        ConfigVerb::Check { diff } => {
             let path = config_path(path)?;
             match Config::load(&path) {
+                Ok(config) if *diff => return show_diff::run(&config, &path, json),
                 Ok(_) if json => println!("{}", json!({ "ok": true, "file": path, "problems": [] })),
                 Ok(_) => println!("{}: ok", path.display()),
                 Err(error) if json => {
-                    println!("{}", json!({ "ok": false, "file": path, "problems": error.problems }));
+                    println!("{}", json!({ "ok": false, "file": error.file, "problems": error.problems }));
                     return Ok(ExitCode::from(2));
                 }
                 Err(error) => return Err(error.into()),

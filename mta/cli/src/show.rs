@@ -70,6 +70,7 @@ impl Show for Member {
             ("why", self.reason.clone().unwrap_or_default()),
             ("labels", self.labels.join(" ")),
             ("tier", format!("{}, weight {}", self.tier, self.spending.weight)),
+            ("pool", self.pool.clone().unwrap_or_default()),
             ("rate", rate(&self.spending)),
             ("today", format!("{} sent{}", self.spending.sent_today, most(self.spending.messages_per_day))),
             ("queue", {

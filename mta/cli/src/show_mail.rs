@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use mta::control::api::{EventPage, EventRow, Held, Layer, QueueDone, Where, Why, WhyDelivery, Would};
+use mta::control::api::{EventPage, EventRow, Held, Layer, QueueDone, Where, WhereSource, Why, WhyDelivery, Would};
 
 use crate::show::{Show, count_long, pairs, plain, table};
 
@@ -169,6 +169,9 @@ impl Show for Where {
             });
             let _ = write!(out, "\n{}", table(["SOURCE", "ADDRESS", "WEIGHT", "IN FLIGHT", "STATE"], rows));
         }
+        if !self.sources.is_empty() {
+            let _ = write!(out, "\n{}", table(["SHAPING", "VALUE", "FROM", "SET BY"], shaping(&self.sources).into_iter()));
+        }
         let rows = self.limits.iter().map(|it| [it.name.clone(), it.value.clone(), layer(&it.set_by)]);
         let _ = write!(out, "\n{}", table(["LIMIT", "VALUE", "SET BY"], rows));
         let rows = self.would.iter().map(|it| {
@@ -178,6 +181,27 @@ impl Show for Where {
         let _ = write!(out, "\n{}", table(["A MESSAGE NOW", "WOULD", "SET BY", "CLEARS"], rows));
         out
     }
+}
+
+/// Value by value; of sources that agree one line.
+fn shaping(sources: &[WhereSource]) -> Vec<[String; 4]> {
+    let mut rows: Vec<[String; 4]> = Vec::new();
+    for source in sources {
+        for it in &source.shaping {
+            let (value, by) = (it.value.clone(), it.set_by.layer.clone());
+            match rows.iter_mut().find(|row| row[0] == it.name && row[1] == value && row[3] == by) {
+                Some(row) => row[2] = format!("{} {}", row[2], source.name),
+                None => rows.push([it.name.clone(), value, source.name.clone(), by]),
+            }
+        }
+    }
+    rows.sort_by(|a, b| a[0].cmp(&b[0]));
+    let all: Vec<&str> = sources.iter().map(|source| source.name.as_str()).collect();
+    let all = all.join(" ");
+    for row in rows.iter_mut().filter(|row| row[2] == all) {
+        row[2] = "every source".to_owned();
+    }
+    rows
 }
 
 impl Show for EventPage {

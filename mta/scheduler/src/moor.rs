@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::berth::Berth;
+use crate::domain::Way;
 use crate::machine::{Scheduler, Subject};
 use crate::pools::MemberPools;
 use crate::provider::Provider;
 use crate::shape::Shape;
 use crate::shaping::Destination;
 use crate::time::Time;
-use crate::types::Lane;
+use crate::types::{Lane, Route};
 
 impl Scheduler {
     /// The pools that members were put into, from now on.
@@ -19,6 +20,23 @@ impl Scheduler {
         self.pools.set_members(members);
         let domains: Vec<u32> = self.domains.iter().map(|(key, _)| key).collect();
         for key in domains {
+            self.attend_domain(now.into(), key);
+        }
+    }
+
+    /// What routes are made of beside DNS is another: they are looked up again, and serve meanwhile.
+    pub fn refresh_routes(&mut self, now: SystemTime) {
+        let domains: Vec<u32> = self.domains.iter().map(|(key, _)| key).collect();
+        for key in domains {
+            let Some(active) = self.domains.get_mut(key).and_then(|domain| domain.active.as_mut()) else { continue };
+            match &mut active.way {
+                Way::Known(route) if route.valid_until > now => {
+                    *route = Arc::new(Route { valid_until: now, ..Route::clone(route) });
+                }
+                // It may be that a source of the right family was missing.
+                Way::Trouble { until, .. } => *until = now.into(),
+                Way::Known(_) | Way::Unknown | Way::Sought { .. } => {}
+            }
             self.attend_domain(now.into(), key);
         }
     }

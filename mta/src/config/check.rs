@@ -12,9 +12,12 @@ const DUPLICATES_WINDOW_MAX: Duration = Duration::from_secs(24 * 3600);
 
 use scheduler::DEFAULT_POOL;
 
+/// Layers of shaping beside the shipped one; nobody has so many hands.
+const SHAPING_FILES_MAX: usize = 64;
+
 /// What the file says, held against itself.
 pub(super) fn meaning(config: &Config, source: &Source<'_>) -> Vec<Problem> {
-    let mut problems = Problems { source, found: Vec::new() };
+    let mut problems = Problems::new(source);
     let it = &mut problems;
     it.host_name("hostname", &config.hostname);
     it.between("message_bytes_max", config.message_bytes_max, 64 << 10, 1 << 30);
@@ -32,6 +35,8 @@ pub(super) fn meaning(config: &Config, source: &Source<'_>) -> Vec<Problem> {
     }
     listeners(it, config);
     sources(it, config);
+    class_pools(it, config);
+    shaping_files(it, config);
     tiers(it, config);
     it.nonzero("duplicates.window", config.duplicates.window);
     if config.duplicates.window > DUPLICATES_WINDOW_MAX {
@@ -77,13 +82,12 @@ pub(super) fn meaning(config: &Config, source: &Source<'_>) -> Vec<Problem> {
         it.add("events.keep", "keeps events for less than a minute, so that nobody could read them; such as \"30d\"");
     }
     it.url("identity.plc_url", &config.identity.plc_url);
-    problems.found.sort();
-    problems.found
+    problems.take()
 }
 
 /// The files that it names.
 pub(super) fn files(config: &Config, source: &Source<'_>) -> Vec<Problem> {
-    let mut it = Problems { source, found: Vec::new() };
+    let mut it = Problems::new(source);
     if let Some(tls) = &config.tls {
         it.file("tls.certificate", &tls.certificate);
         it.file("tls.private_key", &tls.private_key);
@@ -97,8 +101,7 @@ pub(super) fn files(config: &Config, source: &Source<'_>) -> Vec<Problem> {
     if config.data_dir.exists() && !config.data_dir.is_dir() {
         it.add("data_dir", format!("{} is not a folder; name one, or a path where it can be made", config.data_dir.display()));
     }
-    it.found.sort();
-    it.found
+    it.take()
 }
 
 fn listeners(it: &mut Problems<'_>, config: &Config) {
@@ -164,10 +167,21 @@ fn sources(it: &mut Problems<'_>, config: &Config) {
     }
     for (nth, pool) in config.pool.iter().enumerate() {
         let at = |key: &str| format!("pool.{nth}.{key}");
+        it.word(&at("name"), &pool.name, "default");
         if config.pool[..nth].iter().any(|other| other.name == pool.name) {
             it.add(&at("name"), format!("\"{}\" names another pool already; names are unique", pool.name));
-        } else if pool.name != DEFAULT_POOL {
-            it.add(&at("name"), format!("nothing sends by a pool \"{}\" yet; the only one in use is \"default\"", pool.name));
+        }
+        if let Some(weights) = &pool.weights {
+            if weights.len() != pool.sources.len() {
+                let (many, of) = (weights.len(), pool.sources.len());
+                it.add(&at("weights"), format!("has {many} numbers for {of} sources; write one for each, in their order"));
+            }
+            if weights.iter().all(|weight| *weight == 0) {
+                it.add(&at("weights"), "lets no source send; give at least one more than 0");
+            }
+            for (item, weight) in weights.iter().enumerate() {
+                it.between(&format!("pool.{nth}.weights.{item}"), (*weight).into(), 0, 1000);
+            }
         }
         if pool.sources.is_empty() {
             it.add(&at("sources"), "is empty; name at least one source");
@@ -181,6 +195,34 @@ fn sources(it: &mut Problems<'_>, config: &Config) {
             if pool.sources[..item].contains(name) {
                 it.add(&at, format!("\"{name}\" is listed twice"));
             }
+        }
+    }
+}
+
+fn shaping_files(it: &mut Problems<'_>, config: &Config) {
+    let files = &config.shaping.files;
+    if files.len() > SHAPING_FILES_MAX {
+        it.add("shaping.files", format!("names more than {SHAPING_FILES_MAX} files; put some together"));
+    }
+    for (nth, file) in files.iter().enumerate() {
+        if files[..nth].contains(file) {
+            it.add(&format!("shaping.files.{nth}"), format!("{} is listed twice", file.display()));
+        }
+    }
+}
+
+/// The pools that classes go by.
+fn class_pools(it: &mut Problems<'_>, config: &Config) {
+    if !config.pool.is_empty() && !config.pool.iter().any(|pool| pool.name == DEFAULT_POOL) {
+        it.add("pool.0.name", "no pool is named \"default\", by which mail goes that nothing gives another one; name one so");
+    }
+    for (class, pool) in config.class.pools() {
+        if let Some(pool) = pool
+            && !config.pool_names().any(|name| name == *pool)
+        {
+            let known: Vec<_> = config.pool_names().collect();
+            let pool = pool.escape_debug();
+            it.add(&format!("class.{class}.pool"), format!("no [[pool]] is named \"{pool}\"; there are: {}", known.join(", ")));
         }
     }
 }
@@ -218,17 +260,28 @@ fn tiers(it: &mut Problems<'_>, config: &Config) {
     }
 }
 
-struct Problems<'a> {
+/// What was found wrong in one file.
+pub(super) struct Problems<'a> {
     source: &'a Source<'a>,
     found: Vec<Problem>,
 }
 
-impl Problems<'_> {
-    fn add(&mut self, path: &str, message: impl Into<String>) {
+impl<'a> Problems<'a> {
+    pub(super) fn new(source: &'a Source<'a>) -> Self {
+        Problems { source, found: Vec::new() }
+    }
+
+    /// In the order of the file.
+    pub(super) fn take(mut self) -> Vec<Problem> {
+        self.found.sort();
+        self.found
+    }
+
+    pub(super) fn add(&mut self, path: &str, message: impl Into<String>) {
         self.found.push(self.source.problem(path, message));
     }
 
-    fn word(&mut self, path: &str, name: &str, such_as: &str) {
+    pub(super) fn word(&mut self, path: &str, name: &str, such_as: &str) {
         if name.is_empty() || name.chars().any(|it| it.is_control() || it.is_whitespace()) {
             self.add(path, format!("is empty or has spaces in it; use a word, such as \"{such_as}\""));
         }
@@ -246,14 +299,14 @@ impl Problems<'_> {
         }
     }
 
-    fn between(&mut self, path: &str, value: u64, least: u64, most: u64) {
+    pub(super) fn between(&mut self, path: &str, value: u64, least: u64, most: u64) {
         if !(least..=most).contains(&value) {
             self.add(path, format!("{value} is out of range; choose {least} to {most}"));
         }
     }
 
     /// RFC 5321 §2.3.5, RFC 1123 §2.1: labels of letters, digits and hyphens.
-    fn host_name(&mut self, path: &str, name: &str) {
+    pub(super) fn host_name(&mut self, path: &str, name: &str) {
         let label = |label: &str| {
             (1..=63).contains(&label.len())
                 && label.bytes().all(|octet| octet.is_ascii_alphanumeric() || octet == b'-')

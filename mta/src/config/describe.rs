@@ -3,12 +3,12 @@
 use std::fmt::Write;
 
 use super::{
-    Admin, Config, Dns, Duplicates, Egress, Events, Identity, Labeler, Listen, Notice, Otp, Pool, Presence, Signing, Source,
-    Table, Tier, Tls, Transactional,
+    Admin, Config, Dns, Duplicates, Egress, Events, Identity, Labeler, Listen, Notice, Otp, Pool, Presence, Shaping, Signing,
+    Source, Table, Tier, Tls, Transactional,
 };
 
 /// All tables, in the order of the file.
-pub const TABLES: [Table; 17] = [
+pub const TABLES: [Table; 18] = [
     Config::TABLE,
     Listen::TABLE,
     Tls::TABLE,
@@ -21,6 +21,7 @@ pub const TABLES: [Table; 17] = [
     Source::TABLE,
     Pool::TABLE,
     Tier::TABLE,
+    Shaping::TABLE,
     Duplicates::TABLE,
     Labeler::TABLE,
     Identity::TABLE,
@@ -51,6 +52,19 @@ pub fn describe() -> String {
         }
     }
     out
+}
+
+/// Every setting of some tables, explained and commented out.
+pub(super) fn commented(tables: &[Table]) -> String {
+    let mut out = String::new();
+    for table in tables {
+        write_table(&mut out, table);
+    }
+    let all = out.lines().map(|line| match line {
+        line if line.is_empty() || line.starts_with('#') => line.to_owned(),
+        line => format!("#{line}"),
+    });
+    all.map(|line| line + "\n").collect()
 }
 
 fn write_table(out: &mut String, table: &Table) {

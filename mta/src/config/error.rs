@@ -96,6 +96,11 @@ impl<'a> Source<'a> {
         Problem { line, key, message }
     }
 
+    /// The line where `path` begins.
+    pub(super) fn line_of(&self, path: &str) -> Option<usize> {
+        self.find(path).map(|at| line(self.text, at))
+    }
+
     /// Where `path` begins, or the deepest part of it that is there.
     fn find(&self, path: &str) -> Option<usize> {
         let mut found = None;

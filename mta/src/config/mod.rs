@@ -11,6 +11,7 @@ mod check;
 mod describe;
 mod error;
 mod settings;
+pub mod shaping;
 mod value;
 
 use std::{
@@ -95,6 +96,12 @@ settings! {
             /// What members may send.
             #[serde(default)]
             pub tier: Vec<Tier>;
+            /// What receivers bear.
+            #[serde(default)]
+            pub shaping: Shaping;
+            /// What the files of shaping say, the shipped ones included.
+            #[serde(skip)]
+            pub shaped: shaping::Shaped;
             /// Messages that are submitted a second time.
             #[serde(default)]
             pub duplicates: Duplicates;
@@ -209,6 +216,9 @@ settings! {
         /// shorter than the lifetime: never. Default: 5m.
         #[serde(default = "defaults::otp_delay", deserialize_with = "value::duration")]
         pub delay_notice_after: Duration = r#""5m""#, Default;
+        /// The pool that it goes by, unless its member has one. Default: the pool called default.
+        #[serde(default)]
+        pub pool: Option<String> = r#""default""#, Optional;
     }
 }
 
@@ -221,6 +231,9 @@ settings! {
         /// Default: 4h.
         #[serde(default = "defaults::transactional_delay", deserialize_with = "value::duration")]
         pub delay_notice_after: Duration = r#""4h""#, Default;
+        /// As above.
+        #[serde(default)]
+        pub pool: Option<String> = r#""default""#, Optional;
     }
 }
 
@@ -233,10 +246,19 @@ settings! {
         /// Default: 24h.
         #[serde(default = "defaults::notice_delay", deserialize_with = "value::duration")]
         pub delay_notice_after: Duration = r#""24h""#, Default;
+        /// As above.
+        #[serde(default)]
+        pub pool: Option<String> = r#""default""#, Optional;
     }
 }
 
 impl Classes {
+    /// The pool of each class, most urgent first, with its name.
+    pub fn pools(&self) -> [(&'static str, &Option<String>); 3] {
+        let Classes { otp, transactional, notice } = self;
+        [("otp", &otp.pool), ("transactional", &transactional.pool), ("notice", &notice.pool)]
+    }
+
     /// (lifetime, delay_notice_after) of each class, most urgent first, with its name.
     pub fn each(&self) -> [(&'static str, Duration, Duration); 3] {
         let Classes { otp, transactional, notice } = self;
@@ -279,12 +301,29 @@ settings! {
 }
 
 settings! {
-    /// A set of sources. Only the one called default is used so far; without it, all sources are in it.
+    /// A set of sources, IPv4 and IPv6 together. Mail goes by its member's pool (`tradewind member set --pool`), else by its
+    /// class's, else by the one called default, which must be there if any is. Without this table all sources are in it.
+    /// Read again on SIGHUP, with the sources.
     pub struct Pool as "[[pool]]" {
         /// Its name.
         pub name: String = r#""default""#, Required;
-        /// Names of sources.
+        /// Names of sources. One may be in several pools.
         pub sources: Vec<String> = r#"["ip-a"]"#, Required;
+        /// The share of the mail of each of them among those that are free, in their order: 0 to 1000; 0 takes none.
+        /// Without it all are alike.
+        #[serde(default)]
+        pub weights: Option<Vec<u32>> = "[1]", Optional;
+    }
+}
+
+settings! {
+    /// What receivers bear: connections, rates, times to wait. What is known of large providers comes with the program;
+    /// `tradewind config shaping` prints it, with every setting that a file may have, and the order in which values win.
+    /// Read again on SIGHUP, all files or none; `tradewind config check --diff` shows what that would change.
+    pub struct Shaping as "[shaping]" {
+        /// Files, the co-op's first: what later ones say of the same place wins. Default: [].
+        #[serde(default = "defaults::shaping_files")]
+        pub files: Vec<PathBuf> = "[]", Default;
     }
 }
 
@@ -415,7 +454,13 @@ impl Config {
             *path = folder.join(&path);
         }
         let problems = if with_files { check::files(&config, &source) } else { Vec::new() };
-        if problems.is_empty() { Ok(config) } else { Err(fail(problems)) }
+        if !problems.is_empty() {
+            return Err(fail(problems));
+        }
+        if with_files {
+            config.shaped = shaping::Shaped::load(&config, folder)?;
+        }
+        Ok(config)
     }
 
     /// Reads and checks a file's text alone: paths stay as written, and nothing is looked for on disk.
@@ -436,12 +481,10 @@ impl Config {
         self.data_dir.join("admin.sock")
     }
 
-    /// The sources that mail may leave from: those of the pool `default`, in its order.
-    pub fn default_pool(&self) -> Vec<&Source> {
-        match self.pool.iter().find(|pool| pool.name == scheduler::DEFAULT_POOL) {
-            Some(pool) => pool.sources.iter().filter_map(|name| self.source.iter().find(|it| it.name == *name)).collect(),
-            None => self.source.iter().collect(),
-        }
+    /// Names of pools; without any there is still `default`.
+    pub fn pool_names(&self) -> impl Iterator<Item = &str> {
+        let default = self.pool.is_empty().then_some(scheduler::DEFAULT_POOL);
+        self.pool.iter().map(|pool| pool.name.as_str()).chain(default)
     }
 }
 
@@ -515,10 +558,18 @@ mod defaults {
     pub(super) fn stale_after() -> Duration {
         Duration::from_secs(6 * 3600)
     }
+    pub(super) fn shaping_files() -> Vec<PathBuf> {
+        Vec::new()
+    }
     pub(super) fn plc_url() -> String {
         "https://plc.directory".to_owned()
     }
 
+    impl Default for Shaping {
+        fn default() -> Self {
+            Shaping { files: shaping_files() }
+        }
+    }
     impl Default for Dns {
         fn default() -> Self {
             Dns { nameservers: None, dnssec: dnssec(), trust_anchor: None }
@@ -531,17 +582,17 @@ mod defaults {
     }
     impl Default for Otp {
         fn default() -> Self {
-            Otp { lifetime: otp_lifetime(), delay_notice_after: otp_delay() }
+            Otp { lifetime: otp_lifetime(), delay_notice_after: otp_delay(), pool: None }
         }
     }
     impl Default for Transactional {
         fn default() -> Self {
-            Transactional { lifetime: transactional_lifetime(), delay_notice_after: transactional_delay() }
+            Transactional { lifetime: transactional_lifetime(), delay_notice_after: transactional_delay(), pool: None }
         }
     }
     impl Default for Notice {
         fn default() -> Self {
-            Notice { lifetime: notice_lifetime(), delay_notice_after: notice_delay() }
+            Notice { lifetime: notice_lifetime(), delay_notice_after: notice_delay(), pool: None }
         }
     }
     impl Default for Egress {

@@ -60,7 +60,7 @@ fn a_good_file_is_accepted() {
     let config = Config::parse(Path::new("mta.toml"), GOOD).unwrap();
     assert_eq!(config.listen[1].role, Role::Relay);
     assert_eq!(config.labeler.as_ref().unwrap().poll_interval, Duration::from_secs(30));
-    assert_eq!(config.default_pool()[0].ehlo, "a.relay.example.test");
+    assert_eq!(config.source[0].ehlo, "a.relay.example.test");
     assert_eq!(config.admin_socket(), Path::new("data/admin.sock"));
     for url in ["https://labeler.example", "https://labeler.example:8443/base/", "http://[::1]:3100", "http://localhost:3100"] {
         Config::parse(Path::new("mta.toml"), &GOOD.replace("http://127.0.0.1:3100", url)).unwrap();
@@ -87,7 +87,7 @@ fn a_wrong_value_is_named_with_its_line() {
             "[warmup]",
             "mta.toml:39: key `warmup`: no such setting, or it does not work yet; this table knows `hostname`, `data_dir`, \
           `io`, `threads`, `connections_max`, `message_bytes_max`, `recipients_max`, `future_release_max`, `deliver_by_min`, `drain_secs`, `listen`, `tls`, `dns`, `signing`, `class`, `egress`, `source`, `pool`, \
-          `tier`, `duplicates`, `labeler`, `identity`, `events`, `admin`",
+          `tier`, `shaping`, `duplicates`, `labeler`, `identity`, `events`, `admin`",
         ),
         ("port = 25", "port = ", "mta.toml:20: string values must be quoted, expected literal string"),
         (
@@ -156,6 +156,31 @@ fn settings_that_do_not_fit_together_are_named_with_their_line() {
             "mta.toml:27: key `pool.sources`: no [[source]] is named \"ip-b\"; there are: ip-a",
         ),
         (
+            "sources = [\"ip-a\"]",
+            "sources = [\"ip-a\"]\nweights = [1, 2]",
+            "mta.toml:28: key `pool.weights`: has 2 numbers for 1 sources; write one for each, in their order",
+        ),
+        (
+            "sources = [\"ip-a\"]",
+            "sources = [\"ip-a\"]\nweights = [0]",
+            "mta.toml:28: key `pool.weights`: lets no source send; give at least one more than 0",
+        ),
+        (
+            "sources = [\"ip-a\"]",
+            "sources = [\"ip-a\"]\nweights = [1001]",
+            "mta.toml:28: key `pool.weights`: 1001 is out of range; choose 0 to 1000",
+        ),
+        (
+            "sources = [\"ip-a\"]",
+            "sources = [\"ip-a\"]\n[class.otp]\npool = \"fast\"",
+            "mta.toml:29: key `class.otp.pool`: no [[pool]] is named \"fast\"; there are: default",
+        ),
+        (
+            "sources = [\"ip-a\"]",
+            "sources = [\"ip-a\"]\n[shaping]\nfiles = [\"a.toml\", \"a.toml\"]",
+            "mta.toml:29: key `shaping.files`: a.toml is listed twice",
+        ),
+        (
             "127.0.0.1:2525",
             "127.0.0.1:2587",
             "mta.toml:7: key `listen.address`: 127.0.0.1:2587 has a listener already; give this one another port",
@@ -205,7 +230,7 @@ fn settings_that_do_not_fit_together_are_named_with_their_line() {
         (
             "name = \"default\"\nsources",
             "name = \"bulk\"\nsources",
-            "mta.toml:26: key `pool.name`: nothing sends by a pool \"bulk\" yet; the only one in use is \"default\"",
+            "mta.toml:26: key `pool.name`: no pool is named \"default\", by which mail goes that nothing gives another one; name one so",
         ),
         (
             "[[source]]\nname = \"ip-a\"\naddress = \"127.0.0.2\"\nehlo = \"a.relay.example.test\"\n[[pool]]\nname = \"default\"\nsources = [\"ip-a\"]\n",

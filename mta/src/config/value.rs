@@ -155,6 +155,55 @@ pub(super) fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D
     })
 }
 
+/// The same, where it may be absent.
+pub(super) fn duration_or_none<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+    duration(from).map(Some)
+}
+
+words! {
+    /// The least that is demanded of a connection.
+    pub enum Tls {
+        /// TLS where it is offered.
+        Opportunistic = "opportunistic",
+        /// TLS, or mail waits.
+        Required = "required",
+    }
+}
+
+/// So many in an interval.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PerTime {
+    /// How many: 1 to 1,000,000.
+    pub count: u32,
+    /// In how long: one second to 24 hours.
+    pub per: Duration,
+}
+
+impl FromStr for PerTime {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let shown = text.escape_debug();
+        let wrong = || format!("\"{shown}\" is not a number in a time; write it as \"100/1m\" or \"5000/1h\"");
+        let (count, per) = text.split_once('/').ok_or_else(wrong)?;
+        let count: u32 = count.trim().parse().map_err(|_| wrong())?;
+        let per = per.trim().parse::<jiff::SignedDuration>().ok().and_then(|it| Duration::try_from(it).ok()).ok_or_else(wrong)?;
+        if !(1..=1_000_000).contains(&count) {
+            return Err(format!("{count} is out of range; choose 1 to 1000000 in \"{shown}\""));
+        }
+        if !(Duration::from_secs(1)..=Duration::from_secs(24 * 3600)).contains(&per) {
+            return Err(format!("the time of \"{shown}\" is out of range; choose \"1s\" to \"24h\""));
+        }
+        Ok(PerTime { count, per })
+    }
+}
+
+impl<'de> Deserialize<'de> for PerTime {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        String::deserialize(from)?.parse().map_err(D::Error::custom)
+    }
+}
+
 /// How many events are kept, and how long: whichever is reached first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Keep {

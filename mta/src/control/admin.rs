@@ -24,7 +24,7 @@ use tokio::{
 use super::{
     api::{
         AddMember, Enrolled, EventFilter, EventPage, ImportKey, Key, Member, PAGE_MAX, QueueDone, QueueFilter, QueuePage,
-        QueueWish, QueuedMessage, Refusal, RemoveKeys, RotateKeys, SetMember, Status, Trouble, Where, Why,
+        QueueWish, QueuedMessage, Refusal, RemoveKeys, RotateKeys, SetMember, ShapingRow, Status, Trouble, Where, Why,
     },
     http, page,
     wishes::Verb,
@@ -38,7 +38,7 @@ pub trait Operations: Send + Sync + 'static {
     fn members(&self) -> impl Future<Output = Result<Vec<Member>, Refusal>> + Send;
     /// The one with this DID or sending domain.
     fn member(&self, member: &str) -> impl Future<Output = Result<Member, Refusal>> + Send;
-    /// Puts it into a tier.
+    /// Puts it into a tier or a pool.
     fn set_member(&self, member: &str, change: SetMember) -> impl Future<Output = Result<Member, Refusal>> + Send;
     /// Stops or starts accepting its mail.
     fn suspend(&self, member: &str, suspended: bool) -> impl Future<Output = Result<Member, Refusal>> + Send;
@@ -60,6 +60,8 @@ pub trait Operations: Send + Sync + 'static {
     fn why(&self, id: &str) -> impl Future<Output = Result<Why, Refusal>> + Send;
     /// How a domain's mail travels.
     fn whereabouts(&self, domain: &str) -> impl Future<Output = Result<Where, Refusal>> + Send;
+    /// What of shaping, pools and providers holds now.
+    fn shaping(&self) -> impl Future<Output = Result<Vec<ShapingRow>, Refusal>> + Send;
     /// Holds, releases, cancels or flushes; `by` is who asks.
     fn operate(&self, verb: Verb, wish: QueueWish, by: &str) -> impl Future<Output = Result<QueueDone, Refusal>> + Send;
     /// Events; may wait for some.
@@ -168,6 +170,7 @@ fn operator_routes<O: Operations>(admin: Admin<O>) -> Router {
         .route("/v1/queue/flush", post(|state, by, json| operate::<O>(Verb::Flush, state, by, json)))
         .route("/v1/why/{id}", get(why::<O>))
         .route("/v1/where/{domain}", get(whereabouts::<O>))
+        .route("/v1/shaping", get(shaping::<O>))
         .route("/v1/events", get(events::<O>))
         .fallback(nothing)
         .with_state(admin)
@@ -300,6 +303,10 @@ async fn operate<O: Operations>(
 
 async fn why<O: Operations>(State(admin): State<Admin<O>>, UrlPath(id): UrlPath<String>) -> Answer<Why> {
     admin.operations.why(&id).await.map(Json)
+}
+
+async fn shaping<O: Operations>(State(admin): State<Admin<O>>) -> Answer<Vec<ShapingRow>> {
+    admin.operations.shaping().await.map(Json)
 }
 
 async fn whereabouts<O: Operations>(State(admin): State<Admin<O>>, UrlPath(domain): UrlPath<String>) -> Answer<Where> {

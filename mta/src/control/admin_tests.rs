@@ -30,6 +30,7 @@ fn a_member(did: &str, suspended: bool) -> Member {
         suspended,
         labels: Vec::new(),
         tier: "default".into(),
+        pool: None,
         spending: Default::default(),
         admitted: !suspended,
         reason: None,
@@ -59,7 +60,7 @@ impl Operations for Fake {
         Err(Refusal::Unknown(format!("no member {member}")))
     }
     async fn set_member(&self, member: &str, change: SetMember) -> Result<Member, Refusal> {
-        self.asked(format!("set {member} {}", change.tier));
+        self.asked(format!("set {member} {}", change.tier.unwrap_or_default()));
         Ok(a_member(member, false))
     }
     async fn suspend(&self, member: &str, suspended: bool) -> Result<Member, Refusal> {
@@ -105,6 +106,11 @@ impl Operations for Fake {
     async fn why(&self, id: &str) -> Result<Why, Refusal> {
         Err(Refusal::Unknown(format!("no message {id}")))
     }
+    async fn shaping(&self) -> Result<Vec<ShapingRow>, Refusal> {
+        self.asked("shaping".to_owned());
+        Ok(Vec::new())
+    }
+
     async fn whereabouts(&self, domain: &str) -> Result<Where, Refusal> {
         self.asked(format!("where {domain}"));
         Err(Refusal::Unable("the scheduler has stopped".into()))

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 /// Who could change something.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Layer {
-    /// setting (of mta.toml), built-in (no setting changes it yet), feedback (what the peer did), dns, queue (its own order
+    /// setting (of mta.toml), shipped or file:line (a file of shaping), built-in (no setting changes it yet), feedback (what the peer did), dns, queue (its own order
     /// and schedule) or operator.
     pub layer: String,
     /// The setting's name, where it has one.
@@ -188,6 +188,9 @@ pub struct WhereSource {
     pub window: u16,
     /// Deliveries being tried.
     pub in_flight: u16,
+    /// What shaping says of it there.
+    #[serde(default)]
+    pub shaping: Vec<WhereLimit>,
     /// Left alone until then.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub suspended_until: Option<String>,
@@ -225,6 +228,19 @@ pub struct WhereLimit {
     pub value: String,
     /// Whose word it is.
     pub set_by: Layer,
+}
+
+/// A value of shaping, of a pool or of a provider's list, as it holds.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ShapingRow {
+    /// Of what: `provider google`, `domain example.org from source ip-a`, `everywhere`, `pool default`, …
+    pub of: String,
+    /// The setting.
+    pub key: String,
+    /// Its value.
+    pub value: String,
+    /// `shipped`, or the file and line where it stands.
+    pub by: String,
 }
 
 /// What would happen to a message of a class.

@@ -18,6 +18,7 @@
 //! | `POST /v1/queue/hold`, `…/release`, `…/cancel`, `…/flush` | [`QueueWish`] | [`QueueDone`] |
 //! | `GET /v1/why/{id}` | | [`Why`] |
 //! | `GET /v1/where/{domain}` | | [`Where`] |
+//! | `GET /v1/shaping` | | [`ShapingRow`]s |
 //! | `GET /v1/events` | [`EventFilter`] as query | [`EventPage`] |
 //!
 //! `{member}` is a DID or a sending domain. What goes wrong is a [`Trouble`] with a status that fits.
@@ -55,8 +56,12 @@ pub struct AddMember {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SetMember {
-    /// The tier that it is put into.
-    pub tier: String,
+    /// The tier that it is put into. None: as it is.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub tier: Option<String>,
+    /// The pool that it is put into; empty: into none of its own. None: as it is.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub pool: Option<String>,
 }
 
 /// A new credential. The password is told here and never again.
@@ -107,6 +112,9 @@ pub struct Member {
     pub labels: Vec<String>,
     /// Its tier.
     pub tier: String,
+    /// The pool that all of its mail goes by. None: its classes'.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub pool: Option<String>,
     /// What it may send and has sent.
     pub spending: Spending,
     /// Whether its mail is accepted now.

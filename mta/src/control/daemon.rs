@@ -15,7 +15,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use host::{Clock, Dice};
-use scheduler::Weights;
+use scheduler::{MemberPools, Weights};
 use tokio::sync::{Notify, watch};
 
 use super::{
@@ -72,6 +72,7 @@ pub struct Inner {
     pub(super) newcomer: Notify,
     pub(super) poll: ArcSwap<ArcSwap<PollState>>,
     weights: watch::Sender<Arc<Weights>>,
+    pools: watch::Sender<Arc<MemberPools>>,
 }
 
 impl Deref for Daemon {
@@ -129,6 +130,7 @@ impl Daemon {
             newcomer: Notify::default(),
             poll: ArcSwap::default(),
             weights: watch::Sender::default(),
+            pools: watch::Sender::default(),
             parts,
         }));
         daemon.load_keys()?;
@@ -149,6 +151,11 @@ impl Daemon {
     /// How much each member sends in its turn: for the scheduler.
     pub fn weights(&self) -> watch::Receiver<Arc<Weights>> {
         self.weights.subscribe()
+    }
+
+    /// The pools that members were put into: for the scheduler.
+    pub fn pools(&self) -> watch::Receiver<Arc<MemberPools>> {
+        self.pools.subscribe()
     }
 
     /// New tiers: replaces all weights. Members that are not named send one delivery in each turn. The scheduler's thread
@@ -235,6 +242,10 @@ impl Daemon {
         let weights = tiers::weights(&tiers, rows.members.values());
         if **self.weights.borrow() != weights {
             self.set_weights(weights);
+        }
+        let pools = tiers::pools(rows.members.values());
+        if **self.pools.borrow() != pools {
+            self.pools.send_replace(Arc::new(pools));
         }
     }
 

@@ -5,7 +5,7 @@
 
 use std::{sync::Arc, time::SystemTime};
 
-use scheduler::{Clears, Decision, Hold, Rate, Reason, SetBy, Survey, Value, WayView, Whereabouts};
+use scheduler::{Clears, Decision, Hold, Knob, Rate, Reason, Set, SetBy, Survey, Value, WayView, Whereabouts};
 use smtp::address::canonical_domain;
 
 use super::{
@@ -175,6 +175,7 @@ fn view_where(domain: String, now: SystemTime, looked_up: bool, survey: &Survey,
                 weight: answer.source.weight,
                 window: answer.window,
                 in_flight: answer.in_flight,
+                shaping: Knob::ALL.into_iter().filter_map(|knob| shaped(knob, answer.limits.get(knob)?)).collect(),
                 suspended_until: answer.suspended_until.map(time),
                 held: answer.hold.as_ref().map(|hold| held(hold, &sources)),
             })
@@ -196,6 +197,11 @@ fn view_where(domain: String, now: SystemTime, looked_up: bool, survey: &Survey,
         asked_at: time(now),
         domain,
     }
+}
+
+fn shaped(knob: Knob, set: &Set) -> Option<WhereLimit> {
+    let set_by = layer(&SetBy::Shaping(knob, set.by.clone()));
+    Some(WhereLimit { name: knob.name().to_owned(), value: set.value.to_string(), set_by })
 }
 
 fn would(decision: &Decision, sources: &[Arc<str>]) -> Would {

@@ -14,7 +14,7 @@ use super::{
     answers::{EventFilter, EventPage, QueueDone, QueueWish, Where, Why},
     api::{
         AddMember, Enrolled, ImportKey, Key, LabelerStatus, Member, PAGE_MAX, QueueFilter, QueuePage, QueuedMessage, Refusal,
-        RemoveKeys, SetMember, Status,
+        RemoveKeys, SetMember, ShapingRow, Status,
     },
     daemon::Daemon,
     tiers,
@@ -22,7 +22,7 @@ use super::{
     wishes::{Verb, from_hex, hex},
 };
 use crate::{
-    config::Role,
+    config::{self, Role},
     policy::{
         self, Class, Credential, Directory, admit,
         members::{self, is_did},
@@ -87,6 +87,7 @@ impl Operations for Daemon {
             handle: None,
             suspended: None,
             tier: None,
+            pool: None,
             domains: Vec::new(),
         });
         member.tier = tier.or(member.tier);
@@ -106,7 +107,7 @@ impl Operations for Daemon {
         }
         self.wake.notify_one();
         self.newcomer.notify_one();
-        let sources: Vec<_> = self.config.load().default_pool().iter().map(|source| source.address).collect();
+        let sources: Vec<_> = self.config.load().source.iter().map(|source| source.address).collect();
         let records = policy::dns_records(&domain, &did, &keys, &sources).map_err(|error| Refusal::Unable(error.to_string()))?;
         Ok(Enrolled {
             username: domain.clone(),
@@ -130,8 +131,20 @@ impl Operations for Daemon {
     }
 
     async fn set_member(&self, member: &str, change: SetMember) -> Result<Member, Refusal> {
-        let tier = tiers::known(&self.config.load(), &change.tier)?;
-        self.change(member, |member| member.tier = Some(tier)).await
+        let config = self.config.load_full();
+        let tier = change.tier.as_deref().map(|tier| tiers::known(&config, tier)).transpose()?;
+        let named = change.pool.as_deref().filter(|pool| !pool.is_empty());
+        let pool = named.map(|pool| tiers::known_pool(&config, pool)).transpose()?;
+        if tier.is_none() && change.pool.is_none() {
+            return Err(Refusal::Wrong("nothing to set: name a tier or a pool".to_owned()));
+        }
+        self.change(member, |member| {
+            member.tier = tier.or(member.tier.take());
+            if change.pool.is_some() {
+                member.pool = pool;
+            }
+        })
+        .await
     }
 
     async fn suspend(&self, member: &str, suspended: bool) -> Result<Member, Refusal> {
@@ -240,6 +253,10 @@ impl Operations for Daemon {
         self.explain_domain(domain).await
     }
 
+    async fn shaping(&self) -> Result<Vec<ShapingRow>, Refusal> {
+        Ok(config::shaping::effective(&self.config.load()))
+    }
+
     async fn operate(&self, verb: Verb, wish: QueueWish, by: &str) -> Result<QueueDone, Refusal> {
         self.operate_on_queue(verb, wish, by).await
     }
@@ -329,6 +346,7 @@ impl Daemon {
         let (tier, spending) = account.map(|account| tiers::view(member, account, held, now)).unwrap_or_default();
         Member {
             tier,
+            pool: member.pool.clone(),
             spending,
             did: member.did.clone(),
             domains: member.domains.clone(),

@@ -336,7 +336,7 @@ async fn a_member_is_put_into_a_tier_and_its_turns_and_limits_follow() {
     assert_eq!((shown.spending.available, shown.spending.queue_messages_max), (Some(50), Some(9)));
     assert_eq!(weights.borrow().of(1).get(), 1);
 
-    let set = |tier: &str| world.daemon.set_member(DOMAIN, SetMember { tier: tier.into() });
+    let set = |tier: &str| world.daemon.set_member(DOMAIN, SetMember { tier: Some(tier.into()), pool: None });
     let shown = set("large").await.unwrap();
     assert_eq!((shown.tier.as_str(), shown.spending.weight, shown.spending.messages_per_hour), ("large", 5, None));
     assert_eq!((shown.spending.available, weights.borrow().of(1).get()), (Some(100), 5));

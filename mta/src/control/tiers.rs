@@ -7,7 +7,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use scheduler::Weights;
+use scheduler::{MemberPools, Weights};
 
 use super::api::{self, Refusal};
 use crate::{
@@ -68,6 +68,22 @@ pub(super) fn weights<'m>(tiers: &Tiers, members: impl Iterator<Item = &'m Membe
     members.filter_map(|member| Some((member.id, weight(member)?))).filter(|(_, weight)| weight.get() > 1).collect()
 }
 
+/// The pools that members were put into.
+pub(super) fn pools<'m>(members: impl Iterator<Item = &'m Member>) -> MemberPools {
+    members.filter_map(|member| Some((member.id, member.pool.as_deref()?.into()))).collect()
+}
+
+/// A pool that a member may be put into.
+pub(super) fn known_pool(config: &Config, name: &str) -> Result<String, Refusal> {
+    match config.pool_names().any(|pool| pool == name) {
+        true => Ok(name.to_owned()),
+        false => {
+            let all: Vec<_> = config.pool_names().collect();
+            Err(Refusal::Wrong(format!("there is no pool {name:?}; the settings have: {}", all.join(", "))))
+        }
+    }
+}
+
 /// A tier that a member may be put into.
 pub(super) fn known(config: &Config, name: &str) -> Result<String, Refusal> {
     let tiers = tiers(config);
@@ -78,12 +94,15 @@ pub(super) fn known(config: &Config, name: &str) -> Result<String, Refusal> {
     }
 }
 
-/// A member whose tier has left the settings is not refused for it, and the operator is told.
+/// A member whose tier or pool has left the settings is not refused for it, and the operator is told.
 pub(super) fn tell_unknown<'m>(config: &Config, members: impl Iterator<Item = &'m Member>) {
     let tiers = tiers(config);
     for member in members {
         if let Some(name) = member.tier.as_deref().filter(|name| tiers.named(name).is_none()) {
             tracing::warn!(member = %member.did, tier = name, "no such tier in the settings: the default tier counts");
+        }
+        if let Some(name) = member.pool.as_deref().filter(|name| !config.pool_names().any(|pool| pool == *name)) {
+            tracing::warn!(member = %member.did, pool = name, "no such pool in the settings: its classes' pools count");
         }
     }
 }

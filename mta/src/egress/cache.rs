@@ -16,7 +16,7 @@ use super::link::Link;
 /// An idle connection is closed after this: peers give up between one and five minutes
 /// (RFC 5321 §4.5.3.2.7), and one that we close ourselves costs the next message nothing.
 pub const IDLE_SECS_MAX: Duration = Duration::from_secs(10);
-/// Messages over one connection before a new one is made, so that a peer can spread its load.
+/// Messages over one connection before a new one is made, so that a peer can spread its load; where shaping says nothing.
 pub const MESSAGES_MAX: u32 = 500;
 /// Idle connections of one thread. At the bound the one that was put back is closed instead.
 pub const IDLE_MAX: usize = 1024;
@@ -53,7 +53,7 @@ impl ConnectionCache {
 
     /// Keeps `link`; hands it back when it has to be closed instead.
     pub fn put(&mut self, key: Key, link: Link, now: Instant) -> Option<Link> {
-        if link.messages >= MESSAGES_MAX || self.count >= IDLE_MAX {
+        if self.count >= IDLE_MAX {
             return Some(link);
         }
         self.count += 1;

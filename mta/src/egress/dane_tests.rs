@@ -7,7 +7,9 @@ use host::dns::{Tlsa as Record, Zone};
 use scheduler::{Route, Routed};
 
 use super::*;
+use crate::egress::plan::Surroundings;
 use crate::egress::route::{Families, Router};
+use arc_swap::ArcSwap;
 
 /// A signed domain with one host that has a record.
 fn signed() -> Zone {
@@ -26,10 +28,11 @@ fn route(zone: &Zone) -> Routed {
     let router = Router {
         resolver: Resolver::scripted(zone.clone()),
         dice: Dice::seeded(1),
-        own_names: Arc::default(),
-        own_addresses: Arc::new([]),
+        surroundings: Arc::new(ArcSwap::from_pointee(Surroundings {
+            families: Families { v4: true, v6: true },
+            ..Default::default()
+        })),
         allow_private_addresses: true,
-        families: Families { v4: true, v6: true },
         port: 25,
     };
     runtime.block_on(router.route("dest.test", SystemTime::UNIX_EPOCH))

@@ -21,7 +21,7 @@ use smtp::envelope::DeliverBy;
 use tokio::sync::Notify;
 
 use super::Job;
-use super::cache::{ConnectionCache, Key};
+use super::cache::{ConnectionCache, Key, MESSAGES_MAX};
 use super::link::{Event, Link, Target, drive, hang_up};
 use super::tls_policy::{self, Clients, TlsResult};
 use super::trouble::{self, RecipientOutcome, Trouble, lacks, stale};
@@ -245,6 +245,7 @@ impl Deliverer {
 
     async fn finish(self: &Rc<Self>, mut link: Link, key: Key, job: &Job, fates: &[Fate]) -> Attempt {
         link.messages += 1;
+        let worn = link.messages >= job.limits.messages_per_connection.unwrap_or(MESSAGES_MAX);
         let judged: Vec<_> =
             job.stored.recipients.iter().zip(fates).map(|(recipient, fate)| trouble::judge(recipient.index, fate)).collect();
         let (scope, verdict) = trouble::summarize(&judged);
@@ -258,8 +259,11 @@ impl Deliverer {
             tls_results: Vec::new(),
         };
         if matches!(drive(&mut link).await, Event::Ready) {
-            let unkept =
-                if self.retired.get() { Some(link) } else { self.cache.borrow_mut().put(key, link, deadline_in(Duration::ZERO)) };
+            let unkept = if self.retired.get() || worn {
+                Some(link)
+            } else {
+                self.cache.borrow_mut().put(key, link, deadline_in(Duration::ZERO))
+            };
             match unkept {
                 Some(link) => self.part(link),
                 None => self.kept.notify_one(),
@@ -324,7 +328,8 @@ impl Deliverer {
             }
             // The host takes no more over this connection (MAILMAX of RFC 9422, or 421): the rest goes over another.
             let (host, address) = (link.host.clone(), link.connection.peer().ip());
-            let target = Target { host, address, demand: link.demand.clone(), require_tls: requires_tls(job) };
+            let (demand, require_tls, limits) = (link.demand.clone(), requires_tls(job), job.limits.clone());
+            let target = Target { host, address, demand, require_tls, limits };
             let fresh = match earned {
                 true => target.open(&self.net, &self.clients, self.port, &job.source, results).await.ok(),
                 false => None,
@@ -416,6 +421,7 @@ fn targets(job: &Job) -> Vec<Target> {
             address: *address,
             demand: demand.clone(),
             require_tls: requires_tls(job),
+            limits: job.limits.clone(),
         }));
     }
     targets.truncate(ADDRESSES_TRIED_MAX);

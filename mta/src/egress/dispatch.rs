@@ -14,12 +14,15 @@ use std::time::Duration;
 
 use host::Clock;
 use metrics::Counter;
-use scheduler::{Action, Cause, Lane, MeasureNews, Next, Outcome, QueueId, Routed, Scheduler, Scope, Verdict, Weights};
+use scheduler::{
+    Action, Cause, Lane, MeasureNews, MemberPools, Next, Outcome, QueueId, Routed, Scheduler, Scope, Verdict, Weights,
+};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::clerk::{self, Close, Errand, Errands, Found};
 use super::deliver::Attempt;
+use super::plan::{Plan, Surroundings};
 use super::question::Question;
 use super::{Finished, Job, Source};
 use crate::control::metrics as names;
@@ -70,6 +73,10 @@ pub struct Lines {
     /// How much each member sends in its turn. Whoever keeps the tiers replaces it as a whole; it counts from each
     /// member's next turn on.
     pub weights: watch::Receiver<Arc<Weights>>,
+    /// The pools that members were put into; what waits follows at once.
+    pub pools: watch::Receiver<Arc<MemberPools>>,
+    /// What the settings say, when they have been read again.
+    pub plan: watch::Receiver<Arc<Plan>>,
 }
 
 /// How a delivery is to go.
@@ -85,7 +92,9 @@ pub struct Dispatcher {
     clock: Clock,
     queue: Queue,
     lines: Lines,
+    /// By the scheduler's numbers.
     sources: Vec<Arc<Source>>,
+    surroundings: Arc<Surroundings>,
     hasher: RandomState,
     /// Messages at hand, by delivery.
     payloads: HashMap<Key, Arc<StoredDelivery>>,
@@ -110,8 +119,10 @@ pub struct Dispatcher {
 }
 
 impl Dispatcher {
-    /// `sources` in the order of the scheduler's configuration.
-    pub fn new(scheduler: Scheduler, clock: Clock, queue: Queue, sources: Vec<Arc<Source>>, lines: Lines) -> Self {
+    /// `scheduler` has the first of the plans.
+    pub fn new(scheduler: Scheduler, clock: Clock, queue: Queue, mut lines: Lines) -> Self {
+        let plan = lines.plan.borrow_and_update().clone();
+        let sources = plan.numbered(&scheduler.source_names(), &[]);
         let deferred =
             ["recipient", "message", "host", "site", "source"].map(|scope| metrics::counter!(names::DEFERRED, "scope" => scope));
         let mut dispatcher = Dispatcher {
@@ -120,6 +131,7 @@ impl Dispatcher {
             queue,
             lines,
             sources,
+            surroundings: plan.surroundings.clone(),
             hasher: RandomState::new(),
             payloads: HashMap::new(),
             payload_bytes: 0,
@@ -135,6 +147,8 @@ impl Dispatcher {
             deferred,
         };
         dispatcher.scheduler.handle_weights(dispatcher.lines.weights.borrow_and_update().clone());
+        let pools = dispatcher.lines.pools.borrow_and_update().clone();
+        dispatcher.scheduler.handle_pools(dispatcher.clock.now(), pools);
         // What waits on disk is learned page by page, while new mail is already sent.
         dispatcher.errands[1].push_back(Errand::Flows(Vec::new()));
         dispatcher
@@ -208,8 +222,28 @@ impl Dispatcher {
                     let weights = self.lines.weights.borrow_and_update().clone();
                     self.scheduler.handle_weights(weights);
                 }
+                Ok(()) = self.lines.pools.changed() => {
+                    let pools = self.lines.pools.borrow_and_update().clone();
+                    self.scheduler.handle_pools(self.clock.now(), pools);
+                }
+                Ok(()) = self.lines.plan.changed() => {
+                    let plan = self.lines.plan.borrow_and_update().clone();
+                    self.follow(&plan);
+                }
                 _ = tokio::time::sleep(nap) => {}
             }
+        }
+    }
+
+    /// New settings: all of them at once, between two rounds of mail.
+    fn follow(&mut self, plan: &Plan) {
+        let now = self.clock.now();
+        self.scheduler.configure(now, plan.scheduling.clone());
+        self.sources = plan.numbered(&self.scheduler.source_names(), &self.sources);
+        // Which provider a host belongs to, and which addresses we can speak to, is said by the route.
+        if self.surroundings != plan.surroundings {
+            self.surroundings = plan.surroundings.clone();
+            self.scheduler.refresh_routes(now);
         }
     }
 

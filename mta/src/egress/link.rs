@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use host::{Connection, Net, Stream, deadline_in, tls};
-use scheduler::{Demand, TlsFailure};
-use smtp::client::{Fate, Session, Settings, Stage, Step};
+use scheduler::{Demand, Knob, Limits, TlsFailure};
+use smtp::client::{Fate, Session, Settings, Stage, Step, Timeouts};
 use smtp::reply::Reply;
 
 use super::Source;
@@ -20,12 +20,10 @@ use super::tls_policy::{Clients, TlsResult};
 use super::trouble::Trouble;
 
 /// RFC 5321 §4.5.3.2 gives no time for connecting; a host that does not answer a SYN in this time
-/// is passed over, and the next one gets its turn.
+/// is passed over, and the next one gets its turn. Shaping may say otherwise.
 const CONNECT_WAIT: Duration = Duration::from_secs(30);
 /// A TLS handshake takes two round trips; a peer that needs longer is broken or hostile.
 const HANDSHAKE_WAIT: Duration = Duration::from_secs(30);
-/// What one write may take: RFC 5321 §4.5.3.2.5 (data block).
-const WRITE_WAIT: Duration = Duration::from_secs(180);
 /// A write has failed; the reply that may explain it has arrived by then, or does not come.
 const LAST_WORDS_WAIT: Duration = Duration::from_secs(1);
 
@@ -40,6 +38,8 @@ pub struct Link {
     /// What was demanded when it was made, and is true of it.
     pub demand: Demand,
     tls: tls::Client,
+    /// What one write may take (RFC 5321 §4.5.3.2.5).
+    write_wait: Duration,
 }
 
 /// Where a link is to lead.
@@ -53,6 +53,25 @@ pub struct Target {
     pub demand: Demand,
     /// The host must offer REQUIRETLS (RFC 8689).
     pub require_tls: bool,
+    /// How long to wait for it.
+    pub limits: Arc<Limits>,
+}
+
+/// What shaping says of times to wait, and the RFC's where it says nothing.
+fn timeouts(limits: &Limits) -> Timeouts {
+    let rfc = Timeouts::default();
+    let reply = limits.wait(Knob::ReplyTimeout);
+    let data = limits.wait(Knob::DataTimeout);
+    Timeouts {
+        greeting: limits.wait(Knob::GreetingTimeout).unwrap_or(rfc.greeting),
+        command: reply.unwrap_or(rfc.command),
+        mail: reply.unwrap_or(rfc.mail),
+        rcpt: reply.unwrap_or(rfc.rcpt),
+        data: data.unwrap_or(rfc.data),
+        data_block: data.unwrap_or(rfc.data_block),
+        data_done: limits.wait(Knob::DataDoneTimeout).unwrap_or(rfc.data_done),
+        quit: rfc.quit,
+    }
 }
 
 impl Target {
@@ -105,14 +124,17 @@ impl Target {
         source: &Source,
         starttls: bool,
     ) -> Result<Link, Failure> {
+        let connect = self.limits.wait(Knob::ConnectTimeout).unwrap_or(CONNECT_WAIT);
         let connection = net
-            .connect(Some(source.address), peer, deadline_in(CONNECT_WAIT))
+            .connect(Some(source.address), peer, deadline_in(connect))
             .await
             .map_err(|error| Failure::Connect(error.to_string()))?;
         let require_tls = !self.demand.allows_clear_text();
-        let session = Session::new(Settings { starttls, require_tls, ..Settings::new(&*source.ehlo) });
+        let timeouts = timeouts(&self.limits);
+        let write_wait = timeouts.data_block;
+        let session = Session::new(Settings { starttls, require_tls, timeouts, ..Settings::new(&*source.ehlo) });
         let (host, demand, tls) = (self.host.clone(), self.demand.clone(), tls.clone());
-        let mut link = Link { connection, session, host, messages: 0, demand, tls };
+        let mut link = Link { connection, session, host, messages: 0, demand, tls, write_wait };
         match drive(&mut link).await {
             // The session has seen to it; this is the promise itself.
             Event::Ready if require_tls && link.connection.tls().is_none() => {
@@ -201,7 +223,7 @@ pub(super) async fn drive(link: &mut Link) -> Event {
                 }
             }
             Step::Write(octets) => {
-                if let Err(error) = link.connection.write(octets, deadline_in(WRITE_WAIT)).await {
+                if let Err(error) = link.connection.write(octets, deadline_in(link.write_wait)).await {
                     let said = link.connection.last_words(deadline_in(LAST_WORDS_WAIT)).await;
                     link.session.handle_unwritten(said, error.to_string());
                 }

@@ -4,7 +4,7 @@
 //! `deliver` makes the attempt over a `link` that it opens or finds in the `cache`; `trouble` says what the outcome means;
 //! `settle` writes it down, with a `dsn` where somebody has to be told. `route` finds the hosts of a
 //! domain and `dane` what their TLSA records demand, `clerk` reads the disk, both on threads that mail in motion does not wait for. `question` is the operator's way
-//! to the scheduler.
+//! to the scheduler, `plan` what the settings say to all of them.
 
 pub mod cache;
 pub mod clerk;
@@ -13,6 +13,7 @@ pub mod deliver;
 pub mod dispatch;
 pub mod dsn;
 pub mod link;
+pub mod plan;
 pub mod provider;
 pub mod question;
 pub mod replies;

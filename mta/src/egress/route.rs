@@ -12,12 +12,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use arc_swap::ArcSwap;
 use host::Dice;
 use host::dns::{DnsError, Mx, Resolver};
 use scheduler::{Demand, Host, Route, RouteTrouble, Routed, TlsPolicy, Verdict};
 
 use super::dane::{self, NextHop};
-use super::provider;
+use super::plan::Surroundings;
+use super::provider::{OTHER, Providers};
 
 /// Hosts of one site that are kept; a domain with more MX records than this loses the least preferred.
 const HOSTS_MAX: usize = 16;
@@ -35,20 +37,16 @@ pub struct Router {
     pub resolver: Resolver,
     /// For the order among hosts of equal preference.
     pub dice: Dice,
-    /// Our own host names, lower case: an MX that names us means that mail would loop (RFC 5321 §5.1).
-    pub own_names: Arc<[String]>,
-    /// Where we listen on the port that mail is delivered to: a host there is ourselves, whatever it is called.
-    pub own_addresses: Arc<[IpAddr]>,
+    /// What changes when the settings are read again.
+    pub surroundings: Arc<ArcSwap<Surroundings>>,
     /// Whether mail may go to loopback, private and other special addresses (tests).
     pub allow_private_addresses: bool,
-    /// Whether sources of that family exist: an address that we cannot speak to is left out.
-    pub families: Families,
     /// Where hosts listen: TLSA records are a port's.
     pub port: u16,
 }
 
 /// The address families that our sources have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Families {
     /// At least one IPv4 source.
     pub v4: bool,
@@ -91,8 +89,11 @@ impl Router {
         for mx in &mut exchanges {
             mx.exchange = mx.exchange.trim_end_matches('.').to_ascii_lowercase();
         }
+        let surroundings = self.surroundings.load_full();
         // RFC 5321 §5.1: hosts as preferred as ourselves, or less, must not be tried: mail would loop.
-        if let Some(own) = exchanges.iter().filter(|mx| self.own_names.contains(&mx.exchange)).map(|mx| mx.preference).min() {
+        if let Some(own) =
+            exchanges.iter().filter(|mx| surroundings.own_names.contains(&mx.exchange)).map(|mx| mx.preference).min()
+        {
             exchanges.retain(|mx| mx.preference < own);
             if exchanges.is_empty() {
                 return failed((5, 4, 6), format!("mail for {domain} loops back to this host"));
@@ -108,7 +109,7 @@ impl Router {
         let mut transient = false;
         for mx in exchanges {
             match self.resolver.host(&mx.exchange).await {
-                Ok(answer) if answer.records.iter().any(|address| self.own_addresses.contains(address)) => {
+                Ok(answer) if answer.records.iter().any(|address| surroundings.own_addresses.contains(address)) => {
                     hosts.retain(|host| host.preference < mx.preference);
                     if hosts.is_empty() && !transient {
                         return failed((5, 4, 6), format!("mail for {domain} loops back to this host as {}", mx.exchange));
@@ -140,17 +141,25 @@ impl Router {
             return if transient { deferred(text) } else { failed((5, 4, 4), text) };
         }
         let tls = dane::policy(self.port, &hosts);
-        Routed::Route(Arc::new(assemble(hosts, tls, now + ttl.clamp(TTL_MIN, TTL_MAX))))
+        Routed::Route(Arc::new(assemble(hosts, tls, &surroundings.providers, now + ttl.clamp(TTL_MIN, TTL_MAX))))
     }
 
     fn literal(&self, literal: &str, now: SystemTime) -> Routed {
+        let surroundings = self.surroundings.load_full();
         let text = literal.strip_prefix("IPv6:").or_else(|| literal.strip_prefix("ipv6:")).unwrap_or(literal);
         match text.parse::<IpAddr>() {
-            Ok(address) if self.own_addresses.contains(&address) => failed((5, 4, 6), format!("[{literal}] is this host")),
+            Ok(address) if surroundings.own_addresses.contains(&address) => {
+                failed((5, 4, 6), format!("[{literal}] is this host"))
+            }
             Ok(address) if self.may_use(&address) => {
                 let name: Arc<str> = format!("[{literal}]").into();
                 let host = Host { name, preference: 0, addresses: vec![address], demand: Demand::Opportunistic };
-                Routed::Route(Arc::new(assemble(vec![host], TlsPolicy::default(), now + TTL_MAX)))
+                Routed::Route(Arc::new(assemble(
+                    vec![host],
+                    TlsPolicy::default(),
+                    &self.surroundings.load().providers,
+                    now + TTL_MAX,
+                )))
             }
             Ok(_) => failed((5, 4, 4), format!("[{literal}] is not an address that mail may be sent to")),
             Err(_) => failed((5, 1, 3), format!("[{literal}] is not an address literal")),
@@ -158,18 +167,18 @@ impl Router {
     }
 
     fn may_use(&self, address: &IpAddr) -> bool {
-        self.families.has(address) && (self.allow_private_addresses || is_public(address))
+        self.surroundings.load().families.has(address) && (self.allow_private_addresses || is_public(address))
     }
 }
 
 /// One site from its hosts: the name is the sorted set of host names, so that every domain with
 /// the same set lands in the same site, whatever order its records came in.
-fn assemble(hosts: Vec<Host>, tls: TlsPolicy, valid_until: SystemTime) -> Route {
+fn assemble(hosts: Vec<Host>, tls: TlsPolicy, providers: &Providers, valid_until: SystemTime) -> Route {
     let mut names: Vec<&str> = hosts.iter().map(|host| &*host.name).collect();
     names.sort_unstable();
     let site: Arc<str> = names.join(",").into();
     // The most preferred host tells who operates the site; backup hosts are often someone else's.
-    let provider: Arc<str> = hosts.first().map_or(provider::OTHER, |host| provider::of(&host.name)).into();
+    let provider: Arc<str> = hosts.first().map_or_else(|| OTHER.into(), |host| providers.of(&host.name));
     Route { site, provider, hosts, tls, valid_until }
 }
 

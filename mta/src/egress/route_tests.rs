@@ -10,10 +10,13 @@ fn router(zone: Zone, own: &[&str]) -> Router {
     Router {
         resolver: Resolver::scripted(zone),
         dice: Dice::seeded(1),
-        own_names: Arc::new(["relay.example".to_owned()]),
-        own_addresses: own.iter().map(|address| address.parse().unwrap()).collect(),
+        surroundings: Arc::new(ArcSwap::from_pointee(Surroundings {
+            own_names: vec!["relay.example".to_owned()],
+            own_addresses: own.iter().map(|address| address.parse().unwrap()).collect(),
+            families: Families { v4: true, v6: true },
+            ..Surroundings::default()
+        })),
         allow_private_addresses: true,
-        families: Families { v4: true, v6: true },
         port: 25,
     }
 }

@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use host::tls;
-use scheduler::{Barred, Dane, Demand, Host, PolicyKind, TlsFailure, TlsPolicy, Tlsa};
+use scheduler::{Barred, Dane, Demand, Host, PolicyKind, TlsFailure, TlsNeed, TlsPolicy, Tlsa};
 
 use super::Job;
 use super::sts::policy::Pattern;
@@ -22,9 +22,17 @@ use crate::queue::TlsWish;
 /// Sets of TLSA records whose sessions are remembered; past it all are forgotten and hands are shaken in full again.
 const DANE_CLIENTS_MAX: usize = 128;
 
-/// What `job` demands of a connection to `host`: what the domain demands, and what the sender says to that (RFC 8689).
+/// What `job` demands of a connection to `host`: what the domain demands, and what the sender says to that (RFC 8689); and not
+/// less than what our own shaping says, whatever they say.
 pub fn demand(job: &Job, host: &Host) -> Demand {
-    demanded(job.stored.message.parameters.tls, &job.route.tls, host)
+    at_least(job.limits.tls, demanded(job.stored.message.parameters.tls, &job.route.tls, host))
+}
+
+fn at_least(floor: TlsNeed, demand: Demand) -> Demand {
+    match (floor, demand) {
+        (TlsNeed::Required, Demand::Opportunistic) => Demand::Encrypted,
+        (TlsNeed::Required | TlsNeed::Opportunistic, demand) => demand,
+    }
 }
 
 fn demanded(wish: TlsWish, policy: &TlsPolicy, host: &Host) -> Demand {
@@ -124,6 +132,17 @@ impl Clients {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn shaping_only_ever_raises_a_demand() {
+        assert_eq!(at_least(TlsNeed::Required, Demand::Opportunistic), Demand::Encrypted);
+        assert_eq!(at_least(TlsNeed::Opportunistic, Demand::Opportunistic), Demand::Opportunistic);
+        for need in [TlsNeed::Opportunistic, TlsNeed::Required] {
+            for demand in [Demand::Encrypted, Demand::Verified] {
+                assert_eq!(at_least(need, demand.clone()), demand);
+            }
+        }
+    }
 
     #[test]
     fn what_the_sender_says_counts_beside_what_the_domain_demands() {

@@ -144,6 +144,7 @@ mod tests {
             handle: None,
             suspended: None,
             tier: None,
+            pool: None,
             domains: vec!["member.example".into()],
         };
         let credential = Credential {

@@ -84,6 +84,9 @@ pub struct Member {
     /// The tier that the operator put it into. None: the default.
     #[serde(default)]
     pub tier: Option<String>,
+    /// The pool that the operator put it into. None: its classes'.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<String>,
     /// Domains it sends from, canonical (lower case, A-labels).
     pub domains: Vec<String>,
 }
@@ -243,6 +246,7 @@ mod tests {
             handle: Some("a.example".into()),
             suspended: None,
             tier: Some("small".into()),
+            pool: Some("apart".into()),
             domains: vec!["a.example".into()],
         };
         let credential = Credential {

@@ -35,6 +35,7 @@ impl World {
             handle: handle.map(str::to_owned),
             suspended: None,
             tier: None,
+            pool: None,
             domains: domains.iter().map(|&domain| domain.to_owned()).collect(),
         };
         let key = CredentialKey::new(&[7; 32]);

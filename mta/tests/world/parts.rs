@@ -401,6 +401,7 @@ async fn enrol(data_dir: &Path, members: &[(&'static str, Option<&'static str>)]
             handle: None,
             suspended: None,
             tier: tier.map(str::to_owned),
+            pool: None,
             domains: vec![(*domain).to_owned()],
         })
         .map(|member| (member.id.to_be_bytes(), member.encode().unwrap()))

@@ -14,5 +14,6 @@ mod operate;
 mod races;
 mod random;
 mod routes;
+mod shaping;
 mod trouble;
 mod world;

@@ -344,7 +344,12 @@ impl World {
                 let deadline = self.disk[&row(&key, place)].deadline;
                 let (led_to, now) = (&self.led_to, self.now);
                 let facts = (place.lane, place.due, deadline);
-                let trip = (route.site.clone(), source, slot);
+                // A domain with a rule of its own is a site of its own.
+                let site = match self.config.shaping.names_domain(&key.1) {
+                    true => format!("{}/{}", route.site, key.1).into(),
+                    false => route.site.clone(),
+                };
+                let trip = (site, source, slot);
                 self.check.deliver(self.now, &self.config, &key, facts, trip, |domain| {
                     led_to.get(domain).filter(|(_, until)| *until > now).map(|(site, _)| site.clone())
                 });

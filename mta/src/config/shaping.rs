@@ -1,0 +1,432 @@
+//! Files of shaping: what receivers bear, and who they are. Read in layers, shipped ones first.
+//!
+//! The order in which values win is told in `scheduler::shaping`. A file is refused as a whole, with line and key, as
+//! `mta.toml` is; and with it all others, so that no half of a change ever holds.
+//!
+//! Not here: merging and enforcing (`scheduler`).
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use scheduler::{From, Knob, Place, Rule, Set, Shaping, TlsNeed, Value};
+use serde::Deserialize;
+
+use super::settings::{Table, settings};
+use super::value::{self, PerTime, Tls};
+use super::{Config, ConfigError, Problem, check, error::Source};
+use crate::control::api::ShapingRow;
+use crate::egress::provider::{OTHER, Providers};
+
+/// What the program brings along, as `tradewind config shaping` prints it.
+pub const SHIPPED: [(&str, &str); 2] =
+    [("providers.toml", include_str!("providers.toml")), ("shaping.toml", include_str!("shaping.toml"))];
+
+/// Whose word a shipped value is.
+pub const SHIPPED_LAYER: &str = "shipped";
+
+/// The tables of such a file.
+pub const TABLES: [Table; 2] = [ShapeTable::TABLE, ProviderTable::TABLE];
+
+/// All files, read and checked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Shaped {
+    /// What receivers bear.
+    pub shaping: Arc<Shaping>,
+    /// Who they are.
+    pub providers: Arc<Providers>,
+}
+
+settings! {
+    /// What some receivers bear. One of provider, site and domain says which; none of them: everywhere. A source or a pool narrows
+    /// it to mail from there. Each setting is looked for by itself: a domain's goes before a site's, that before a provider's, that
+    /// before what is said of everywhere; then a source's before a pool's before any; then a later file's before an earlier's.
+    pub struct ShapeTable as "[[shape]]" {
+        /// A provider: one of `tradewind config shaping`, or of a [[provider]] table. `other` is whoever is in no list.
+        #[serde(default)]
+        pub provider: Option<String> = r#""google""#, Optional;
+        /// Instead: sites that have a host of this name, or below it.
+        #[serde(default)]
+        pub site: Option<String> = r#""mx.example.net""#, Optional;
+        /// Instead: a recipient domain. It is then counted by itself, beside the site that it shares with others.
+        #[serde(default)]
+        pub domain: Option<String> = r#""example.org""#, Optional;
+        /// Only from this source.
+        #[serde(default)]
+        pub source: Option<String> = r#""ip-a""#, Optional;
+        /// Only mail of this pool.
+        #[serde(default)]
+        pub pool: Option<String> = r#""default""#, Optional;
+        /// Deliveries at once, and so connections, from one source to one site; feedback keeps it below. 1 to 1000. The last
+        /// one of four or more is for otp.
+        #[serde(default)]
+        pub connections: Option<u32> = "20", Optional;
+        /// Deliveries at once at first. 1 to 1000.
+        #[serde(default)]
+        pub window_initial: Option<u32> = "10", Optional;
+        /// Trouble narrows no further than to this. 1 to 1000.
+        #[serde(default)]
+        pub window_min: Option<u32> = "1", Optional;
+        /// Messages over one connection, then another is made. 1 to 100000.
+        #[serde(default)]
+        pub messages_per_connection: Option<u32> = "100", Optional;
+        /// Messages in an interval from one source to one site. The count starts afresh with the daemon.
+        #[serde(default)]
+        pub rate: Option<PerTime> = r#""100/1m""#, Optional;
+        /// Connections begun in an interval from one source to one site.
+        #[serde(default)]
+        pub connect_rate: Option<PerTime> = r#""30/1m""#, Optional;
+        /// What of each rate may go at once after a pause. Without it: a tenth of the rate.
+        #[serde(default)]
+        pub burst: Option<u32> = "20", Optional;
+        /// Only with provider: deliveries at once from one source to all of its sites. 1 to 100000.
+        #[serde(default)]
+        pub provider_connections: Option<u32> = "20", Optional;
+        /// Only with provider: messages in an interval from one source to all of its sites.
+        #[serde(default)]
+        pub provider_rate: Option<PerTime> = r#""1000/1h""#, Optional;
+        /// How long to wait for a connection. 1s to 5m.
+        #[serde(default, deserialize_with = "value::duration_or_none")]
+        pub connect_timeout: Option<Duration> = r#""30s""#, Optional;
+        /// How long to wait for the greeting. 5s to 30m (RFC 5321 §4.5.3.2.1: 5m).
+        #[serde(default, deserialize_with = "value::duration_or_none")]
+        pub greeting_timeout: Option<Duration> = r#""5m""#, Optional;
+        /// How long to wait for the reply to a command. 5s to 30m (RFC 5321 §4.5.3.2.2: 5m).
+        #[serde(default, deserialize_with = "value::duration_or_none")]
+        pub reply_timeout: Option<Duration> = r#""5m""#, Optional;
+        /// How long to wait for the reply to DATA, and for what is written to be taken. 5s to 30m (RFC 5321 §4.5.3.2.5: 3m).
+        #[serde(default, deserialize_with = "value::duration_or_none")]
+        pub data_timeout: Option<Duration> = r#""3m""#, Optional;
+        /// How long to wait for the reply to a whole message. 1m to 30m (RFC 5321 §4.5.3.2.6: 10m): whoever gives up sooner
+        /// often sends it twice.
+        #[serde(default, deserialize_with = "value::duration_or_none")]
+        pub data_done_timeout: Option<Duration> = r#""10m""#, Optional;
+        /// What a connection must have: opportunistic (TLS where it is offered) or required (else mail waits). What a domain
+        /// demands itself, by MTA-STS or DANE, is demanded on top.
+        #[serde(default)]
+        pub tls: Option<Tls> = r#""required""#, Optional;
+    }
+}
+
+settings! {
+    /// Who operates hosts: adds to a provider, or makes one.
+    pub struct ProviderTable as "[[provider]]" {
+        /// Its name.
+        pub name: String = r#""google""#, Required;
+        /// Hosts of these names and below them. The longest name counts; of the same name the later file's word.
+        pub mx: Vec<String> = r#"["mx.example.net"]"#, Required;
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    provider: Vec<ProviderTable>,
+    #[serde(default)]
+    shape: Vec<ShapeTable>,
+}
+
+/// Names that rules may use.
+#[derive(Default)]
+struct Names {
+    sources: Vec<String>,
+    pools: Vec<String>,
+}
+
+impl Default for Shaped {
+    fn default() -> Shaped {
+        Shaped::shipped()
+    }
+}
+
+impl Shaped {
+    /// The shipped layer alone.
+    pub fn shipped() -> Shaped {
+        let read = Shaped::layers(
+            SHIPPED.iter().map(|(name, text)| (None, Path::new(name).to_owned(), (*text).to_owned())),
+            &Names::default(),
+        );
+        // A test reads them.
+        assert!(read.is_ok(), "shipped shaping is in order");
+        read.unwrap_or_else(|_| Shaped { shaping: Arc::default(), providers: Arc::default() })
+    }
+
+    /// The shipped layer and the files that `config` names, which are relative to `folder`.
+    pub(super) fn load(config: &Config, folder: &Path) -> Result<Shaped, ConfigError> {
+        let mut layers: Vec<(Option<u16>, PathBuf, String)> =
+            SHIPPED.iter().map(|(name, text)| (None, Path::new(name).to_owned(), (*text).to_owned())).collect();
+        for (nth, name) in config.shaping.files.iter().enumerate() {
+            let path = folder.join(name);
+            let text = std::fs::read_to_string(&path).map_err(|error| {
+                let message = format!("cannot be read: {error}; see [shaping] files");
+                ConfigError { file: path.clone(), problems: vec![Problem { line: None, key: String::new(), message }] }
+            })?;
+            layers.push((Some(nth as u16 + 1), name.clone(), text));
+        }
+        let names = Names {
+            sources: config.source.iter().map(|source| source.name.clone()).collect(),
+            pools: config.pool_names().map(str::to_owned).collect(),
+        };
+        Shaped::layers(layers, &names)
+    }
+
+    fn layers(files: impl IntoIterator<Item = (Option<u16>, PathBuf, String)>, names: &Names) -> Result<Shaped, ConfigError> {
+        let (mut providers, mut rules) = (Providers::default(), Vec::new());
+        let files: Vec<_> = files.into_iter().collect();
+        // A rule may speak of a provider that a later file makes.
+        let mut read = Vec::new();
+        for (layer, path, text) in &files {
+            let fail = |problems| ConfigError { file: path.clone(), problems };
+            let source = Source::parse(text).map_err(|problem| fail(vec![problem]))?;
+            let file: File = toml::from_str(text).map_err(|error| fail(vec![source.refusal(&error)]))?;
+            let mut it = check::Problems::new(&source);
+            for (nth, table) in file.provider.iter().enumerate() {
+                add_provider(&mut it, nth, table, &file.provider[..nth], &mut providers);
+            }
+            let problems = it.take();
+            if !problems.is_empty() {
+                return Err(fail(problems));
+            }
+            read.push((*layer, path, source, file.shape));
+        }
+        for (layer, path, source, shapes) in read {
+            let mut it = check::Problems::new(&source);
+            let mut seen: Vec<(Place, From)> = Vec::new();
+            for (nth, table) in shapes.iter().enumerate() {
+                let by = |key: &str| -> Arc<str> {
+                    let line = source.line_of(&format!("shape.{nth}.{key}")).unwrap_or_default();
+                    if layer.is_some() { format!("{}:{line}", path.display()).into() } else { SHIPPED_LAYER.into() }
+                };
+                let rule = Rule {
+                    place: place(&mut it, nth, table, &providers),
+                    from: from(&mut it, nth, table, names),
+                    layer: layer.unwrap_or(0),
+                    sets: sets(&mut it, nth, table, by),
+                };
+                let key = (rule.place.clone(), rule.from.clone());
+                if seen.contains(&key) {
+                    it.add(&format!("shape.{nth}"), "speaks of the same mail as a table before; write their settings into one");
+                }
+                seen.push(key);
+                rules.push(rule);
+            }
+            let problems = it.take();
+            if !problems.is_empty() {
+                return Err(ConfigError { file: path.clone(), problems });
+            }
+        }
+        Ok(Shaped { shaping: Arc::new(Shaping { rules }), providers: Arc::new(providers) })
+    }
+}
+
+fn add_provider(
+    it: &mut check::Problems<'_>,
+    nth: usize,
+    table: &ProviderTable,
+    before: &[ProviderTable],
+    providers: &mut Providers,
+) {
+    let at = |key: &str| format!("provider.{nth}.{key}");
+    it.word(&at("name"), &table.name, "example");
+    if table.name == OTHER {
+        it.add(&at("name"), "other is whoever is in no list; choose another name");
+    }
+    if table.mx.is_empty() {
+        it.add(&at("mx"), "is empty; name hosts, such as [\"mx.example.net\"]");
+    }
+    for (item, suffix) in table.mx.iter().enumerate() {
+        let at = format!("provider.{nth}.mx.{item}");
+        let suffix = suffix.to_ascii_lowercase();
+        it.host_name(&at, &suffix);
+        if !suffix.contains('.') {
+            it.add(&at, format!("\"{suffix}\" is a whole top-level domain; name hosts below it"));
+        }
+        if before.iter().any(|other| other.name != table.name && other.mx.iter().any(|name| name.eq_ignore_ascii_case(&suffix))) {
+            it.add(&at, format!("\"{suffix}\" is another provider's in this file; leave it to one of them"));
+        }
+        providers.add(&suffix, &table.name);
+    }
+}
+
+fn place(it: &mut check::Problems<'_>, nth: usize, table: &ShapeTable, providers: &Providers) -> Place {
+    let at = |key: &str| format!("shape.{nth}.{key}");
+    let host = |it: &mut check::Problems<'_>, key: &str, name: &String| -> Arc<str> {
+        let name = name.trim_end_matches('.').to_ascii_lowercase();
+        // The name of a site may be several hosts'.
+        name.split(',').for_each(|name| it.host_name(&at(key), name));
+        name.into()
+    };
+    match (&table.provider, &table.site, &table.domain) {
+        (None, None, None) => Place::Everywhere,
+        (Some(name), None, None) => {
+            if name != OTHER && !providers.has(name) {
+                let known: Vec<_> = providers.names().collect();
+                it.add(
+                    &at("provider"),
+                    format!("no provider is named \"{}\"; there are: {}", name.escape_debug(), known.join(", ")),
+                );
+            }
+            Place::Provider(name.as_str().into())
+        }
+        (None, Some(name), None) => Place::Site(host(it, "site", name)),
+        (None, None, Some(name)) => Place::Domain(host(it, "domain", name)),
+        (_, second, third) => {
+            let key = if second.is_some() && third.is_none() { "site" } else { "domain" };
+            it.add(&at(key), "a table speaks of one of provider, site and domain; make a table for each");
+            Place::Everywhere
+        }
+    }
+}
+
+fn from(it: &mut check::Problems<'_>, nth: usize, table: &ShapeTable, names: &Names) -> From {
+    let at = |key: &str| format!("shape.{nth}.{key}");
+    let known = |it: &mut check::Problems<'_>, key: &str, name: &String, all: &[String]| {
+        if !all.contains(name) {
+            it.add(&at(key), format!("no [[{key}]] is named \"{}\"; there are: {}", name.escape_debug(), all.join(", ")));
+        }
+    };
+    match (&table.source, &table.pool) {
+        (None, None) => From::Any,
+        (Some(name), None) => {
+            known(it, "source", name, &names.sources);
+            From::Source(name.as_str().into())
+        }
+        (None, Some(name)) => {
+            known(it, "pool", name, &names.pools);
+            From::Pool(name.as_str().into())
+        }
+        (Some(_), Some(_)) => {
+            it.add(&at("pool"), "a table speaks of a source or of a pool; make a table for each");
+            From::Any
+        }
+    }
+}
+
+fn sets(it: &mut check::Problems<'_>, nth: usize, table: &ShapeTable, by: impl Fn(&str) -> Arc<str>) -> Vec<(Knob, Set)> {
+    let at = |key: &str| format!("shape.{nth}.{key}");
+    let mut sets = Vec::new();
+    let mut set = |knob: Knob, value: Value| sets.push((knob, Set { value, by: by(knob.name()) }));
+    let counts = [
+        (Knob::Connections, table.connections, 1000),
+        (Knob::WindowInitial, table.window_initial, 1000),
+        (Knob::WindowMin, table.window_min, 1000),
+        (Knob::MessagesPerConnection, table.messages_per_connection, 100_000),
+        (Knob::Burst, table.burst, 1_000_000),
+        (Knob::ProviderConnections, table.provider_connections, 100_000),
+    ];
+    for (knob, count, most) in counts {
+        let Some(count) = count else { continue };
+        it.between(&at(knob.name()), count.into(), 1, most);
+        set(knob, Value::Count(count));
+    }
+    let rates = [(Knob::Rate, table.rate), (Knob::ConnectRate, table.connect_rate), (Knob::ProviderRate, table.provider_rate)];
+    for (knob, rate) in rates {
+        let Some(PerTime { count, per }) = rate else { continue };
+        if table.burst.is_some_and(|burst| burst > count) {
+            it.add(&at("burst"), format!("is more than the {count} of {}; choose at most that", knob.name()));
+        }
+        set(knob, Value::Rate(count, per));
+    }
+    let minute = 60;
+    let waits = [
+        (Knob::ConnectTimeout, table.connect_timeout, 1, 5 * minute),
+        (Knob::GreetingTimeout, table.greeting_timeout, 5, 30 * minute),
+        (Knob::ReplyTimeout, table.reply_timeout, 5, 30 * minute),
+        (Knob::DataTimeout, table.data_timeout, 5, 30 * minute),
+        (Knob::DataDoneTimeout, table.data_done_timeout, minute, 30 * minute),
+    ];
+    for (knob, wait, least, most) in waits {
+        let Some(wait) = wait else { continue };
+        if !(Duration::from_secs(least)..=Duration::from_secs(most)).contains(&wait) {
+            it.add(&at(knob.name()), format!("is out of range; choose \"{least}s\" to \"{}m\"", most / 60));
+        }
+        set(knob, Value::Wait(wait));
+    }
+    if let Some(need) = table.tls {
+        let need = match need {
+            Tls::Opportunistic => TlsNeed::Opportunistic,
+            Tls::Required => TlsNeed::Required,
+        };
+        set(Knob::Tls, Value::Tls(need));
+    }
+    for (key, window) in [("window_initial", table.window_initial), ("window_min", table.window_min)] {
+        if let (Some(window), Some(most)) = (window, table.connections)
+            && window > most
+        {
+            it.add(&at(key), format!("is more than the {most} of connections; choose at most that"));
+        }
+    }
+    let whole =
+        [(Knob::ProviderConnections, table.provider_connections.is_some()), (Knob::ProviderRate, table.provider_rate.is_some())];
+    for (knob, _) in whole.into_iter().filter(|(_, given)| *given) {
+        match table.provider.as_deref() {
+            None => it.add(&at(knob.name()), "counts a whole provider; name one with provider"),
+            Some(OTHER) => it.add(&at(knob.name()), "counts a whole provider, and other is many; name one with provider"),
+            Some(_) => {}
+        }
+    }
+    if sets.is_empty() {
+        it.add(&format!("shape.{nth}"), "sets nothing; add a setting, or remove the table");
+    }
+    sets
+}
+
+/// What holds, value by value, sorted: rules of shaping with the last word on each, lists of providers, pools, sources. What a
+/// reload would change is the difference of two of these.
+pub fn effective(config: &Config) -> Vec<ShapingRow> {
+    let mut rows: BTreeMap<(String, String), (String, String)> = BTreeMap::new();
+    let mut put = |of: String, key: &str, value: String, by: &str| rows.insert((of, key.to_owned()), (value, by.to_owned()));
+    // In the order of layers, so that the last one stays.
+    for rule in &config.shaped.shaping.rules {
+        let place = match &rule.place {
+            Place::Everywhere => "everywhere".to_owned(),
+            Place::Provider(name) => format!("provider {name}"),
+            Place::Site(name) => format!("site {name}"),
+            Place::Domain(name) => format!("domain {name}"),
+        };
+        let of = match &rule.from {
+            From::Any => place,
+            From::Pool(name) => format!("{place} from pool {name}"),
+            From::Source(name) => format!("{place} from source {name}"),
+        };
+        for (knob, set) in &rule.sets {
+            put(of.clone(), knob.name(), set.value.to_string(), &set.by);
+        }
+    }
+    let by = "mta.toml";
+    for (name, hosts) in config.shaped.providers.lists() {
+        put(format!("provider {name}"), "mx", hosts, "providers");
+    }
+    for source in &config.source {
+        put(format!("source {}", source.name), "address", source.address.to_string(), by);
+        put(format!("source {}", source.name), "ehlo", source.ehlo.clone(), by);
+    }
+    for pool in &config.pool {
+        put(format!("pool {}", pool.name), "sources", pool.sources.join(" "), by);
+        if let Some(weights) = &pool.weights {
+            let weights: Vec<_> = weights.iter().map(u32::to_string).collect();
+            put(format!("pool {}", pool.name), "weights", weights.join(" "), by);
+        }
+    }
+    for (class, pool) in config.class.pools() {
+        if let Some(pool) = pool {
+            put(format!("class {class}"), "pool", pool.clone(), by);
+        }
+    }
+    rows.into_iter().map(|((of, key), (value, by))| ShapingRow { of, key, value, by }).collect()
+}
+
+/// What `tradewind config shaping` prints: every setting explained, then the shipped files.
+pub fn print_shipped() -> String {
+    let mut out = super::describe::commented(&TABLES);
+    for (name, text) in SHIPPED {
+        out.push_str(&format!("\n# ---- {SHIPPED_LAYER}: {name}\n\n{text}"));
+    }
+    out
+}
+
+#[cfg(test)]
+#[path = "shaping_tests.rs"]
+mod tests;
