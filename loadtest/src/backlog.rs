@@ -24,9 +24,10 @@ use mta::queue::{Filter, Options};
 use scheduler::QueueId;
 
 use crate::churn::disk_bytes;
-use crate::daemon::{Daemon, MEMBER_DID, MEMBER_DOMAIN, Setup, Signatures};
+use crate::daemon::{Daemon, MEMBER_DOMAIN, Setup};
 use crate::ledger::Ledger;
-use crate::sink::{Provider, Script, Sink};
+use crate::outside::Outside;
+use crate::sink::{Provider, Script};
 use crate::source::{Client, Target};
 use crate::store::{Bodies, Sizes, Store, deferred, message};
 use crate::tls::Certificate;
@@ -137,21 +138,11 @@ fn measure(arguments: &Arguments, messages: u64, bytes: usize) -> Result<Row> {
 
     let ledger = Arc::new(Ledger::new(messages + 1));
     let provider = Provider::for_load(Script::accepts_all(), Some(ledger.clone()));
-    let sink = Sink::start(SocketAddr::from(([127, 0, 0, 1], 0)), provider, None)?;
-    let zone = dns::Zone::new();
-    zone.mail_domain(BIG, "mx.big.test", sink.address().ip());
-    zone.fail("new.test", None, dns::Failure::ServFail);
+    let outside = Outside::start(provider, &[BIG])?;
+    outside.zone.fail("new.test", None, dns::Failure::ServFail);
     // What an operator releases there is due, and stays.
-    zone.fail(SMALL, None, dns::Failure::ServFail);
-    let dns = dns::Server::start(SocketAddr::from(([127, 0, 0, 1], 0)), zone)?;
-    let setup = Setup {
-        io: &arguments.io,
-        signatures: Signatures::None,
-        nameserver: dns.address(),
-        egress_port: sink.address().port(),
-        members: &[(MEMBER_DID, MEMBER_DOMAIN)],
-        more: EVENTS,
-    };
+    outside.zone.fail(SMALL, None, dns::Failure::ServFail);
+    let setup = Setup { more: EVENTS, ..outside.setup(&arguments.io) };
     // Enrols the member whose mail this is.
     let mut daemon = Daemon::start(directory.path(), &setup, &Certificate::generate(&["relay.test"])?)?;
     daemon.kill()?;

@@ -8,7 +8,6 @@
 //! a mount namespace of its own (`unshare`), so that nothing is left mounted.
 
 use std::fs;
-use std::net::SocketAddr;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -17,12 +16,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::daemon::{Daemon, MEMBER_DID, MEMBER_DOMAIN, Setup, Signatures};
+use crate::daemon::{Daemon, MEMBER_DOMAIN};
 use crate::ledger::{self, Ledger};
-use crate::sink::{Act, Provider, Rule, Script, Sink, Stage};
+use crate::outside::Outside;
+use crate::process;
+use crate::sink::{Act, Provider, Rule, Script, Stage};
 use crate::source::{Client, Target, Trouble};
 use crate::tls::Certificate;
-use crate::{dns, process};
 
 /// Tells the program that it is in its own mount namespace.
 const INSIDE: &str = "TRADEWIND_DISK_INSIDE";
@@ -113,8 +113,7 @@ struct Trial {
     refused: Vec<String>,
     /// Messages that had arrived when the trouble began.
     arrived_before: u64,
-    _dns: dns::Server,
-    _sink: Sink,
+    _outside: Outside,
     disk: Disk,
 }
 
@@ -123,20 +122,9 @@ impl Trial {
         let disk = Disk::make(kind)?;
         let ledger = Arc::new(Ledger::new(MESSAGES_MAX));
         let provider = Provider::for_load(thinks_for(SINK_SLOW), Some(ledger.clone()));
-        let sink = Sink::start(SocketAddr::from(([127, 0, 0, 1], 0)), provider.clone(), None)?;
-        let zone = dns::Zone::new();
-        zone.mail_domain("big.test", "mx.big.test", sink.address().ip());
-        let dns = dns::Server::start(SocketAddr::from(([127, 0, 0, 1], 0)), zone)?;
-        let setup = Setup {
-            io,
-            signatures: Signatures::None,
-            nameserver: dns.address(),
-            egress_port: sink.address().port(),
-            members: &[(MEMBER_DID, MEMBER_DOMAIN)],
-            more: "",
-        };
-        let daemon = Daemon::start(disk.directory.path(), &setup, &Certificate::generate(&["relay.test"])?)?;
-        Ok(Self { daemon, ledger, provider, refused: Vec::new(), arrived_before: 0, _dns: dns, _sink: sink, disk })
+        let outside = Outside::start(provider.clone(), &["big.test"])?;
+        let daemon = Daemon::start(disk.directory.path(), &outside.setup(io), &Certificate::generate(&["relay.test"])?)?;
+        Ok(Self { daemon, ledger, provider, refused: Vec::new(), arrived_before: 0, _outside: outside, disk })
     }
 
     /// Submits `count` messages one after another: how many got their 250. What is not a reply is an error.

@@ -9,7 +9,6 @@
 //! says nothing for as long as it is let, and must be told 421 4.3.2 before it is hung up on.
 
 use std::cell::RefCell;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -18,11 +17,11 @@ use anyhow::{Context, Result, ensure};
 use hdrhistogram::Histogram;
 use tokio::task::LocalSet;
 
-use crate::daemon::{Daemon, MEMBER_DID, MEMBER_DOMAIN, Setup, Signatures};
-use crate::dns;
+use crate::daemon::{Daemon, MEMBER_DOMAIN};
 use crate::ledger::{Ledger, new_histogram};
 use crate::manager::Manager;
-use crate::sink::{Act, Provider, Rule, Script, Sink, Stage};
+use crate::outside::{Outside, some_domains};
+use crate::sink::{Act, Provider, Rule, Script, Stage};
 use crate::source::{self, Client, Target, Tls, Trouble};
 use crate::tls::{Certificate, client_that_trusts_all};
 
@@ -88,22 +87,10 @@ fn hand_over(arguments: &Arguments, managed: bool) -> Result<()> {
     let ledger = Arc::new(Ledger::new(1_000_000));
     let script = Script::accepts_all().with(Rule::new(Stage::EndOfData, Act::Delay(SINK_DELAY)));
     let provider = Provider::for_load(script, Some(ledger.clone()));
-    let sink = Sink::start(SocketAddr::from(([127, 0, 0, 1], 0)), provider.clone(), None)?;
-    let domains: Vec<String> = (0..20).map(|n| format!("d{n}.test")).collect();
-    let zone = dns::Zone::new();
-    for domain in &domains {
-        zone.mail_domain(domain, "mx.big.test", sink.address().ip());
-    }
-    let dns = dns::Server::start(SocketAddr::from(([127, 0, 0, 1], 0)), zone)?;
+    let domains = some_domains();
+    let outside = Outside::start(provider.clone(), &domains)?;
     let directory = tempfile::Builder::new().prefix("tradewind-handover-").tempdir()?;
-    let setup = Setup {
-        io: &arguments.io,
-        signatures: Signatures::None,
-        nameserver: dns.address(),
-        egress_port: sink.address().port(),
-        members: &[(MEMBER_DID, MEMBER_DOMAIN)],
-        more: "",
-    };
+    let setup = outside.setup(&arguments.io);
     let manager = managed.then(|| Manager::start(directory.path())).transpose()?;
     let certificate = Certificate::generate(&["relay.test"])?;
     let mut daemon = match &manager {

@@ -16,12 +16,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::LocalSet;
 
-use crate::daemon::{Daemon, Enrolled, MEMBER_DID, MEMBER_DOMAIN, Setup, Signatures};
+use crate::daemon::{Daemon, Enrolled, MEMBER_DOMAIN, Setup, Signatures};
 use crate::ledger::new_histogram;
-use crate::sink::{Provider, Script, Sink};
+use crate::outside::Outside;
+use crate::sink::{Provider, Script};
 use crate::source::{Client, Target, Tls};
 use crate::tls::{Certificate, client_that_trusts_all};
-use crate::{cpu, dns, process};
+use crate::{cpu, process};
 
 /// Between two octets of a dribbler.
 const DRIBBLE: Duration = Duration::from_secs(1);
@@ -79,19 +80,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     raise_descriptor_limit(arguments.idle + arguments.dribblers + 200)?;
     let certificate = Certificate::generate(&["relay.test", "localhost"])?;
     let provider = Provider::for_load(Script::accepts_all(), None);
-    let sink = Sink::start(SocketAddr::from(([127, 0, 0, 1], 0)), provider, None)?;
-    let zone = dns::Zone::new();
-    zone.mail_domain("example.test", "mx.example.test", sink.address().ip());
-    let dns = dns::Server::start(SocketAddr::from(([127, 0, 0, 1], 0)), zone)?;
+    let outside = Outside::start(provider, &["example.test"])?;
     let directory = tempfile::Builder::new().prefix("tradewind-idle-").tempdir()?;
-    let setup = Setup {
-        io: &arguments.io,
-        signatures: Signatures::Three,
-        nameserver: dns.address(),
-        egress_port: sink.address().port(),
-        members: &[(MEMBER_DID, MEMBER_DOMAIN)],
-        more: "",
-    };
+    let setup = Setup { signatures: Signatures::Three, ..outside.setup(&arguments.io) };
     let daemon = Daemon::start(directory.path(), &setup, &certificate)?;
     let enrolled = daemon.enrolled.first().context("no member")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

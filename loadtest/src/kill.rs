@@ -5,7 +5,6 @@
 //!
 //! Which deliveries were in flight, and so may come twice, is found by [`crate::crash`]; any other copy fails the run.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -13,10 +12,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 
 use crate::crash::Account;
-use crate::daemon::{Daemon, MEMBER_DID, MEMBER_DOMAIN, Setup, Signatures};
-use crate::dns;
+use crate::daemon::{Daemon, MEMBER_DOMAIN};
 use crate::ledger::Ledger;
-use crate::sink::{Act, Provider, Rule, Script, Sink, Stage};
+use crate::outside::{Outside, some_domains};
+use crate::sink::{Act, Provider, Rule, Script, Stage};
 use crate::source::{self, Load, Target};
 use crate::tls::Certificate;
 
@@ -49,22 +48,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let ledger = Arc::new(Ledger::new(MESSAGES_MAX));
     let script = Script::accepts_all().with(Rule::new(Stage::EndOfData, Act::Delay(SINK_DELAY)));
     let provider = Provider::for_load(script, Some(ledger.clone()));
-    let sink = Sink::start(SocketAddr::from(([127, 0, 0, 1], 0)), provider.clone(), None)?;
-    let domains: Vec<String> = (0..20).map(|n| format!("d{n}.test")).collect();
-    let zone = dns::Zone::new();
-    for domain in &domains {
-        zone.mail_domain(domain, "mx.big.test", sink.address().ip());
-    }
-    let dns = dns::Server::start(SocketAddr::from(([127, 0, 0, 1], 0)), zone)?;
+    let domains = some_domains();
+    let outside = Outside::start(provider.clone(), &domains)?;
     let directory = tempfile::Builder::new().prefix("tradewind-kill-").tempdir()?;
-    let setup = Setup {
-        io: &arguments.io,
-        signatures: Signatures::None,
-        nameserver: dns.address(),
-        egress_port: sink.address().port(),
-        members: &[(MEMBER_DID, MEMBER_DOMAIN)],
-        more: "",
-    };
+    let setup = outside.setup(&arguments.io);
     let mut daemon = Daemon::start(directory.path(), &setup, &Certificate::generate(&["relay.test"])?)?;
     let load = Load {
         target: Target { patience: Duration::from_secs(10), ..Target::plain(daemon.relay) },

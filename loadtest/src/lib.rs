@@ -23,6 +23,7 @@ pub mod interop;
 pub mod kill;
 pub mod ledger;
 pub mod manager;
+mod outside;
 pub mod postfix;
 pub mod powercut;
 pub mod process;

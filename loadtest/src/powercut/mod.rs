@@ -15,7 +15,6 @@ mod shim;
 mod undo;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -25,10 +24,10 @@ use host::Dice;
 use host::sim::disk::{Kindness, Sectors};
 
 use crate::crash::Account;
-use crate::daemon::{Daemon, MEMBER_DID, MEMBER_DOMAIN, Setup, Signatures};
-use crate::dns;
+use crate::daemon::{Daemon, MEMBER_DOMAIN};
 use crate::ledger::Ledger;
-use crate::sink::{Act, Provider, Rule, Script, Sink, Stage};
+use crate::outside::{Outside, some_domains};
+use crate::sink::{Act, Provider, Rule, Script, Stage};
 use crate::source::{self, Load, Target};
 use crate::tls::Certificate;
 use shim::{Order, Shim};
@@ -81,24 +80,12 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let ledger = Arc::new(Ledger::with_marked_bodies(MESSAGES_MAX));
     let script = Script::accepts_all().with(Rule::new(Stage::EndOfData, Act::Delay(SINK_DELAY)));
     let provider = Provider::for_load(script, Some(ledger.clone()));
-    let sink = Sink::start(SocketAddr::from(([127, 0, 0, 1], 0)), provider.clone(), None)?;
-    let domains: Vec<String> = (0..20).map(|n| format!("d{n}.test")).collect();
-    let zone = dns::Zone::new();
-    for domain in &domains {
-        zone.mail_domain(domain, "mx.big.test", sink.address().ip());
-    }
-    let dns = dns::Server::start(SocketAddr::from(([127, 0, 0, 1], 0)), zone)?;
+    let domains = some_domains();
+    let outside = Outside::start(provider.clone(), &domains)?;
     let folder = tempfile::Builder::new().prefix("tradewind-powercut-").tempdir()?;
     let directory = folder.path().canonicalize()?;
     let shim = Shim::build(&directory)?;
-    let setup = Setup {
-        io: &arguments.io,
-        signatures: Signatures::None,
-        nameserver: dns.address(),
-        egress_port: sink.address().port(),
-        members: &[(MEMBER_DID, MEMBER_DOMAIN)],
-        more: "",
-    };
+    let setup = outside.setup(&arguments.io);
     let environment = shim.environment(&directory.join("data"), arguments.lying_disk);
     let certificate = Certificate::generate(&["relay.test"])?;
     let daemon = Daemon::start_within(&directory, &setup, &certificate, environment)?;
