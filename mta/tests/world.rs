@@ -15,8 +15,12 @@ mod notices;
 mod outward;
 #[path = "world/parts.rs"]
 mod parts;
+#[path = "world/providers.rs"]
+mod providers;
 #[path = "world/stopping.rs"]
 mod stopping;
+#[path = "world/tls.rs"]
+mod tls;
 
 use std::time::Duration;
 

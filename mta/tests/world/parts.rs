@@ -10,14 +10,15 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use host::dns::{Resolver, Zone};
-use host::{Clock, Dice, Io, Net, Stream, deadline_in, sim};
-use loadtest::sink::session::{Session, Step};
+use host::{Clock, Dice, Io, Net, Stream, deadline_in, sim, tls};
 use loadtest::sink::{Message, Provider, Script};
 use mta::config::Config;
 use mta::daemon::{self, Environment};
 use mta::events::What;
 use mta::policy::Member;
 use mta::queue::{Fault, Faults, Filter, Options, Reader, Writer};
+
+use super::providers::provide;
 
 /// The first member, which every world has.
 const MEMBER: &str = "member.example";
@@ -31,6 +32,8 @@ pub(crate) struct World {
     folder: tempfile::TempDir,
     zone: Zone,
     providers: BTreeMap<String, (SocketAddr, Arc<Provider>)>,
+    /// What those show who speak TLS.
+    certificates: BTreeMap<String, tls::Server>,
     /// Domain and tier; each has a listener of its own.
     members: Vec<(&'static str, Option<&'static str>)>,
     settings: String,
@@ -63,6 +66,7 @@ impl World {
             folder,
             zone: Zone::new(),
             providers: BTreeMap::new(),
+            certificates: BTreeMap::new(),
             members: vec![(MEMBER, None)],
             settings: String::new(),
             accepted: Arc::default(),
@@ -108,6 +112,22 @@ impl World {
         self.zone.mx(domain, preference, &host).address(&host, address.ip());
         self.providers.insert(name.to_owned(), (address, Provider::new(script)));
         self
+    }
+
+    /// A domain's provider shows this certificate after STARTTLS; its script says whether it offers that.
+    pub(crate) fn certificate(mut self, domain: &str, server: tls::Server) -> Self {
+        self.certificates.insert(domain.to_owned(), server);
+        self
+    }
+
+    /// What the DNS says; it may be changed while the daemon lives.
+    pub(crate) fn zone(&self) -> Zone {
+        self.zone.clone()
+    }
+
+    /// A domain's provider; its script may be changed while the daemon lives.
+    pub(crate) fn provider_of(&self, domain: &str) -> Arc<Provider> {
+        self.providers[domain].1.clone()
     }
 
     /// The daemon starts (again), `story` is told, and it runs for `span` of virtual time, or dies by a fault.
@@ -157,11 +177,12 @@ impl World {
         };
         let start = SystemTime::UNIX_EPOCH + Duration::from_secs(BEGINNING) + self.age;
         let (age, providers, zone, seed) = (self.age, &self.providers, self.zone.clone(), self.seed);
+        let certificates = &self.certificates;
         let members = &self.members;
         let lived = host::run(&io.clone(), async move {
             let began = tokio::time::Instant::now();
-            for (address, provider) in providers.values() {
-                provide(&io, *address, provider.clone(), age);
+            for (domain, (address, provider)) in providers {
+                provide(&io, *address, provider.clone(), certificates.get(domain).cloned(), age);
             }
             enrol(&config.data_dir, members).await;
             let environment = Environment {
@@ -462,42 +483,6 @@ async fn reply(connection: &mut host::Connection) -> Option<String> {
         let last = text.strip_suffix("\r\n").map(|all| all.rsplit("\r\n").next().unwrap_or(all));
         if last.is_some_and(|line| line.len() >= 4 && line.as_bytes()[3] == b' ') {
             return Some(text);
-        }
-    }
-}
-
-/// A provider's listener, as a task of the world.
-fn provide(io: &Io, address: SocketAddr, provider: Arc<Provider>, age: Duration) {
-    let mut listener = Net::new(io.clone()).listen(address, 100).unwrap();
-    host::spawn_local(async move {
-        let began = tokio::time::Instant::now();
-        while let Ok((connection, peer)) = listener.accept().await {
-            let session = Session::new(provider.clone(), peer, false);
-            host::spawn_local(converse(connection, session, began, age));
-        }
-    });
-}
-
-async fn converse(mut connection: host::Connection, mut session: Session, began: tokio::time::Instant, age: Duration) {
-    let patience = || deadline_in(Duration::from_secs(600));
-    loop {
-        match session.poll(age + began.elapsed()) {
-            Step::Read => match connection.read(patience()).await {
-                Ok(octets) if !octets.is_empty() => session.handle_octets(&octets),
-                _ => session.handle_end(),
-            },
-            Step::Write(octets) => {
-                if connection.write(octets, patience()).await.is_err() {
-                    session.handle_end();
-                }
-            }
-            Step::Wait(delay) => tokio::time::sleep(delay).await,
-            Step::StartTls => return connection.abort(),
-            Step::Hang => {
-                while connection.read(patience()).await.is_ok_and(|octets| !octets.is_empty()) {}
-                return;
-            }
-            Step::Close => return connection.close().await,
         }
     }
 }
