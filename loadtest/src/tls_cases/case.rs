@@ -34,6 +34,8 @@ pub(super) enum Signing {
     RsaSha256,
     Ed25519,
     RsaSha1Nsec3,
+    RsaSha1,
+    EcdsaP384,
     /// Not.
     Unsigned,
     /// Signed, and the parent has no DS record.

@@ -115,6 +115,8 @@ fn signatures() -> Vec<Case> {
         Case::new("ed25519-not", "8624", mismatch(), "dane", Deferred(UNMATCHED)).zone(Signing::Ed25519),
         Case::new("rsasha1-nsec3", "8624", ee(), "dane", Tls(1)).zone(Signing::RsaSha1Nsec3),
         Case::new("rsasha1-nsec3-not", "8624", mismatch(), "dane", Deferred(UNMATCHED)).zone(Signing::RsaSha1Nsec3),
+        Case::new("rsasha1-not", "8624", mismatch(), "dane", Deferred(UNMATCHED)).zone(Signing::RsaSha1),
+        Case::new("ecdsap384-not", "8624", mismatch(), "dane", Deferred(UNMATCHED)).zone(Signing::EcdsaP384),
         opportunistic("rsasha1-nsec3-none", "8624", Host::new()).zone(Signing::RsaSha1Nsec3),
     ]
 }

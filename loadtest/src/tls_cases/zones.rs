@@ -243,7 +243,7 @@ fn knot_conf(directory: &Path, address: SocketAddr, zones: &[Zone], to_sign: boo
         address.ip(),
         address.port()
     );
-    let algorithms = ["ecdsap256sha256", "rsasha256", "ed25519", "rsasha1-nsec3-sha1"];
+    let algorithms = ["ecdsap256sha256", "rsasha256", "ed25519", "rsasha1-nsec3-sha1", "rsasha1", "ecdsap384sha384"];
     for algorithm in algorithms {
         let nsec3 = if algorithm.contains("nsec3") { "on" } else { "off" };
         let _ = write!(
@@ -258,6 +258,8 @@ fn knot_conf(directory: &Path, address: SocketAddr, zones: &[Zone], to_sign: boo
             Signing::RsaSha256 => algorithms[1],
             Signing::Ed25519 => algorithms[2],
             Signing::RsaSha1Nsec3 => algorithms[3],
+            Signing::RsaSha1 => algorithms[4],
+            Signing::EcdsaP384 => algorithms[5],
         };
         let (name, file) = (dotted(&zone.name), file_name(&zone.name));
         let _ = match to_sign {
