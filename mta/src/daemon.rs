@@ -30,6 +30,7 @@ use crate::egress::clerk::{self, Clerk};
 use crate::egress::dispatch::{Dispatcher, Lines};
 use crate::egress::plan::{Plan, Surroundings};
 use crate::egress::question::questions;
+use crate::egress::replies::Replies;
 use crate::egress::resolver::{RouteFinder, route_questions};
 use crate::egress::route::Router;
 use crate::egress::tls_policy::Clients;
@@ -118,6 +119,7 @@ pub struct Running {
     draining: watch::Sender<Drain>,
     plan: watch::Sender<Arc<Plan>>,
     surroundings: Arc<ArcSwap<Surroundings>>,
+    replies: Arc<ArcSwap<Replies>>,
     sockets: Sockets,
     stoppers: Vec<Stopper>,
     dispatcher: oneshot::Receiver<()>,
@@ -224,6 +226,7 @@ pub async fn start(config: Arc<Config>, environment: Environment) -> Result<Runn
     let net = Net::new(io.clone());
     let addresses: Vec<_> = config.listen.iter().map(|listen| listen.address).collect();
     let sockets = Sockets::bind(&net, &addresses, inherited, threads)?;
+    let replies = Arc::new(ArcSwap::new(config.replies.clone()));
     let (mut rings, mut ended, mut stoppers) = (Vec::new(), Vec::new(), Vec::new());
     for (nth, share) in sockets.shares(threads)?.into_iter().enumerate() {
         let (jobs_tx, jobs) = mpsc::channel(in_flight);
@@ -231,10 +234,11 @@ pub async fn start(config: Arc<Config>, environment: Environment) -> Result<Runn
         let (ended_tx, ended_rx) = oneshot::channel();
         let listeners = share.into_iter().map(|(nth, bound)| (bound, service(&config, &config.listen[nth]))).collect();
         let (net, shared, finished) = (net.clone(), shared.clone(), finished_tx.clone());
+        let replies = replies.clone();
         let tls = Clients::new(trust.clone())?;
         let port = config.egress.port;
         floor.start(&io, &format!("ring-{nth}"), move || async move {
-            Ring { net, listeners, shared, tls, port, jobs, finished }.run(started_tx).await;
+            Ring { net, listeners, shared, tls, port, replies, jobs, finished }.run(started_tx).await;
             drop::<oneshot::Sender<()>>(ended_tx);
         })?;
         stoppers.extend(started.await.map_err(|_| io::Error::other("a ring thread ended before it listened"))??);
@@ -288,7 +292,9 @@ pub async fn start(config: Arc<Config>, environment: Environment) -> Result<Runn
         pools: desk.pools(),
         plan: plan_rx,
     };
-    let scheduler = Scheduler::new(scheduling, dice.below(u64::MAX));
+    let mut scheduler = Scheduler::new(scheduling, dice.below(u64::MAX));
+    let (actions, last_action) = reader.actions().map_err(|error| StartError::Queue { path: config.data_dir.clone(), error })?;
+    scheduler.handle_measures(clock.now(), actions, last_action);
     let (dispatched, dispatcher) = oneshot::channel();
     let (dispatch_clock, dispatch_queue) = (clock.clone(), queue.clone());
     floor.start(&Io::Epoll, "scheduler", move || async move {
@@ -308,6 +314,7 @@ pub async fn start(config: Arc<Config>, environment: Environment) -> Result<Runn
         draining,
         plan,
         surroundings,
+        replies,
         sockets,
         stoppers,
         dispatcher,
@@ -334,6 +341,7 @@ impl Running {
         // First, so that no route is made for the new plan in the old surroundings.
         self.surroundings.store(plan.surroundings.clone());
         self.plan.send_replace(Arc::new(plan));
+        self.replies.store(config.replies.clone());
         self.desk.handle_config(config);
         Ok(())
     }

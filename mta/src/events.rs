@@ -43,12 +43,26 @@ pub enum What {
     Held,
     /// An operator let a delivery go again.
     Released,
+    /// The scheduler does something about trouble by itself. Of these four `id` is the action's number, `recipient` its kind,
+    /// `host` the site or provider, and `reply` the cause, or who ended or prolonged it and why.
+    ActionStarted,
+    /// An operator moved the end of an action.
+    ActionExtended,
+    /// An operator, or news from outside, ended an action.
+    ActionCancelled,
+    /// The time of an action is over, or what it waited for is well again.
+    ActionExpired,
 }
 
 impl What {
     /// Nothing follows for this recipient.
     pub fn is_final(self) -> bool {
         matches!(self, Self::Delivered | Self::Failed | Self::Expired | Self::Cancelled)
+    }
+
+    /// It tells of an automatic action and not of mail.
+    pub fn is_action(self) -> bool {
+        matches!(self, Self::ActionStarted | Self::ActionExtended | Self::ActionCancelled | Self::ActionExpired)
     }
 
     /// The word for it in logs, metrics and streams.
@@ -63,6 +77,10 @@ impl What {
             Self::Cancelled => "cancelled",
             Self::Held => "held",
             Self::Released => "released",
+            Self::ActionStarted => "action_started",
+            Self::ActionExtended => "action_extended",
+            Self::ActionCancelled => "action_cancelled",
+            Self::ActionExpired => "action_expired",
         }
     }
 
@@ -77,6 +95,10 @@ impl What {
             Self::Cancelled => 6,
             Self::Held => 7,
             Self::Released => 8,
+            Self::ActionStarted => 9,
+            Self::ActionExtended => 10,
+            Self::ActionCancelled => 11,
+            Self::ActionExpired => 12,
         }
     }
 
@@ -91,6 +113,10 @@ impl What {
             6 => Self::Cancelled,
             7 => Self::Held,
             8 => Self::Released,
+            9 => Self::ActionStarted,
+            10 => Self::ActionExtended,
+            11 => Self::ActionCancelled,
+            12 => Self::ActionExpired,
             _ => return Err(Damaged),
         })
     }
@@ -170,7 +196,7 @@ mod tests {
 
     #[test]
     fn every_kind_of_event_reads_back_as_it_was_written() {
-        for number in 0..9 {
+        for number in 0..13 {
             let event = Event {
                 at: UNIX_EPOCH + Duration::from_millis(1_790_000_000_001),
                 what: What::from_number(number).unwrap(),
@@ -187,6 +213,6 @@ mod tests {
             assert_eq!(Event::at_and_id_of(&event.encode()), Ok((event.at, event.id)));
             assert_eq!(Event::decode(&event.encode()), Ok(event));
         }
-        assert_eq!(What::from_number(9), Err(Damaged));
+        assert_eq!(What::from_number(13), Err(Damaged));
     }
 }

@@ -7,12 +7,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use host::{Bound, Net, Stopper};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::drain::{Drain, reached};
 use crate::egress::deliver::{Attempt, Deliverer, Progress};
+use crate::egress::replies::Replies;
 use crate::egress::tls_policy::Clients;
+use crate::egress::trouble;
 use crate::egress::{Finished, Job};
 use crate::ingress::roll::Roll;
 use crate::ingress::{self, Service, Shared};
@@ -35,6 +38,8 @@ pub struct Ring {
     pub tls: Clients,
     /// The port of receiving hosts.
     pub port: u16,
+    /// What replies speak of; a reload replaces it.
+    pub replies: Arc<ArcSwap<Replies>>,
     /// Deliveries to try.
     pub jobs: mpsc::Receiver<Job>,
     /// What became of them; has room for all that may be in flight.
@@ -44,7 +49,7 @@ pub struct Ring {
 impl Ring {
     /// Accepts, says how to stop that, and serves until the stop is over (`drain.rs`).
     pub async fn run(self, started: oneshot::Sender<std::io::Result<Vec<Stopper>>>) {
-        let Ring { net, listeners, shared, tls, port, mut jobs, finished } = self;
+        let Ring { net, listeners, shared, tls, port, replies, mut jobs, finished } = self;
         let roll = Rc::new(Roll::default());
         match listen(&net, listeners, &shared, &roll) {
             Ok(stoppers) => {
@@ -77,9 +82,10 @@ impl Ring {
         while jobs.recv_many(&mut batch, JOBS_AT_ONCE).await > 0 {
             for job in batch.drain(..) {
                 let owed = attempts.begin(job.clone(), finished.clone());
-                let deliverer = deliverer.clone();
+                let (deliverer, replies) = (deliverer.clone(), replies.clone());
                 host::spawn_local(async move {
-                    if let Some(attempt) = deliverer.attempt(&job, &owed.debt.progress).await {
+                    if let Some(mut attempt) = deliverer.attempt(&job, &owed.debt.progress).await {
+                        trouble::weigh(&mut attempt, &job.route.provider, &replies.load());
                         owed.debt.pay(Some(attempt));
                     }
                 });

@@ -17,6 +17,8 @@ mod outward;
 mod parts;
 #[path = "world/providers.rs"]
 mod providers;
+#[path = "world/reactions.rs"]
+mod reactions;
 #[path = "world/stopping.rs"]
 mod stopping;
 #[path = "world/tls.rs"]

@@ -257,12 +257,19 @@ impl Provider {
     }
 
     /// What the script's rules say at this stage.
-    pub(super) fn act(&self, script: &Script, stage: Stage, reverse_path: &str, recipients: &[String]) -> Option<Act> {
+    pub(super) fn act(
+        &self,
+        script: &Script,
+        stage: Stage,
+        peer: IpAddr,
+        reverse_path: &str,
+        recipients: &[String],
+    ) -> Option<Act> {
         if script.rules.is_empty() {
             return None;
         }
         for (index, rule) in script.rules.iter().enumerate() {
-            if rule.stage != stage || !rule.concerns(recipients) {
+            if rule.stage != stage || rule.from.is_some_and(|from| from != peer) || !rule.concerns(recipients) {
                 continue;
             }
             if let Some(first) = rule.first {

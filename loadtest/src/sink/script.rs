@@ -1,5 +1,6 @@
 //! What a scripted mailbox provider does: its extensions, its limits, and its misbehaviour by rules.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// How a provider behaves. The default accepts everything, offers PIPELINING, 8BITMIME, SMTPUTF8 and SIZE, and no TLS.
@@ -138,6 +139,7 @@ impl Act {
 pub struct Rule {
     pub(super) stage: Stage,
     pub(super) to: Option<String>,
+    pub(super) from: Option<IpAddr>,
     pub(super) first: Option<u32>,
     pub(super) of_each: bool,
     pub(super) act: Act,
@@ -146,13 +148,20 @@ pub struct Rule {
 impl Rule {
     /// Always, at this stage.
     pub fn new(stage: Stage, act: Act) -> Self {
-        Self { stage, to: None, first: None, of_each: false, act }
+        Self { stage, to: None, from: None, first: None, of_each: false, act }
     }
 
     /// Only for one recipient (`user@domain`) or the recipients of a domain (`@domain`). Meaningful from RCPT on.
     #[must_use]
     pub fn to(mut self, recipient: &str) -> Self {
         self.to = Some(recipient.to_ascii_lowercase());
+        self
+    }
+
+    /// Only to clients at this address.
+    #[must_use]
+    pub fn from(mut self, address: IpAddr) -> Self {
+        self.from = Some(address);
         self
     }
 

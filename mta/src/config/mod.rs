@@ -18,6 +18,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     num::NonZeroUsize,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -28,6 +29,8 @@ pub use settings::{Presence, Setting, Table};
 pub use value::{Dnssec, Io, Keep, Network, Role};
 
 use settings::settings;
+
+use crate::egress::replies::Replies;
 
 settings! {
     /// The tradewind MTA's settings. Lines that are commented out show a default or something optional.
@@ -87,6 +90,9 @@ settings! {
             /// Delivery to others.
             #[serde(default)]
             pub egress: Egress;
+            /// What the file of replies says, the shipped ones included.
+            #[serde(skip)]
+            pub replies: Arc<Replies>;
             /// The addresses that mail leaves from.
             #[serde(default)]
             pub source: Vec<Source>;
@@ -284,6 +290,11 @@ settings! {
         /// the log says of each attempt whether the certificate was `tls_trusted`. Default: the system's.
         #[serde(default)]
         pub trust_anchors: Option<PathBuf> = r#""ca.pem""#, Optional;
+        /// A file of what replies speak of ([[reply]]) and of what is done about it ([[rule]]), in the form of what comes with
+        /// the program and is printed by `tradewind config replies`. Its entries go before the shipped ones; a rule
+        /// replaces the shipped one of its name. Read again on SIGHUP. Default: none.
+        #[serde(default)]
+        pub replies: Option<PathBuf> = r#""replies.toml""#, Optional;
     }
 }
 
@@ -446,9 +457,14 @@ impl Config {
         })?;
         let (mut config, source) = Config::read(&text).map_err(fail)?;
         let folder = path.parent().unwrap_or(Path::new(""));
-        let paths = [Some(&mut config.data_dir), config.egress.trust_anchors.as_mut(), config.dns.trust_anchor.as_mut()]
-            .into_iter()
-            .flatten();
+        let paths = [
+            Some(&mut config.data_dir),
+            config.egress.trust_anchors.as_mut(),
+            config.egress.replies.as_mut(),
+            config.dns.trust_anchor.as_mut(),
+        ]
+        .into_iter()
+        .flatten();
         let tls = config.tls.iter_mut().flat_map(|tls| [&mut tls.certificate, &mut tls.private_key]);
         for path in paths.chain(tls) {
             *path = folder.join(&path);
@@ -459,6 +475,9 @@ impl Config {
         }
         if with_files {
             config.shaped = shaping::Shaped::load(&config, folder)?;
+        }
+        if let Some(replies) = config.egress.replies.as_deref().filter(|_| with_files) {
+            config.replies = Arc::new(Replies::load(Some(replies))?);
         }
         Ok(config)
     }
@@ -597,7 +616,7 @@ mod defaults {
     }
     impl Default for Egress {
         fn default() -> Self {
-            Egress { port: port(), allow_private_addresses: false, trust_anchors: None }
+            Egress { port: port(), allow_private_addresses: false, trust_anchors: None, replies: None }
         }
     }
     impl Default for Duplicates {

@@ -77,7 +77,7 @@ fn a_wrong_value_is_named_with_its_line() {
             "port = 25",
             "prot = 25",
             "mta.toml:20: key `egress.prot`: no such setting, or it does not work yet; this table knows `port`, \
-             `allow_private_addresses`, `trust_anchors`",
+             `allow_private_addresses`, `trust_anchors`, `replies`",
         ),
         ("data_dir = \"data\"\n", "", "mta.toml: key `data_dir`: is missing and has no default"),
         ("ehlo = \"a.relay.example.test\"\n", "", "mta.toml:21: key `source.ehlo`: is missing and has no default"),

@@ -24,6 +24,13 @@ pub const FAILED: &str = "mta_failed_total";
 pub const EXPIRED: &str = "mta_expired_total";
 /// Recipients that an operator cancelled.
 pub const CANCELLED: &str = "mta_cancelled_total";
+/// Automatic actions begun, by `kind`: leave_site, pause_site, narrow, pause_provider, pause_source, degrade_source,
+/// other_source, hold_member.
+pub const ACTIONS_STARTED: &str = "mta_actions_started_total";
+/// Automatic actions that run, by `kind`.
+pub const ACTIONS: &str = "mta_actions";
+/// Attempts that met a refusal, by its `class` and the `provider`.
+pub const REPLIES: &str = "mta_replies_total";
 /// Sessions open with clients.
 pub const SESSIONS: &str = "mta_sessions";
 /// Messages in the queue.
@@ -71,6 +78,9 @@ fn describe() {
     describe_counter!(FAILED, "Recipients given up.");
     describe_counter!(EXPIRED, "Recipients whose time ran out.");
     describe_counter!(CANCELLED, "Recipients that an operator cancelled.");
+    describe_counter!(ACTIONS_STARTED, "Automatic actions begun, by kind.");
+    describe_gauge!(ACTIONS, "Automatic actions that run, by kind.");
+    describe_counter!(REPLIES, "Attempts that met a refusal, by class and provider.");
     describe_gauge!(SESSIONS, "Sessions open with clients.");
     describe_gauge!(QUEUED, "Messages in the queue.");
     describe_gauge!(OWN_QUEUED, "Messages in the queue that are our own, such as notices.");

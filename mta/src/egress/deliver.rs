@@ -49,6 +49,8 @@ pub struct Attempt {
     pub dsn: bool,
     /// How TLS went with each host that a link was opened to, or that was ruled out: for TLS-RPT.
     pub tls_results: Vec<TlsResult>,
+    /// What decided the scope; filled in by `trouble::weigh`.
+    pub told: Option<trouble::Told>,
 }
 
 impl Attempt {
@@ -64,9 +66,20 @@ impl Attempt {
             verdict: trouble.verdict,
             reply: trouble.reply.clone(),
             from_peer: trouble.from_peer,
+            stage: Stage::Greeting,
+            scope,
         };
         let outcomes = job.stored.recipients.iter().map(outcome).collect();
-        Attempt { outcomes, scope, verdict: trouble.verdict, host: None, tls: None, dsn: false, tls_results: Vec::new() }
+        Attempt {
+            outcomes,
+            scope,
+            verdict: trouble.verdict,
+            host: None,
+            tls: None,
+            dsn: false,
+            tls_results: Vec::new(),
+            told: None,
+        }
     }
 }
 
@@ -246,17 +259,18 @@ impl Deliverer {
     async fn finish(self: &Rc<Self>, mut link: Link, key: Key, job: &Job, fates: &[Fate]) -> Attempt {
         link.messages += 1;
         let worn = link.messages >= job.limits.messages_per_connection.unwrap_or(MESSAGES_MAX);
-        let judged: Vec<_> =
+        let outcomes: Vec<_> =
             job.stored.recipients.iter().zip(fates).map(|(recipient, fate)| trouble::judge(recipient.index, fate)).collect();
-        let (scope, verdict) = trouble::summarize(&judged);
+        let (scope, verdict) = trouble::summarize(&outcomes);
         let attempt = Attempt {
-            outcomes: judged.into_iter().map(|(outcome, _)| outcome).collect(),
+            outcomes,
             scope,
             verdict,
             host: Some(link.host.clone()),
             tls: link.connection.tls().cloned(),
             dsn: link.session.peer_extensions().dsn,
             tls_results: Vec::new(),
+            told: None,
         };
         if matches!(drive(&mut link).await, Event::Ready) {
             let unkept = if self.retired.get() || worn {

@@ -15,7 +15,7 @@ use std::time::Duration;
 use host::Clock;
 use metrics::Counter;
 use scheduler::{
-    Action, Cause, Lane, MeasureNews, MemberPools, Next, Outcome, QueueId, Routed, Scheduler, Scope, Verdict, Weights,
+    Action, Cause, Change, Lane, MeasureNews, MemberPools, Next, Outcome, QueueId, Routed, Scheduler, Scope, Verdict, Weights,
 };
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -111,6 +111,10 @@ pub struct Dispatcher {
     errands: [VecDeque<Errand>; 2],
     lookups: VecDeque<Arc<str>>,
     settlements: Vec<Settlement>,
+    /// What happened to measures and is not written down yet; what comes again while it waits is one.
+    measures: Vec<MeasureNews>,
+    /// One batch of them at a time.
+    noting: JoinSet<()>,
     /// Batches of settlements that the queue has and has not committed.
     settling: JoinSet<()>,
     in_flight: usize,
@@ -142,6 +146,8 @@ impl Dispatcher {
             errands: Default::default(),
             lookups: VecDeque::new(),
             settlements: Vec::new(),
+            measures: Vec::new(),
+            noting: JoinSet::new(),
             settling: JoinSet::new(),
             in_flight: 0,
             deferred,
@@ -211,6 +217,7 @@ impl Dispatcher {
                     }
                 }
                 Some(_) = self.settling.join_next() => {}
+                Some(_) = self.noting.join_next() => {}
                 Some(question) = self.lines.questions.recv() => question.answer(&mut self.scheduler, self.clock.now()),
                 changed = self.lines.draining.changed() => {
                     if changed.is_err() {
@@ -249,7 +256,8 @@ impl Dispatcher {
 
     /// Everything that was tried is written down.
     fn is_settled(&self) -> bool {
-        self.settling.is_empty() && self.settlements.is_empty() && self.attempted.is_empty() && self.closing == 0
+        let noted = self.noting.is_empty() && self.measures.is_empty();
+        noted && self.settling.is_empty() && self.settlements.is_empty() && self.attempted.is_empty() && self.closing == 0
     }
 
     fn nap(&self) -> Duration {
@@ -271,22 +279,23 @@ impl Dispatcher {
                 Action::Settle { id, domain, cause, next } => self.settle((id, domain), cause, next),
             }
         }
-        self.tell_measures();
+        self.hear_measures();
     }
 
-    /// What the scheduler began or ended to do by itself.
-    fn tell_measures(&mut self) {
+    /// What the scheduler began or ended to do by itself, to be written down.
+    fn hear_measures(&mut self) {
         while let Some(news) = self.scheduler.poll_measures() {
-            let MeasureNews { measure, change } = &news;
-            tracing::info!(
-                action = measure.id,
-                kind = %measure.kind,
-                object = ?measure.object,
-                rule = %measure.rule,
-                cause = %measure.cause,
-                ?change,
-                "an automatic action"
-            );
+            let kind = news.measure.kind.as_str();
+            match &news.change {
+                Change::Started => metrics::gauge!(names::ACTIONS, "kind" => kind).increment(1),
+                change if change.is_end() => metrics::gauge!(names::ACTIONS, "kind" => kind).decrement(1),
+                // The last word about an end that moves is enough.
+                Change::Again => {
+                    self.measures.retain(|other| other.measure.id != news.measure.id || other.change != Change::Again)
+                }
+                _ => {}
+            }
+            self.measures.push(news);
         }
     }
 
@@ -298,7 +307,7 @@ impl Dispatcher {
                 self.settle((id, domain), cause, next);
             }
         }
-        self.tell_measures();
+        self.hear_measures();
     }
 
     fn deliver(&mut self, key: Key, lane: Lane, source: u16, trip: Trip) {
@@ -403,6 +412,10 @@ impl Dispatcher {
             let batch = std::mem::take(&mut self.settlements);
             self.settling.spawn_local(write(self.queue.clone(), batch));
         }
+        if self.noting.is_empty() && !self.measures.is_empty() {
+            let batch = std::mem::take(&mut self.measures);
+            self.noting.spawn_local(note(self.queue.clone(), batch));
+        }
     }
 
     fn handle_note(&mut self, note: Note) {
@@ -433,9 +446,11 @@ impl Dispatcher {
         let key = (job.stored.message.id, job.stored.domain.clone());
         let open = attempt.outcomes.iter().any(|outcome| outcome.verdict == Verdict::Deferred);
         self.record(&job, &attempt);
-        let outcome = Outcome { scope: attempt.scope, verdict: attempt.verdict, retry_after: None, open, class: None };
-        let reply = attempt.outcomes.iter().rfind(|outcome| outcome.verdict != Verdict::Delivered);
-        let reply = reply.map(|outcome| outcome.reply.to_string()).unwrap_or_default();
+        let told = attempt.told.clone();
+        let class = told.as_ref().and_then(|told| told.class);
+        let retry_after = told.as_ref().and_then(|told| told.after);
+        let outcome = Outcome { scope: attempt.scope, verdict: attempt.verdict, retry_after, open, class };
+        let reply = told.map(|told| told.reply).unwrap_or_default();
         self.attempted.insert(key.clone(), (job, attempt));
         self.scheduler.handle_outcome(self.clock.now(), key.0, &key.1, outcome, &reply);
     }
@@ -484,6 +499,10 @@ impl Dispatcher {
     fn record(&self, job: &Job, attempt: &Attempt) {
         let deferred = attempt.outcomes.iter().filter(|outcome| outcome.verdict == Verdict::Deferred).count();
         self.deferred[attempt.scope as usize].increment(deferred as u64);
+        if let Some(class) = attempt.told.as_ref().and_then(|told| told.class) {
+            metrics::counter!(names::REPLIES, "class" => class.as_str(), "provider" => job.route.provider.to_string())
+                .increment(1);
+        }
         let reply = attempt.outcomes.last().map(|outcome| outcome.reply.to_string()).unwrap_or_default();
         tracing::info!(
             id = %job.stored.message.id,
@@ -496,6 +515,8 @@ impl Dispatcher {
             recipients = attempt.outcomes.len(),
             verdict = ?attempt.verdict,
             scope = ?attempt.scope,
+            class = attempt.told.as_ref().and_then(|told| told.class).map_or("-", |class| class.as_str()),
+            entry = attempt.told.as_ref().and_then(|told| told.entry.as_deref()),
             reply,
             "attempt"
         );
@@ -518,6 +539,23 @@ async fn write(queue: Queue, batch: Vec<Settlement>) {
             Err(error) => {
                 if !said {
                     tracing::error!(%error, "settlements cannot be written; trying again every second");
+                    said = true;
+                }
+                tokio::time::sleep(SETTLE_RETRY).await;
+            }
+        }
+    }
+}
+
+/// The same for what happened to measures.
+async fn note(queue: Queue, batch: Vec<MeasureNews>) {
+    let mut said = false;
+    loop {
+        match queue.note_actions(batch.clone()).await {
+            Ok(()) | Err(QueueError::Stopped) => return,
+            Err(error) => {
+                if !said {
+                    tracing::error!(%error, "actions cannot be written down; trying again every second");
                     said = true;
                 }
                 tokio::time::sleep(SETTLE_RETRY).await;

@@ -69,6 +69,7 @@ impl Plan {
             pools: config.pool.iter().map(pool).collect(),
             lane_pools: config.class.pools().map(|(_, pool)| pool.as_deref().map(Arc::from)),
             shaping: config.shaped.shaping.clone(),
+            rules: config.replies.rules(),
             ..scheduler::Config::default()
         };
         Plan { scheduling, sources, surroundings: Arc::new(surroundings) }

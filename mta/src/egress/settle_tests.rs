@@ -55,8 +55,14 @@ fn attempt(stored: &StoredDelivery, dsn: bool, verdict: Verdict) -> Attempt {
         Verdict::Deferred => Reply::new(451, (4, 3, 0), "later"),
         Verdict::Failed => Reply::new(550, (5, 1, 1), "nobody"),
     };
-    let outcome =
-        |recipient: &Recipient| RecipientOutcome { index: recipient.index, verdict, reply: reply.clone(), from_peer: true };
+    let outcome = |recipient: &Recipient| RecipientOutcome {
+        index: recipient.index,
+        verdict,
+        reply: reply.clone(),
+        from_peer: true,
+        stage: smtp::client::Stage::Body,
+        scope: Scope::Recipient,
+    };
     let outcomes = stored.recipients.iter().map(outcome).collect();
     Attempt {
         outcomes,
@@ -66,6 +72,7 @@ fn attempt(stored: &StoredDelivery, dsn: bool, verdict: Verdict) -> Attempt {
         tls: None,
         dsn,
         tls_results: Vec::new(),
+        told: None,
     }
 }
 

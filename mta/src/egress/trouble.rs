@@ -3,11 +3,17 @@
 //! The scope is the widest thing that a reply or a failure speaks of: a refused connection is not a
 //! refused recipient. The scheduler narrows, suspends or retries by scope; the sender is told by
 //! recipient. A verdict follows the first digit of the reply (RFC 5321 §4.2.1); what has no reply
-//! is always worth another try.
+//! is always worth another try. Where the table of replies knows the words (`replies`), they say more than the stage:
+//! [`weigh`] corrects scope and verdict by the class. A block list that answers RCPT speaks of us and not of the recipient.
 
-use scheduler::{Scope, TlsFailure, Verdict};
+use std::time::Duration;
+
+use scheduler::{ReplyClass, Scope, TlsFailure, Verdict};
 use smtp::client::{Fate, Stage};
 use smtp::reply::Reply;
+
+use super::deliver::Attempt;
+use super::replies::{Meaning, Replies};
 
 /// What became of one recipient in one attempt.
 #[derive(Clone, Debug)]
@@ -20,6 +26,23 @@ pub struct RecipientOutcome {
     pub reply: Reply,
     /// Whether `reply` is the peer's.
     pub from_peer: bool,
+    /// What it came in answer to.
+    pub stage: Stage,
+    /// What it speaks of.
+    pub scope: Scope,
+}
+
+/// What decided the scope of an attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// Its class.
+    pub class: Option<ReplyClass>,
+    /// The entry of the table that knows it.
+    pub entry: Option<std::sync::Arc<str>>,
+    /// The time that it names.
+    pub after: Option<Duration>,
+    /// The reply, verbatim, or our own words where there was none.
+    pub reply: String,
 }
 
 /// Why a connection could not be used at all; no recipient was named yet.
@@ -64,27 +87,35 @@ impl Trouble {
 }
 
 /// The verdict on one recipient, with the scope of what was said.
-pub fn judge(index: u16, fate: &Fate) -> (RecipientOutcome, Scope) {
+pub fn judge(index: u16, fate: &Fate) -> RecipientOutcome {
     match fate {
-        Fate::Accepted(reply) => {
-            (RecipientOutcome { index, verdict: Verdict::Delivered, reply: reply.clone(), from_peer: true }, Scope::Recipient)
-        }
+        Fate::Accepted(reply) => RecipientOutcome {
+            index,
+            verdict: Verdict::Delivered,
+            reply: reply.clone(),
+            from_peer: true,
+            stage: Stage::Body,
+            scope: Scope::Recipient,
+        },
         Fate::Refused { reply, stage } => {
             let verdict = if reply.is_permanent() { Verdict::Failed } else { Verdict::Deferred };
             // At `Local` nothing was sent: the host lacks what the message needs, in our words.
             let from_peer = *stage != Stage::Local;
-            (RecipientOutcome { index, verdict, reply: reply.clone(), from_peer }, scope_of(reply, *stage))
+            let scope = scope_of(reply, *stage);
+            RecipientOutcome { index, verdict, reply: reply.clone(), from_peer, stage: *stage, scope }
         }
         Fate::Untried => {
             let reply = Reply::new(451, (4, 4, 2), "the host took no more recipients on this connection");
-            (RecipientOutcome { index, verdict: Verdict::Deferred, reply, from_peer: false }, Scope::Message)
+            let (verdict, scope) = (Verdict::Deferred, Scope::Message);
+            RecipientOutcome { index, verdict, reply, from_peer: false, stage: Stage::Mail, scope }
         }
         Fate::Broken { stage, reason } => {
             // RFC 1047: after the end of data the peer may have the message; trying again can make a
             // duplicate, not trying could lose it. Losing is worse.
             let code = if *stage == Stage::Body { (4, 4, 2) } else { (4, 4, 1) };
             let reply = Reply::new(451, code, format!("connection lost: {reason}"));
-            (RecipientOutcome { index, verdict: Verdict::Deferred, reply, from_peer: false }, Scope::Host)
+            let (verdict, scope) = (Verdict::Deferred, Scope::Host);
+            RecipientOutcome { index, verdict, reply, from_peer: false, stage: *stage, scope }
         }
     }
 }
@@ -104,17 +135,70 @@ fn scope_of(reply: &Reply, stage: Stage) -> Scope {
     }
 }
 
-/// What an attempt means as a whole: the best fate of a recipient, and the widest scope of a trouble.
-pub fn summarize(judged: &[(RecipientOutcome, Scope)]) -> (Scope, Verdict) {
-    let width = |scope: Scope| match scope {
+/// Corrects an attempt by what the words of a provider's replies mean, and notes what decided its scope.
+pub fn weigh(attempt: &mut Attempt, provider: &str, replies: &Replies) {
+    // Most recipients of a refused message hear the same.
+    let mut last: Option<(Reply, Stage, Option<Meaning>)> = None;
+    let mut decided: Option<(u8, usize, Option<Meaning>)> = None;
+    for (nth, outcome) in attempt.outcomes.iter_mut().enumerate() {
+        if outcome.verdict == Verdict::Delivered {
+            continue;
+        }
+        let meaning = match last.take() {
+            Some((reply, stage, meaning)) if reply == outcome.reply && stage == outcome.stage => meaning,
+            _ if outcome.from_peer => replies.classify(provider, outcome.stage, &outcome.reply),
+            _ => Some(Meaning { class: our_own(&outcome.reply), defer: false, after: None, entry: None }),
+        };
+        last = Some((outcome.reply.clone(), outcome.stage, meaning.clone()));
+        // What no entry knows means what the RFCs say.
+        if let Some(known) = meaning.as_ref().filter(|meaning| meaning.entry.is_some()) {
+            outcome.scope = scope_of_class(known.class, outcome.scope);
+            if known.defer {
+                outcome.verdict = Verdict::Deferred;
+            }
+        }
+        let wide = width(outcome.scope);
+        if decided.as_ref().is_none_or(|(other, ..)| *other < wide) {
+            decided = Some((wide, nth, meaning));
+        }
+    }
+    attempt.told = decided.and_then(|(_, nth, meaning)| {
+        let reply = attempt.outcomes.get(nth)?.reply.to_string();
+        let (class, after) = (meaning.as_ref().map(|meaning| meaning.class), meaning.as_ref().and_then(|meaning| meaning.after));
+        Some(Told { class, entry: meaning.and_then(|meaning| meaning.entry), after, reply })
+    });
+    (attempt.scope, attempt.verdict) = summarize(&attempt.outcomes);
+}
+
+/// The class of what we say ourselves, by the subject of our code (RFC 3463 §3.8: security; else network and routing).
+fn our_own(reply: &Reply) -> ReplyClass {
+    if reply.enhanced().is_some_and(|code| code.1 == 7) { ReplyClass::Tls } else { ReplyClass::Host }
+}
+
+/// What a class speaks of; the stage told `before`.
+fn scope_of_class(class: ReplyClass, before: Scope) -> Scope {
+    match class {
+        ReplyClass::Mailbox | ReplyClass::Greylist => Scope::Recipient,
+        ReplyClass::Content | ReplyClass::Auth => Scope::Message,
+        ReplyClass::Reputation | ReplyClass::Rate => Scope::Source,
+        ReplyClass::Policy | ReplyClass::Tls | ReplyClass::Host => before,
+    }
+}
+
+fn width(scope: Scope) -> u8 {
+    match scope {
         Scope::Recipient => 0,
         Scope::Message => 1,
         Scope::Host => 2,
         Scope::Site => 3,
         Scope::Source => 4,
-    };
-    let scope = judged.iter().map(|(_, scope)| *scope).max_by_key(|scope| width(*scope)).unwrap_or(Scope::Message);
-    let any = |verdict: Verdict| judged.iter().any(|(outcome, _)| outcome.verdict == verdict);
+    }
+}
+
+/// What an attempt means as a whole: the best fate of a recipient, and the widest scope of a trouble.
+pub fn summarize(outcomes: &[RecipientOutcome]) -> (Scope, Verdict) {
+    let scope = outcomes.iter().map(|outcome| outcome.scope).max_by_key(|scope| width(*scope)).unwrap_or(Scope::Message);
+    let any = |verdict: Verdict| outcomes.iter().any(|outcome| outcome.verdict == verdict);
     let verdict = if any(Verdict::Delivered) {
         Verdict::Delivered
     } else if any(Verdict::Deferred) {
@@ -152,8 +236,8 @@ mod tests {
     use super::*;
 
     fn refused(code: u16, enhanced: (u8, u16, u16), stage: Stage) -> (Scope, Verdict) {
-        let (outcome, scope) = judge(0, &Fate::Refused { reply: Reply::new(code, enhanced, "text"), stage });
-        (scope, outcome.verdict)
+        let outcome = judge(0, &Fate::Refused { reply: Reply::new(code, enhanced, "text"), stage });
+        (outcome.scope, outcome.verdict)
     }
 
     #[test]
@@ -177,7 +261,53 @@ mod tests {
 
     #[test]
     fn a_link_that_dies_after_the_data_is_tried_again() {
-        let (outcome, scope) = judge(0, &Fate::Broken { stage: Stage::Body, reason: "reset".into() });
-        assert_eq!((scope, outcome.verdict), (Scope::Host, Verdict::Deferred));
+        let outcome = judge(0, &Fate::Broken { stage: Stage::Body, reason: "reset".into() });
+        assert_eq!((outcome.scope, outcome.verdict), (Scope::Host, Verdict::Deferred));
+    }
+
+    /// As a provider's host says it, to the first of two recipients; the second is accepted if `accepts`.
+    fn weighed(provider: &str, stage: Stage, reply: Reply, accepts: bool) -> Attempt {
+        let mut outcomes = vec![judge(0, &Fate::Refused { reply, stage })];
+        if accepts {
+            outcomes.push(judge(1, &Fate::Accepted(Reply::new(250, (2, 0, 0), "ok"))));
+        }
+        let (scope, verdict) = summarize(&outcomes);
+        let mut attempt =
+            Attempt { outcomes, scope, verdict, host: None, tls: None, dsn: false, tls_results: Vec::new(), told: None };
+        weigh(&mut attempt, provider, &Replies::shipped());
+        attempt
+    }
+
+    #[test]
+    fn a_block_list_speaks_of_us_and_burns_no_recipient() {
+        let reply = Reply::new(550, (5, 7, 1), "messages from [192.0.2.1] weren't sent: on our block list (S3150)");
+        let attempt = weighed("microsoft", Stage::Rcpt, reply, false);
+        assert_eq!((attempt.scope, attempt.verdict), (Scope::Source, Verdict::Deferred));
+        assert_eq!(attempt.outcomes[0].verdict, Verdict::Deferred);
+        let told = attempt.told.unwrap();
+        assert_eq!((told.class, told.entry.as_deref()), (Some(ReplyClass::Reputation), Some("microsoft: blocked network")));
+        assert!(told.reply.starts_with("550 5.7.1 messages from [192.0.2.1]"), "{}", told.reply);
+    }
+
+    #[test]
+    fn what_the_table_does_not_know_means_what_the_rfcs_say() {
+        let attempt = weighed("other", Stage::Rcpt, Reply::new(550, (5, 1, 1), "gone fishing"), false);
+        assert_eq!((attempt.scope, attempt.verdict), (Scope::Recipient, Verdict::Failed));
+        assert_eq!(attempt.told.unwrap().class, Some(ReplyClass::Mailbox));
+        let attempt = weighed("other", Stage::Mail, Reply::new(451, (4, 7, 1), "hm"), false);
+        assert_eq!((attempt.scope, attempt.verdict), (Scope::Site, Verdict::Deferred));
+    }
+
+    #[test]
+    fn a_greylisted_recipient_leaves_the_site_open_even_by_421() {
+        let attempt = weighed("other", Stage::Rcpt, Reply::new(421, (4, 7, 0), "Greylisted, try again in 90 seconds"), true);
+        assert_eq!((attempt.scope, attempt.verdict), (Scope::Recipient, Verdict::Delivered));
+        assert_eq!(attempt.told.unwrap().after, Some(Duration::from_secs(90)));
+    }
+
+    #[test]
+    fn too_many_recipients_of_one_message_are_no_fault_of_the_source() {
+        let attempt = weighed("other", Stage::Rcpt, Reply::new(452, (4, 5, 3), "Too many recipients"), true);
+        assert_eq!((attempt.scope, attempt.told.unwrap().class), (Scope::Recipient, Some(ReplyClass::Host)));
     }
 }

@@ -10,6 +10,7 @@
 use std::time::Duration;
 
 use metrics::Counter;
+use scheduler::MeasureKind;
 
 use super::{Event, What};
 use crate::control::metrics as names;
@@ -34,6 +35,7 @@ struct Counters {
     failed: Counter,
     expired: Counter,
     cancelled: Counter,
+    actions: [Counter; MeasureKind::ALL.len()],
 }
 
 impl Renderer {
@@ -45,6 +47,7 @@ impl Renderer {
             failed: metrics::counter!(names::FAILED),
             expired: metrics::counter!(names::EXPIRED),
             cancelled: metrics::counter!(names::CANCELLED),
+            actions: MeasureKind::ALL.map(|kind| metrics::counter!(names::ACTIONS_STARTED, "kind" => kind.as_str())),
         };
         Self { queue, reader, seen, count }
     }
@@ -56,7 +59,7 @@ impl Renderer {
             match self.reader.events(Some(self.seen), None, None, AT_ONCE) {
                 Ok(found) => {
                     for (number, event) in &found.events {
-                        self.count(event.what);
+                        self.count(event);
                         log(*number, event);
                     }
                     // Retention may have overtaken us, or a row cannot be read.
@@ -67,12 +70,18 @@ impl Renderer {
         }
     }
 
-    fn count(&self, what: What) {
-        match what {
+    fn count(&self, event: &Event) {
+        match event.what {
             What::Delivered => self.count.delivered.increment(1),
             What::Failed => self.count.failed.increment(1),
             What::Expired => self.count.expired.increment(1),
             What::Cancelled => self.count.cancelled.increment(1),
+            What::ActionStarted => {
+                let kind = MeasureKind::ALL.iter().position(|kind| kind.as_str() == event.recipient);
+                if let Some(counter) = kind.and_then(|nth| self.count.actions.get(nth)) {
+                    counter.increment(1);
+                }
+            }
             _ => {}
         }
     }
@@ -80,6 +89,21 @@ impl Renderer {
 
 /// One line. The recipient's address stays in the event: logs travel further than the queue does.
 fn log(number: u64, event: &Event) {
+    if event.what.is_action() {
+        tracing::info!(
+            number,
+            what = event.what.name(),
+            action = event.id.0,
+            kind = %event.recipient,
+            member = event.member,
+            domain = %event.domain,
+            source = %event.source,
+            at = %event.host,
+            reply = %event.reply,
+            "an automatic action"
+        );
+        return;
+    }
     let attempted = !event.source.is_empty();
     macro_rules! line {
         ($level:ident) => {

@@ -11,7 +11,7 @@ use std::time::SystemTime;
 
 use bytes::{Bytes, BytesMut};
 use heed::RwTxn;
-use scheduler::{Lane, QueueId};
+use scheduler::{Lane, MeasureNews, QueueId};
 use tokio::sync::{mpsc, oneshot};
 
 use super::codec::{millis, time};
@@ -98,6 +98,7 @@ pub(crate) enum Request {
     Settle(Vec<PreparedSettlement>, Answer<()>),
     SetAside(QueueId, String, Answer<()>),
     Operate(Operation, Answer<Operated>),
+    NoteActions(Vec<MeasureNews>, Answer<()>),
     Work(Box<dyn Work>),
     Stop,
 }
@@ -226,6 +227,10 @@ impl Queue {
     /// Does a share of what an operator wants; the answer says where to go on.
     pub async fn operate(&self, operation: Operation) -> Result<Operated, QueueError> {
         ask(&self.normal, |answer| Request::Operate(operation, answer)).await
+    }
+
+    pub(super) async fn note(&self, news: Vec<MeasureNews>) -> Result<(), QueueError> {
+        ask(&self.normal, |answer| Request::NoteActions(news, answer)).await
     }
 
     /// Runs `work` in the next transaction and resolves with its value after the commit. An error of

@@ -43,6 +43,7 @@
 //! # }
 //! ```
 
+mod actions;
 mod apply;
 pub(crate) mod codec;
 mod duplicates;

@@ -20,7 +20,7 @@ pub type Table = Database<'static, Bytes, Bytes>;
 pub type Environment = Env<WithoutTls>;
 
 /// How many there are.
-const COUNT: usize = 18;
+const COUNT: usize = 19;
 
 /// Tables that the environment has room for; later versions may open more.
 pub(crate) const TABLES_MAX: u32 = 32;
@@ -54,6 +54,8 @@ pub struct Tables {
     pub(crate) held: Table,
     /// (id, sequence number) → nothing: the events of a message.
     pub(crate) story: Table,
+    /// id → what the scheduler does about trouble by itself.
+    pub(crate) actions: Table,
     /// `policy`'s.
     pub members: Table,
     /// `policy`'s.
@@ -91,6 +93,7 @@ impl Tables {
                 open("by_member")?,
                 open("held")?,
                 open("story")?,
+                open("actions")?,
             ]))
         })?;
         // The closure above says commit.
@@ -148,6 +151,7 @@ impl Tables {
             self.by_member,
             self.held,
             self.story,
+            self.actions,
         ]
     }
 }
@@ -173,6 +177,7 @@ impl From<[Table; COUNT]> for Tables {
             by_member,
             held,
             story,
+            actions,
         ] = tables;
         Self {
             messages,
@@ -193,6 +198,7 @@ impl From<[Table; COUNT]> for Tables {
             by_member,
             held,
             story,
+            actions,
         }
     }
 }

@@ -367,6 +367,10 @@ impl Writer {
                     let (operated, moved) = txn.operate(operation)?;
                     Done::Operated(operated, moved)
                 }
+                Request::NoteActions(news, _) => {
+                    txn.note_actions(news)?;
+                    Done::Nothing
+                }
                 Request::Work(work) => {
                     // Nested, so that its error undoes its own writes alone.
                     let mut nested = self.env.nested_write_txn(&mut txn.txn)?;
@@ -451,6 +455,7 @@ impl Writer {
                         Moved::Due(domain, member, at) => Note::Due { domain, member, at },
                     }));
                 }
+                (Request::NoteActions(_, answer), _) => drop(answer.send(Ok(()))),
                 (Request::Work(work), _) => work.finish(Ok(())),
                 (Request::Settle(..) | Request::SetAside(..) | Request::Operate(..) | Request::Stop, _) => {}
             }
@@ -472,7 +477,7 @@ impl Writer {
                         let _ = answer.send(Err(error.clone()));
                     }
                 }
-                Request::Settle(_, answer) | Request::SetAside(_, _, answer) => {
+                Request::Settle(_, answer) | Request::SetAside(_, _, answer) | Request::NoteActions(_, answer) => {
                     let _ = answer.send(Err(error.clone()));
                 }
                 Request::Operate(_, answer) => {
@@ -521,6 +526,7 @@ fn size(request: &Request) -> (usize, usize) {
             (rows + 4 + settlement.settlement.fates.len() + more_rows, bytes + more_bytes)
         }),
         Request::Operate(..) => (5 * CHANGED_MAX, 0),
+        Request::NoteActions(news, _) => (3 * news.len(), 0),
         _ => (4, 0),
     }
 }

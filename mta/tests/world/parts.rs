@@ -14,6 +14,7 @@ use host::{Clock, Dice, Io, Net, Stream, deadline_in, sim, tls};
 use loadtest::sink::{Message, Provider, Script};
 use mta::config::Config;
 use mta::daemon::{self, Environment};
+use mta::egress::replies::Replies;
 use mta::events::What;
 use mta::policy::Member;
 use mta::queue::{Fault, Faults, Filter, Options, Reader, Writer};
@@ -37,6 +38,7 @@ pub(crate) struct World {
     /// Domain and tier; each has a listener of its own.
     members: Vec<(&'static str, Option<&'static str>)>,
     settings: String,
+    replies: Option<String>,
     accepted: Arc<Mutex<BTreeSet<u64>>>,
     unanswered: Arc<Mutex<BTreeSet<u64>>>,
     age: Duration,
@@ -55,6 +57,7 @@ pub(crate) struct Day {
     listeners: BTreeMap<&'static str, SocketAddr>,
     accepted: Arc<Mutex<BTreeSet<u64>>>,
     unanswered: Arc<Mutex<BTreeSet<u64>>>,
+    desk: Option<mta::control::daemon::Daemon>,
 }
 
 impl World {
@@ -69,6 +72,7 @@ impl World {
             certificates: BTreeMap::new(),
             members: vec![(MEMBER, None)],
             settings: String::new(),
+            replies: None,
             accepted: Arc::default(),
             unanswered: Arc::default(),
             age: Duration::ZERO,
@@ -93,6 +97,12 @@ impl World {
     /// Lines for the settings.
     pub(crate) fn settings(mut self, lines: &str) -> Self {
         self.settings.push_str(lines);
+        self
+    }
+
+    /// A file of replies and rules.
+    pub(crate) fn replies(mut self, file: &str) -> Self {
+        self.replies = Some(file.to_owned());
         self
     }
 
@@ -163,7 +173,7 @@ impl World {
             disk.lie();
         }
         let faults = Faults::of_disk(disk.clone());
-        let config = Arc::new(configuration(self.folder.path(), &self.members, &self.settings));
+        let config = Arc::new(configuration(self.folder.path(), &self.members, &self.settings, self.replies.as_deref()));
         let io = Io::Sim(net.clone());
         let addresses = self.providers.iter().map(|(domain, (address, _))| (domain.clone(), *address)).collect();
         let day = Day {
@@ -174,6 +184,7 @@ impl World {
             listeners: (0..).zip(&self.members).map(|(nth, (domain, _))| (*domain, listener(nth))).collect(),
             accepted: self.accepted.clone(),
             unanswered: self.unanswered.clone(),
+            desk: None,
         };
         let start = SystemTime::UNIX_EPOCH + Duration::from_secs(BEGINNING) + self.age;
         let (age, providers, zone, seed) = (self.age, &self.providers, self.zone.clone(), self.seed);
@@ -194,7 +205,7 @@ impl World {
                 sockets: Vec::new(),
             };
             let running = daemon::start(config, environment).await.unwrap();
-            story(day).await;
+            story(Day { desk: Some(running.desk.clone()), ..day }).await;
             tokio::time::sleep_until(began + span).await;
             let told = tokio::time::Instant::now();
             if stop {
@@ -306,7 +317,7 @@ impl World {
     }
 
     /// Looks into the queue while no daemon has it.
-    fn read<R>(&self, ask: impl FnOnce(&Reader) -> R) -> R {
+    pub(crate) fn read<R>(&self, ask: impl FnOnce(&Reader) -> R) -> R {
         let (notes, _kept) = tokio::sync::mpsc::channel(1);
         let (_writer, _queue, reader) =
             Writer::open(&self.folder.path().join("data/queue"), Clock::system(), options(), notes).unwrap();
@@ -397,6 +408,11 @@ impl Day {
         self.faults.slow(batch);
     }
 
+    /// What the operator asks and wishes.
+    pub(crate) fn desk(&self) -> &mta::control::daemon::Daemon {
+        self.desk.as_ref().unwrap()
+    }
+
     /// The queue's writer meets a fault.
     pub(crate) fn fault(&self, fault: Fault) {
         self.faults.set(fault);
@@ -437,7 +453,7 @@ async fn enrol(data_dir: &Path, members: &[(&'static str, Option<&'static str>)]
     writer.await.unwrap().unwrap();
 }
 
-fn configuration(folder: &Path, members: &[(&'static str, Option<&'static str>)], more: &str) -> Config {
+fn configuration(folder: &Path, members: &[(&'static str, Option<&'static str>)], more: &str, replies: Option<&str>) -> Config {
     let listeners = (0..).zip(members).map(|(nth, (domain, _))| {
         format!(
             "[[listen]]\naddress = \"{}\"\nrole = \"relay\"\ntrusted_networks = [\"192.0.2.0/24\"]\n\
@@ -463,7 +479,9 @@ fn configuration(folder: &Path, members: &[(&'static str, Option<&'static str>)]
         folder.join("data").display(),
         listeners.collect::<String>(),
     );
-    Config::parse(Path::new("world.toml"), &text).unwrap_or_else(|error| panic!("{error}"))
+    let config = Config::parse(Path::new("world.toml"), &text).unwrap_or_else(|error| panic!("{error}"));
+    let replies = replies.map(|file| Replies::load(Some(Path::new(file))).unwrap_or_else(|error| panic!("{error}")));
+    Config { replies: replies.map_or_else(|| config.replies.clone(), Arc::new), ..config }
 }
 
 fn number(octets: &[u8]) -> Option<u64> {

@@ -66,10 +66,13 @@ impl Session {
         if !scan.body_act_asked && !self.inbox.is_empty() {
             scan.body_act_asked = true;
             if !self.script.rules.is_empty()
-                && self.provider.act(&self.script, Stage::Body, &envelope.reverse_path, &envelope.recipients).is_some_and(|act| {
-                    self.barrier = Some(if act == Act::Hang { Barrier::Hang } else { Barrier::Close });
-                    true
-                })
+                && self
+                    .provider
+                    .act(&self.script, Stage::Body, self.peer.ip(), &envelope.reverse_path, &envelope.recipients)
+                    .is_some_and(|act| {
+                        self.barrier = Some(if act == Act::Hang { Barrier::Hang } else { Barrier::Close });
+                        true
+                    })
             {
                 self.state = State::Data(envelope, scan);
                 self.end_transaction();
@@ -105,7 +108,7 @@ impl Session {
         if self.script.message_bytes_max.is_some_and(|max| octets.len() as u64 > max) {
             return self.refuse("552 5.3.4 too big");
         }
-        let act = self.provider.act(&self.script, Stage::EndOfData, &envelope.reverse_path, &envelope.recipients);
+        let act = self.provider.act(&self.script, Stage::EndOfData, self.peer.ip(), &envelope.reverse_path, &envelope.recipients);
         let refused = match &act {
             Some(Act::Reply(text) | Act::ReplyAndClose(text)) => !text.starts_with('2'),
             Some(Act::Close | Act::Hang) => true,

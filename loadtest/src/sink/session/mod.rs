@@ -430,7 +430,7 @@ impl Session {
     }
 
     fn act(&mut self, stage: Stage, reverse_path: &str, recipients: &[String], usual: &str) -> bool {
-        let act = self.provider.act(&self.script, stage, reverse_path, recipients);
+        let act = self.provider.act(&self.script, stage, self.peer.ip(), reverse_path, recipients);
         self.perform(act, usual)
     }
 

@@ -23,8 +23,10 @@ use smtp::reply::Reply;
 
 use crate::config::ConfigError;
 
-const SHIPPED_REPLIES: &str = include_str!("replies.toml");
-const SHIPPED_RULES: &str = include_str!("rules.toml");
+/// What comes with the program.
+pub const SHIPPED_REPLIES: &str = include_str!("replies.toml");
+/// What comes with the program.
+pub const SHIPPED_RULES: &str = include_str!("rules.toml");
 
 /// Octets of a reply's text that are looked at; what classes it stands at its beginning.
 const TEXT_BYTES_MAX: usize = 1024;
@@ -52,6 +54,21 @@ pub struct Replies {
     /// Of the entries that have an expression, in their order.
     texts: RegexSet,
     rules: Arc<[Reaction]>,
+    /// The operator's file.
+    own: String,
+}
+
+/// The same files make the same table.
+impl PartialEq for Replies {
+    fn eq(&self, other: &Self) -> bool {
+        self.own == other.own
+    }
+}
+
+impl Default for Replies {
+    fn default() -> Self {
+        Self::load(None).unwrap_or_else(|_| Self::empty())
+    }
 }
 
 /// One line of the table.
@@ -96,11 +113,11 @@ impl Replies {
     pub fn shipped() -> Arc<Self> {
         static SHIPPED: OnceLock<Arc<Replies>> = OnceLock::new();
         // What is shipped is read by a test: it has no errors. Were it otherwise, codes alone would class.
-        SHIPPED.get_or_init(|| Arc::new(Self::load(None).unwrap_or_else(|_| Self::empty()))).clone()
+        SHIPPED.get_or_init(Arc::default).clone()
     }
 
     fn empty() -> Self {
-        Replies { entries: Vec::new(), texts: RegexSet::empty(), rules: Arc::default() }
+        Replies { entries: Vec::new(), texts: RegexSet::empty(), rules: Arc::default(), own: String::new() }
     }
 
     fn of(own: read::File) -> Result<Self, ConfigError> {

@@ -32,6 +32,7 @@ const WITHIN_MAX: Duration = Duration::from_secs(24 * 3600);
 #[derive(Default)]
 pub(super) struct File {
     path: PathBuf,
+    text: String,
     replies: Vec<(Entry, Option<String>, Problem)>,
     rules: Vec<(Arc<str>, Option<Reaction>)>,
 }
@@ -88,7 +89,7 @@ impl File {
         let source = Source::parse(text).map_err(|problem| fail(vec![problem]))?;
         let rows: Rows = toml::from_str(text).map_err(|error| fail(vec![source.refusal(&error)]))?;
         let (mut problems, mut names) = (Vec::new(), BTreeSet::new());
-        let mut file = File { path: path.to_owned(), ..File::default() };
+        let mut file = File { path: path.to_owned(), text: text.to_owned(), ..File::default() };
         if rows.reply.len() > ROWS_MAX || rows.rule.len() > ROWS_MAX {
             problems.push(source.problem("reply", format!("more than {ROWS_MAX} of them; leave some out")));
         }
@@ -191,7 +192,7 @@ impl RuleRow {
 pub(super) fn join(own: File, shipped: File, rules: File) -> Result<Replies, ConfigError> {
     let (mut entries, mut patterns) = (Vec::new(), Vec::new());
     let by_provider = |file: File| file.replies.into_iter().partition::<Vec<_>, _>(|(entry, ..)| !entry.providers.is_empty());
-    let path = own.path.clone();
+    let (path, written) = (own.path.clone(), own.text.clone());
     let mut active = own.rules;
     let own = File { rules: Vec::new(), ..own };
     for part in [by_provider(own), by_provider(shipped)] {
@@ -222,7 +223,7 @@ pub(super) fn join(own: File, shipped: File, rules: File) -> Result<Replies, Con
             active.push((name, rule));
         }
     }
-    Ok(Replies { entries, texts, rules: active.into_iter().filter_map(|(_, rule)| rule).collect() })
+    Ok(Replies { entries, texts, rules: active.into_iter().filter_map(|(_, rule)| rule).collect(), own: written })
 }
 
 impl std::str::FromStr for Code {

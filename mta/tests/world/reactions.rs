@@ -1,0 +1,159 @@
+//! What the daemon learns from the providers' own words, and what it does: listed sources, greylists, rates.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use loadtest::sink::{Act, Rule, Script, Stage};
+use mta::events::{Event, What};
+use scheduler::MeasureKind;
+
+use super::HOUR;
+use super::parts::World;
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// Its MX host makes it Microsoft's.
+const HOTMAIL: &str = "hotmail-test.olc.protection.outlook.com";
+
+const LISTED: &str = "550 5.7.1 Unfortunately, messages from [192.0.2.11] weren't sent. Please contact your Internet service \
+                      provider since part of their network is on our block list (S3150).";
+
+/// A source beside ip-a, which is 192.0.2.11.
+fn source(name: &str, last: u8) -> String {
+    format!("[[source]]\nname = \"{name}\"\naddress = \"192.0.2.{last}\"\nehlo = \"{name}.relay.world.test\"\n")
+}
+
+fn ip_a() -> IpAddr {
+    "192.0.2.11".parse().unwrap()
+}
+
+fn events_of_actions(world: &World) -> Vec<Event> {
+    let events = world.read(|reader| reader.events_after(0, usize::MAX).unwrap());
+    events.into_iter().map(|(_, event)| event).filter(|event| event.what.is_action()).collect()
+}
+
+fn count(events: &[Event], what: What, kind: MeasureKind) -> usize {
+    events.iter().filter(|event| event.what == what && event.recipient == kind.as_str()).count()
+}
+
+#[test]
+fn a_block_list_burns_no_recipient_and_the_other_source_takes_over() {
+    let listed = Rule::new(Stage::Rcpt, Act::reply(LISTED)).from(ip_a());
+    let mut world = World::seed(60).settings(&source("ip-b", 12)).provider(HOTMAIL, Script::accepts_all().with(listed.clone()));
+    world.live(4 * HOUR, |day| async move {
+        for n in 0..120 {
+            day.submit(n, &[&format!("user{n}@{HOTMAIL}")]).await;
+            tokio::time::sleep(MINUTE).await;
+        }
+    });
+    world.check_all_arrived_once();
+    world.check_queue_is_empty();
+    assert!(world.arrived_at(HOTMAIL).iter().all(|message| message.ehlo == "ip-b.relay.world.test"));
+    // RCPT, and DATA that is left without a recipient.
+    let refused = world.refusals() / 2;
+    assert!((1..=20).contains(&refused), "{refused}: a source that is listed is left alone for longer and longer");
+    let events = events_of_actions(&world);
+    let first = events.iter().find(|event| event.recipient == MeasureKind::PauseSite.as_str()).unwrap();
+    assert_eq!((first.what, first.source.as_str()), (What::ActionStarted, "ip-a"));
+    assert_eq!(first.host, format!("mx.{HOTMAIL}"));
+    assert_eq!(first.reply, LISTED, "the cause, verbatim");
+    assert_eq!(count(&events, What::ActionStarted, MeasureKind::OtherSource), refused as usize, "each was tried elsewhere");
+    assert_eq!(count(&events, What::ActionExpired, MeasureKind::OtherSource), refused as usize, "once");
+}
+
+#[test]
+fn with_one_source_mail_waits_until_the_list_lets_it_go() {
+    let listed = Rule::new(Stage::Mail, Act::reply(LISTED)).first(12);
+    let mut world = World::seed(61).provider(HOTMAIL, Script::accepts_all().with(listed));
+    world.live(12 * HOUR, |day| async move {
+        for n in 0..10 {
+            day.submit(n, &[&format!("user{n}@{HOTMAIL}")]).await;
+        }
+    });
+    world.check_all_arrived_once();
+    world.check_queue_is_empty();
+    let events = events_of_actions(&world);
+    assert_eq!(count(&events, What::ActionStarted, MeasureKind::OtherSource), 0, "there is none");
+    let started = count(&events, What::ActionStarted, MeasureKind::PauseSite);
+    assert_eq!((started, count(&events, What::ActionExpired, MeasureKind::PauseSite)), (1, 1), "one trouble, one action");
+}
+
+#[test]
+fn the_rules_of_the_operators_file_act_and_survive_a_restart() {
+    let settings = |folder: &std::path::Path| format!("{}", folder.display());
+    let rules = "[[rule]]\nname = \"disliked\"\nclass = \"reputation\"\ncount = 3\nwithin = \"1h\"\ndo = \"pause_provider\"\n\
+                 for = \"6h\"\n";
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("replies.toml");
+    std::fs::write(&file, rules).unwrap();
+    let listed = Rule::new(Stage::Rcpt, Act::reply(LISTED)).from(ip_a());
+    let mut world = World::seed(62)
+        .replies(&settings(&file))
+        .settings(&source("ip-b", 12))
+        .provider(HOTMAIL, Script::accepts_all().with(listed));
+    world.live(HOUR, |day| async move {
+        for n in 0..40 {
+            day.submit(n, &[&format!("user{n}@{HOTMAIL}")]).await;
+            tokio::time::sleep(MINUTE).await;
+        }
+    });
+    let (running, last) = world.read(|reader| reader.actions().unwrap());
+    let paused = running.iter().find(|measure| measure.kind == MeasureKind::PauseProvider).unwrap().clone();
+    assert_eq!((&*paused.rule, &*paused.cause), ("disliked", LISTED));
+    assert_eq!(paused.expires.duration_since(paused.started).unwrap(), 6 * HOUR);
+    assert!(last >= paused.id);
+    let refused = world.refusals();
+    world.live(4 * HOUR, |day| async move {
+        for n in 100..140 {
+            day.submit(n, &[&format!("user{n}@{HOTMAIL}")]).await;
+        }
+        assert!(day.desk().messages().is_some());
+    });
+    assert_eq!(world.refusals(), refused, "the listed source stays away after a restart");
+    assert!(world.read(|reader| reader.action(paused.id).unwrap()).is_some());
+    world.live(2 * HOUR, |_| async {});
+    assert!(world.read(|reader| reader.action(paused.id).unwrap()).is_none(), "and the action ends on time");
+    world.check_all_arrived_once();
+    world.check_queue_is_empty();
+    let ids: Vec<_> = events_of_actions(&world).iter().filter(|event| event.what == What::ActionStarted).map(|e| e.id).collect();
+    let distinct: std::collections::BTreeSet<_> = ids.iter().collect();
+    assert_eq!(ids.len(), distinct.len(), "no id is given twice");
+}
+
+#[test]
+fn a_greylisted_message_comes_back_from_the_same_source() {
+    let mut world = World::seed(63)
+        .settings(&["ip-b", "ip-c", "ip-d"].iter().zip(12..).map(|(name, last)| source(name, last)).collect::<String>())
+        .provider("grey.example", Script::greylists(Duration::from_secs(240)));
+    world.live(2 * HOUR, |day| async move {
+        for n in 0..40 {
+            day.submit(n, &[&format!("user{n}@grey.example")]).await;
+        }
+    });
+    world.check_all_arrived_once();
+    world.check_queue_is_empty();
+    assert_eq!(world.refusals(), 2 * 40, "RCPT and DATA of each were refused once");
+    let mut sources = BTreeMap::new();
+    world.arrived_at("grey.example").iter().for_each(|message| *sources.entry(message.ehlo.clone()).or_insert(0) += 1);
+    assert!(sources.len() == 4, "{sources:?}: all sources were used");
+}
+
+#[test]
+fn a_provider_that_wants_less_gets_less() {
+    let slow = "421 4.7.0 [TSS04] Messages from 192.0.2.11 temporarily deferred due to unexpected volume or user complaints";
+    let yahoo = "yahoo-test.yahoodns.net";
+    let mut world = World::seed(64)
+        .provider(yahoo, Script::accepts_all().with(Rule::new(Stage::Mail, Act::ReplyAndClose(slow.to_owned())).first(14)));
+    world.live(6 * HOUR, |day| async move {
+        for n in 0..100 {
+            day.submit(n, &[&format!("user{n}@{yahoo}")]).await;
+        }
+    });
+    world.check_all_arrived_once();
+    world.check_queue_is_empty();
+    let events = events_of_actions(&world);
+    let narrowed = events.iter().find(|event| event.recipient == MeasureKind::Narrow.as_str()).unwrap();
+    assert_eq!((narrowed.what, narrowed.reply.as_str()), (What::ActionStarted, slow));
+    assert_eq!(count(&events, What::ActionStarted, MeasureKind::LeaveSite), 0, "it speaks of us and not of the site");
+}
