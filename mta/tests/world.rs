@@ -21,6 +21,8 @@ mod providers;
 mod reactions;
 #[path = "world/stopping.rs"]
 mod stopping;
+#[path = "world/sts.rs"]
+mod sts;
 #[path = "world/tls.rs"]
 mod tls;
 

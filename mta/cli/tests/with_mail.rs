@@ -53,6 +53,7 @@ fn start(folder: &Path) -> Daemon {
                 dice: Dice::seeded(7),
                 resolver: Resolver::scripted(zone),
                 queue: Options { map_bytes: 64 << 20, segment_bytes: 1 << 20, free_bytes_floor: 0, ..Options::default() },
+                pages: None,
                 sockets: Vec::new(),
             };
             let running = daemon::start(config, environment).await.unwrap();

@@ -141,6 +141,8 @@ pub struct TlsPolicy {
     pub strings: Arc<[Arc<str>]>,
     /// The hosts that it names: `mx-host` of RFC 8460 §4.4.
     pub hosts: Arc<[Arc<str>]>,
+    /// Signed records name the domain's hosts, or it is its own host: nobody has put another one in (RFC 8689 §4.2.1).
+    pub signed: bool,
 }
 
 impl TlsPolicy {

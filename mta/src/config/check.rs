@@ -61,6 +61,10 @@ pub(super) fn meaning(config: &Config, source: &Source<'_>) -> Vec<Problem> {
     if config.egress.port == 0 {
         it.add("egress.port", "must not be 0; receiving hosts listen on 25");
     }
+    if config.egress.sts_port == 0 {
+        it.add("egress.sts_port", "must not be 0; policies are published on 443");
+    }
+    tls_reports(it, config);
     if let Some(labeler) = &config.labeler {
         it.url("labeler.url", &labeler.url);
         it.did("labeler.did", &labeler.did);
@@ -143,6 +147,28 @@ fn listeners(it: &mut Problems<'_>, config: &Config) {
                 }
             }
         }
+    }
+}
+
+fn tls_reports(it: &mut Problems<'_>, config: &Config) {
+    let reports = &config.tls_reports;
+    let texts = [("organization", &reports.organization), ("contact", &reports.contact)];
+    for (key, text) in texts.into_iter().filter_map(|(key, text)| Some((key, text.as_ref()?))) {
+        let at = format!("tls_reports.{key}");
+        if reports.from.is_none() {
+            it.add(&at, "means nothing without tls_reports.from; add that, or remove this line");
+        } else if text.trim().is_empty() || text.chars().any(char::is_control) {
+            it.add(&at, "is empty, or has more than one line; name whom a receiver may ask");
+        }
+    }
+    let Some(from) = &reports.from else { return };
+    let Some(domain) = &config.signing.domain else {
+        return it.add("tls_reports.from", "needs signing.domain: reports without the co-op's signature are not believed");
+    };
+    match from.parse::<smtp::address::Mailbox>() {
+        Ok(mailbox) if mailbox.domain().eq_ignore_ascii_case(domain) => {}
+        Ok(_) => it.add("tls_reports.from", format!("is not an address of signing.domain; use tls-reports@{domain}")),
+        Err(_) => it.add("tls_reports.from", format!("is not a mail address; use tls-reports@{domain}")),
     }
 }
 

@@ -4,11 +4,11 @@ use std::fmt::Write;
 
 use super::{
     Admin, Config, Dns, Duplicates, Egress, Events, Identity, Labeler, Listen, Notice, Otp, Pool, Presence, Shaping, Signing,
-    Source, Table, Tier, Tls, Transactional,
+    Source, Table, Tier, Tls, TlsReports, Transactional,
 };
 
 /// All tables, in the order of the file.
-pub const TABLES: [Table; 18] = [
+pub const TABLES: [Table; 19] = [
     Config::TABLE,
     Listen::TABLE,
     Tls::TABLE,
@@ -18,6 +18,7 @@ pub const TABLES: [Table; 18] = [
     Transactional::TABLE,
     Notice::TABLE,
     Egress::TABLE,
+    TlsReports::TABLE,
     Source::TABLE,
     Pool::TABLE,
     Tier::TABLE,

@@ -10,6 +10,7 @@
 mod check;
 mod describe;
 mod error;
+mod reports;
 mod settings;
 pub mod shaping;
 mod value;
@@ -25,6 +26,7 @@ use std::{
 pub use describe::{TABLES, describe};
 pub(crate) use error::Source as SourceText;
 pub use error::{ConfigError, Problem};
+pub use reports::TlsReports;
 pub use settings::{Presence, Setting, Table};
 pub use value::{Dnssec, Io, Keep, Network, Role};
 
@@ -90,6 +92,9 @@ settings! {
             /// Delivery to others.
             #[serde(default)]
             pub egress: Egress;
+            /// How TLS with others went, for them.
+            #[serde(default)]
+            pub tls_reports: TlsReports;
             /// What the file of replies says, the shipped ones included.
             #[serde(skip)]
             pub replies: Arc<Replies>;
@@ -286,8 +291,9 @@ settings! {
         /// makes this host talk to its own network.
         #[serde(default)]
         pub allow_private_addresses: bool = "false", Default;
-        /// PEM file of the authorities that a receiving host's certificate is held against. No host is refused for it yet;
-        /// the log says of each attempt whether the certificate was `tls_trusted`. Default: the system's.
+        /// PEM file of the authorities that a receiving host's certificate is held against where its domain demands it
+        /// (MTA-STS), or the sender (REQUIRETLS), and the host of a domain's policy always. For all others the log says of
+        /// each attempt whether the certificate was `tls_trusted`. Default: the system's.
         #[serde(default)]
         pub trust_anchors: Option<PathBuf> = r#""ca.pem""#, Optional;
         /// A file of what replies speak of ([[reply]]) and of what is done about it ([[rule]]), in the form of what comes with
@@ -295,6 +301,9 @@ settings! {
         /// replaces the shipped one of its name. Read again on SIGHUP. Default: none.
         #[serde(default)]
         pub replies: Option<PathBuf> = r#""replies.toml""#, Optional;
+        /// The port of hosts that publish policies of MTA-STS, for tests. Default: 443.
+        #[serde(default = "defaults::sts_port")]
+        pub sts_port: u16 = "443", Default;
     }
 }
 
@@ -562,6 +571,9 @@ mod defaults {
     pub(super) fn port() -> u16 {
         25
     }
+    pub(super) fn sts_port() -> u16 {
+        443
+    }
     pub(super) fn weight() -> u16 {
         1
     }
@@ -616,7 +628,7 @@ mod defaults {
     }
     impl Default for Egress {
         fn default() -> Self {
-            Egress { port: port(), allow_private_addresses: false, trust_anchors: None, replies: None }
+            Egress { port: port(), allow_private_addresses: false, trust_anchors: None, replies: None, sts_port: sts_port() }
         }
     }
     impl Default for Duplicates {

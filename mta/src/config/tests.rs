@@ -56,6 +56,26 @@ fn check_refused(from: &str, to: &str, says: &str) {
 }
 
 #[test]
+fn reports_about_tls_need_a_signature_and_an_address_of_its_domain() {
+    let from = "key `tls_reports.from`";
+    for (signed, lines, says) in [
+        (false, "from = \"r@relay.example.test\"", format!("{from}: needs signing.domain: reports without")),
+        (true, "from = \"r@other.example\"", format!("{from}: is not an address of signing.domain; use tls-")),
+        (true, "from = \"example\"", format!("{from}: is not a mail address; use tls-reports@relay.example.test")),
+        (true, "contact = \"a@b\"", "key `tls_reports.contact`: means nothing without tls_reports.from".to_owned()),
+        (true, "from = \"r@Relay.Example.test\"\ncontact = \"\"", "key `tls_reports.contact`: is empty".to_owned()),
+        (true, "from = \"r@Relay.Example.test\"\ncontact = \"me\"", String::new()),
+    ] {
+        let mut text = GOOD.replacen("[identity]", &format!("[tls_reports]\n{lines}\n[identity]"), 1);
+        if !signed {
+            text = text.replacen("domain = \"relay.example.test\"", "", 1);
+        }
+        let found = Config::parse(Path::new("mta.toml"), &text).err().map(|error| error.to_string()).unwrap_or_default();
+        assert!(found.contains(&says) && found.is_empty() == says.is_empty(), "{lines}: {found}");
+    }
+}
+
+#[test]
 fn a_good_file_is_accepted() {
     let config = Config::parse(Path::new("mta.toml"), GOOD).unwrap();
     assert_eq!(config.listen[1].role, Role::Relay);
@@ -77,7 +97,7 @@ fn a_wrong_value_is_named_with_its_line() {
             "port = 25",
             "prot = 25",
             "mta.toml:20: key `egress.prot`: no such setting, or it does not work yet; this table knows `port`, \
-             `allow_private_addresses`, `trust_anchors`, `replies`",
+             `allow_private_addresses`, `trust_anchors`, `replies`, `sts_port`",
         ),
         ("data_dir = \"data\"\n", "", "mta.toml: key `data_dir`: is missing and has no default"),
         ("ehlo = \"a.relay.example.test\"\n", "", "mta.toml:21: key `source.ehlo`: is missing and has no default"),
@@ -86,7 +106,7 @@ fn a_wrong_value_is_named_with_its_line() {
             "[admin]",
             "[warmup]",
             "mta.toml:39: key `warmup`: no such setting, or it does not work yet; this table knows `hostname`, `data_dir`, \
-          `io`, `threads`, `connections_max`, `message_bytes_max`, `recipients_max`, `future_release_max`, `deliver_by_min`, `drain_secs`, `listen`, `tls`, `dns`, `signing`, `class`, `egress`, `source`, `pool`, \
+          `io`, `threads`, `connections_max`, `message_bytes_max`, `recipients_max`, `future_release_max`, `deliver_by_min`, `drain_secs`, `listen`, `tls`, `dns`, `signing`, `class`, `egress`, `tls_reports`, `source`, `pool`, \
           `tier`, `shaping`, `duplicates`, `labeler`, `identity`, `events`, `admin`",
         ),
         ("port = 25", "port = ", "mta.toml:20: string values must be quoted, expected literal string"),

@@ -31,6 +31,10 @@ pub const ACTIONS_STARTED: &str = "mta_actions_started_total";
 pub const ACTIONS: &str = "mta_actions";
 /// Attempts that met a refusal, by its `class` and the `provider`.
 pub const REPLIES: &str = "mta_replies_total";
+/// Reports about TLS to other domains, by `result`: sent, dropped.
+pub const TLS_REPORTS: &str = "mta_tls_reports_total";
+/// Outcomes of TLS that no report counts, because more came at once than were counted.
+pub const TLS_NOTES_LOST: &str = "mta_tls_notes_lost_total";
 /// Sessions open with clients.
 pub const SESSIONS: &str = "mta_sessions";
 /// Messages in the queue.

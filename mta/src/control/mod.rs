@@ -12,6 +12,7 @@
 //! - [`metrics`]: what is counted.
 //! - [`run`]: the thread itself.
 //! - `tiers`: what members may send and have sent.
+//! - [`web`]: what is asked of hosts that others name.
 
 pub mod admin;
 pub mod answers;
@@ -29,6 +30,7 @@ pub mod run;
 mod stream;
 mod tiers;
 mod views;
+pub mod web;
 mod wishes;
 
 pub use run::{Control, start};

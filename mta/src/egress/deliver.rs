@@ -22,7 +22,7 @@ use tokio::sync::Notify;
 
 use super::Job;
 use super::cache::{ConnectionCache, Key, MESSAGES_MAX};
-use super::link::{Event, Link, Target, drive, hang_up};
+use super::link::{Event, Link, Target, Tested, drive, hang_up};
 use super::tls_policy::{self, Clients, TlsResult};
 use super::trouble::{self, RecipientOutcome, Trouble, lacks, stale};
 use crate::queue::TlsWish;
@@ -343,7 +343,7 @@ impl Deliverer {
             // The host takes no more over this connection (MAILMAX of RFC 9422, or 421): the rest goes over another.
             let (host, address) = (link.host.clone(), link.connection.peer().ip());
             let (demand, require_tls, limits) = (link.demand.clone(), requires_tls(job), job.limits.clone());
-            let target = Target { host, address, demand, require_tls, limits };
+            let target = Target { host, address, demand, require_tls, tested: Tested::No, limits };
             let fresh = match earned {
                 true => target.open(&self.net, &self.clients, self.port, &job.source, results).await.ok(),
                 false => None,
@@ -404,6 +404,16 @@ fn milder(before: Option<Trouble>, now: Trouble) -> Trouble {
     before.filter(|before| now.verdict == Verdict::Failed && before.verdict == Verdict::Deferred).unwrap_or(now)
 }
 
+/// What a policy that is only tested says of a host; nothing, where the sender or DANE has spoken.
+fn tested(job: &Job, host: &scheduler::Host, demand: &Demand) -> Tested {
+    let counts = job.route.tls.testing && job.stored.message.parameters.tls == TlsWish::Policy;
+    match (counts && *demand == Demand::Opportunistic, tls_policy::names(&job.route.tls, &host.name)) {
+        (false, _) => Tested::No,
+        (true, true) => Tested::Named,
+        (true, false) => Tested::Unnamed,
+    }
+}
+
 /// The trouble with hosts that no mail of this job may go to, if there are such.
 fn barred(job: &Job, results: &mut Vec<TlsResult>) -> Option<Trouble> {
     let mut trouble = None;
@@ -436,6 +446,7 @@ fn targets(job: &Job) -> Vec<Target> {
             demand: demand.clone(),
             require_tls: requires_tls(job),
             limits: job.limits.clone(),
+            tested: tested(job, host, &demand),
         }));
     }
     targets.truncate(ADDRESSES_TRIED_MAX);

@@ -24,6 +24,7 @@ use super::clerk::{self, Close, Errand, Errands, Found};
 use super::deliver::Attempt;
 use super::plan::{Plan, Surroundings};
 use super::question::Question;
+use super::tls_reports::notes::Notes;
 use super::{Finished, Job, Source};
 use crate::control::metrics as names;
 use crate::drain::Drain;
@@ -77,6 +78,8 @@ pub struct Lines {
     pub pools: watch::Receiver<Arc<MemberPools>>,
     /// What the settings say, when they have been read again.
     pub plan: watch::Receiver<Arc<Plan>>,
+    /// Where TLS is counted for those who want to know.
+    pub tls: Notes,
 }
 
 /// How a delivery is to go.
@@ -446,6 +449,7 @@ impl Dispatcher {
         let key = (job.stored.message.id, job.stored.domain.clone());
         let open = attempt.outcomes.iter().any(|outcome| outcome.verdict == Verdict::Deferred);
         self.record(&job, &attempt);
+        self.lines.tls.attempted(&job, &attempt);
         let told = attempt.told.clone();
         let class = told.as_ref().and_then(|told| told.class);
         let retry_after = told.as_ref().and_then(|told| told.after);

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use host::{Connection, Net, Stream, deadline_in, tls};
-use scheduler::{Demand, Knob, Limits, TlsFailure};
+use scheduler::{Demand, Knob, Limits, Scope, TlsFailure};
 use smtp::client::{Fate, Session, Settings, Stage, Step, Timeouts};
 use smtp::reply::Reply;
 
@@ -53,8 +53,21 @@ pub struct Target {
     pub demand: Demand,
     /// The host must offer REQUIRETLS (RFC 8689).
     pub require_tls: bool,
+    /// What a policy that is only tested says of it.
+    pub tested: Tested,
     /// How long to wait for it.
     pub limits: Arc<Limits>,
+}
+
+/// What a policy that is only tested (RFC 8461 §5) says of a host. Mail goes there all the same; the report says how it went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tested {
+    /// There is no such policy, or it does not count for this message.
+    No,
+    /// It names the host, which should be verified.
+    Named,
+    /// It does not name the host.
+    Unnamed,
 }
 
 /// What shaping says of times to wait, and the RFC's where it says nothing.
@@ -77,6 +90,33 @@ fn timeouts(limits: &Limits) -> Timeouts {
 impl Target {
     /// Connects, greets, and upgrades to TLS as is demanded. What there is to report of TLS is added to `results`.
     pub async fn open(
+        &self,
+        net: &Net,
+        clients: &Clients,
+        port: u16,
+        source: &Source,
+        results: &mut Vec<TlsResult>,
+    ) -> Result<Link, Trouble> {
+        match self.tested {
+            Tested::No => return self.open_demanded(net, clients, port, source, results).await,
+            Tested::Named => {
+                let strict = Target { demand: Demand::Verified, ..self.clone() };
+                match strict.open_demanded(net, clients, port, source, results).await {
+                    // It would not have been delivered to.
+                    Err(trouble) if trouble.scope == Scope::Message => {}
+                    opened => return opened,
+                }
+            }
+            Tested::Unnamed => {
+                let failure = Some((TlsFailure::ValidationFailure, "the policy does not name this host".to_owned()));
+                results.push(TlsResult { host: self.host.clone(), address: Some(self.address), failure });
+            }
+        }
+        // That session is told already.
+        self.open_demanded(net, clients, port, source, &mut Vec::new()).await
+    }
+
+    async fn open_demanded(
         &self,
         net: &Net,
         clients: &Clients,

@@ -3,8 +3,9 @@
 //! `dispatch` drives the scheduler and hands each delivery that may go to the ring thread of its slot;
 //! `deliver` makes the attempt over a `link` that it opens or finds in the `cache`; `trouble` says what the outcome means;
 //! `settle` writes it down, with a `dsn` where somebody has to be told. `route` finds the hosts of a
-//! domain and `dane` what their TLSA records demand, `clerk` reads the disk, both on threads that mail in motion does not wait for. `question` is the operator's way
-//! to the scheduler, `plan` what the settings say to all of them.
+//! domain, `dane` and `sts` what it demands of their TLS, `clerk` reads the disk, all on threads that mail in motion does not wait
+//! for. `question` is the operator's way to the scheduler, `plan` what the settings say to all of them. `tls_policy` is what a
+//! delivery demands in the end, `tls_reports` tells domains how it went, and `tls_memory` keeps what is known of both.
 
 pub mod cache;
 pub mod clerk;
@@ -21,6 +22,7 @@ pub mod resolver;
 pub mod route;
 pub mod settle;
 pub mod sts;
+pub mod tls_memory;
 pub mod tls_policy;
 pub mod tls_reports;
 pub mod trouble;

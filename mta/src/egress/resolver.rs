@@ -9,6 +9,7 @@ use scheduler::Routed;
 use tokio::sync::{mpsc, oneshot};
 
 use super::route::Router;
+use super::sts::Policies;
 
 /// Operators' questions that may wait; past it whoever asks waits.
 const WAITING_MAX: usize = 16;
@@ -20,6 +21,8 @@ const ANSWER_WAIT: Duration = Duration::from_secs(20);
 pub struct RouteFinder {
     /// Finds one route.
     pub router: Router,
+    /// What domains promise about TLS.
+    pub policies: Policies,
     /// What time it is.
     pub clock: Clock,
     /// Domains to find; the scheduler bounds how many are unanswered.
@@ -59,24 +62,30 @@ impl RouteAsker {
 impl RouteFinder {
     /// Answers until the dispatcher is gone.
     pub async fn run(mut self) {
+        host::spawn_local({
+            let policies = self.policies.clone();
+            async move { policies.keep_fresh().await }
+        });
         loop {
             tokio::select! {
                 biased;
                 domain = self.lookups.recv() => {
                     let Some(domain) = domain else { return };
                     let (router, routes, now) = (self.router.clone(), self.routes.clone(), self.clock.now());
+                    let policies = self.policies.clone();
                     host::spawn_local(async move {
-                        let routed = router.route(&domain, now).await;
+                        let routed = policies.apply(&domain, router.route(&domain, now).await).await;
                         // The dispatcher may have stopped; then nobody needs to know.
                         let _ = routes.send((domain, routed)).await;
                     });
                 }
                 Some(RouteQuestion(domain, mut answer)) = self.questions.recv() => {
-                    let (router, now) = (self.router.clone(), self.clock.now());
+                    let (router, policies, now) = (self.router.clone(), self.policies.clone(), self.clock.now());
                     host::spawn_local(async move {
+                        let routed = async { policies.apply(&domain, router.route(&domain, now).await).await };
                         // Whoever asked stops waiting in the end; then the lookup is of no use.
                         tokio::select! {
-                            routed = router.route(&domain, now) => drop(answer.send(routed)),
+                            routed = routed => drop(answer.send(routed)),
                             () = answer.closed() => {}
                         }
                     });

@@ -140,7 +140,7 @@ impl Router {
             let text = format!("no host takes mail for {domain}: {}", problems.join("; "));
             return if transient { deferred(text) } else { failed((5, 4, 4), text) };
         }
-        let tls = dane::policy(self.port, &hosts);
+        let tls = TlsPolicy { signed: next_hop.secure, ..dane::policy(self.port, &hosts) };
         Routed::Route(Arc::new(assemble(hosts, tls, &surroundings.providers, now + ttl.clamp(TTL_MIN, TTL_MAX))))
     }
 

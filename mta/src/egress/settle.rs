@@ -17,7 +17,8 @@ use smtp::envelope::{ByMode, Notify, decode_xtext};
 
 use super::deliver::Attempt;
 use super::dsn::{self, Action, GivenUp, Report};
-use crate::queue::{self, Fate, Recipient, RecipientFate, Settlement, StoredDelivery, StoredMessage};
+use crate::queue::{self, Fate, Recipient, RecipientFate, Settlement, StoredDelivery, StoredMessage, TlsWish};
+use crate::sign::header::Header;
 
 /// How long a notice is tried. Shorter than ordinary mail: news of a failure grows stale too.
 pub const DSN_LIFETIME: Duration = Duration::from_secs(2 * 24 * 3600);
@@ -163,6 +164,7 @@ pub fn notice(stored: &StoredDelivery, reports: &[Report], reporting_mta: &str, 
     let ReversePath::Mailbox(to) = &message.reverse_path else { return None };
     let id = message.id.to_string();
     let kind = if reports.iter().all(|report| report.action == Action::Delayed) { "delay" } else { "dsn" };
+    let tls = message.parameters.tls;
     Some(dsn::write(&dsn::Notice {
         reporting_mta,
         // A notice that is made again after a crash is named as before, and no two others are named alike.
@@ -173,10 +175,21 @@ pub fn notice(stored: &StoredDelivery, reports: &[Report], reporting_mta: &str, 
         arrived: message.received_at,
         now,
         reports,
-        original: &message.octets,
-        ret: message.parameters.ret,
+        original: &returnable(tls, &message.octets),
+        ret: message.parameters.ret.filter(|_| tls != TlsWish::Required),
         smtputf8: message.parameters.smtputf8,
     }))
+}
+
+/// What may come back of a message. Of one with REQUIRETLS the header section is protected as the message is, and hardly any
+/// host on the way back would carry that; what names it is left, so that the notice may go by any way (RFC 8689 §5).
+fn returnable(tls: TlsWish, octets: &bytes::Bytes) -> bytes::Bytes {
+    if tls != TlsWish::Required {
+        return octets.clone();
+    }
+    let Ok(header) = Header::parse(octets) else { return bytes::Bytes::new() };
+    let names = header.fields().filter(|field| field.is("Message-ID") || field.is("Date"));
+    names.flat_map(|field| field.octets.to_vec()).collect()
 }
 
 /// The notice as a message of ours, for the transaction that settles what it is about. A failure is news that

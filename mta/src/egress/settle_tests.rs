@@ -40,7 +40,7 @@ fn stored(notify: &[Option<Notify>], reverse_path: &str, parameters: Parameters)
             received_at: at(0),
             delay_notice_at: Some(at(100)),
             deadline: at(1000),
-            octets: Bytes::from_static(b"From: a@member.example\r\n\r\nbody\r\n"),
+            octets: Bytes::from_static(b"From: a@member.example\r\nMessage-ID: <7@member.example>\r\n\r\nbody\r\n"),
         }),
         domain: "dest.example".into(),
         attempts: 3,
@@ -179,6 +179,22 @@ fn the_time_of_a_returning_by_expires_for_good() {
         let deliver_by = Some(DeliverBy { at: at(by), mode: ByMode::Return, trace: false });
         let stored = stored(&[NONE], "a@member.example", Parameters { deliver_by, ..Default::default() });
         assert_eq!(settled(&stored, None, Next::Expired, at(1000)).1[0].status, status);
+    }
+}
+
+#[test]
+fn a_notice_about_mail_with_requiretls_gives_nothing_of_it_away_and_may_go_by_any_way() {
+    for (tls, from, body) in [(TlsWish::Policy, true, true), (TlsWish::Waived, true, true), (TlsWish::Required, false, false)] {
+        let parameters = Parameters { ret: Some(Ret::Full), tls, ..Default::default() };
+        let stored = stored(&[NONE], "a@member.example", parameters);
+        let failed = attempt(&stored, false, Verdict::Failed);
+        let (_, reports) = settled(&stored, Some(&failed), Next::Done, at(200));
+        let octets = notice(&stored, &reports, "relay.example", at(200)).unwrap();
+        let text = String::from_utf8(octets.clone()).unwrap();
+        assert_eq!((text.contains("From: a@member.example"), text.contains("\r\nbody\r\n")), (from, body), "{tls:?}: {text}");
+        assert!(text.contains("Message-ID: <7@member.example>"), "{text}");
+        let message = notice_message(&stored, &reports, vec![octets.into()], at(200)).unwrap();
+        assert_eq!(message.parameters.tls, TlsWish::Policy);
     }
 }
 

@@ -43,6 +43,7 @@ fn demanded(wish: TlsWish, policy: &TlsPolicy, host: &Host) -> Demand {
         (TlsWish::Required, Demand::Encrypted) => Demand::Verified,
         // §4.2.1: the name of the host must be the domain's own word, by DNSSEC or by its policy. A policy that is only
         // tested says as much as one that is enforced.
+        (TlsWish::Required, Demand::Opportunistic) if policy.signed => Demand::Verified,
         (TlsWish::Required, Demand::Opportunistic) if policy.kind == PolicyKind::Sts && names(policy, &host.name) => {
             Demand::Verified
         }
@@ -159,6 +160,8 @@ mod tests {
         assert_eq!(of(TlsWish::Required, &none, &Demand::Encrypted), Demand::Verified);
         assert_eq!(of(TlsWish::Required, &none, &barred), barred);
         assert_eq!(of(TlsWish::Required, &sts, &Demand::Opportunistic), Demand::Verified);
+        let signed = TlsPolicy { signed: true, ..TlsPolicy::default() };
+        assert_eq!(of(TlsWish::Required, &signed, &Demand::Opportunistic), Demand::Verified);
         let other = TlsPolicy { hosts: ["mx.other".into()].into(), ..sts };
         for policy in [none, other] {
             assert!(matches!(of(TlsWish::Required, &policy, &Demand::Opportunistic), Demand::Barred(_)));

@@ -20,6 +20,7 @@ use mta::policy::Member;
 use mta::queue::{Fault, Faults, Filter, Options, Reader, Writer};
 
 use super::providers::provide;
+use super::sts::Promises;
 
 /// The first member, which every world has.
 const MEMBER: &str = "member.example";
@@ -33,6 +34,8 @@ pub(crate) struct World {
     folder: tempfile::TempDir,
     zone: Zone,
     providers: BTreeMap<String, (SocketAddr, Arc<Provider>)>,
+    /// The web, what is trusted, and who signs.
+    pub(crate) promises: Promises,
     /// What those show who speak TLS.
     certificates: BTreeMap<String, tls::Server>,
     /// Domain and tier; each has a listener of its own.
@@ -68,6 +71,7 @@ impl World {
             seed,
             folder,
             zone: Zone::new(),
+            promises: Promises::default(),
             providers: BTreeMap::new(),
             certificates: BTreeMap::new(),
             members: vec![(MEMBER, None)],
@@ -173,7 +177,7 @@ impl World {
             disk.lie();
         }
         let faults = Faults::of_disk(disk.clone());
-        let config = Arc::new(configuration(self.folder.path(), &self.members, &self.settings, self.replies.as_deref()));
+        let config = Arc::new(configuration(self));
         let io = Io::Sim(net.clone());
         let addresses = self.providers.iter().map(|(domain, (address, _))| (domain.clone(), *address)).collect();
         let day = Day {
@@ -189,7 +193,7 @@ impl World {
         let start = SystemTime::UNIX_EPOCH + Duration::from_secs(BEGINNING) + self.age;
         let (age, providers, zone, seed) = (self.age, &self.providers, self.zone.clone(), self.seed);
         let certificates = &self.certificates;
-        let members = &self.members;
+        let (members, pages) = (&self.members, self.promises.pages.clone());
         let lived = host::run(&io.clone(), async move {
             let began = tokio::time::Instant::now();
             for (domain, (address, provider)) in providers {
@@ -202,6 +206,7 @@ impl World {
                 dice: Dice::seeded(seed),
                 resolver: Resolver::scripted(zone),
                 queue: Options { faults, ..options() },
+                pages: Some(pages),
                 sockets: Vec::new(),
             };
             let running = daemon::start(config, environment).await.unwrap();
@@ -453,7 +458,9 @@ async fn enrol(data_dir: &Path, members: &[(&'static str, Option<&'static str>)]
     writer.await.unwrap().unwrap();
 }
 
-fn configuration(folder: &Path, members: &[(&'static str, Option<&'static str>)], more: &str, replies: Option<&str>) -> Config {
+fn configuration(world: &World) -> Config {
+    let World { members, settings: more, replies, .. } = world;
+    let (folder, (signing, anchors)) = (world.folder.path(), world.promises.settings(world.folder.path()));
     let listeners = (0..).zip(members).map(|(nth, (domain, _))| {
         format!(
             "[[listen]]\naddress = \"{}\"\nrole = \"relay\"\ntrusted_networks = [\"192.0.2.0/24\"]\n\
@@ -468,8 +475,10 @@ fn configuration(folder: &Path, members: &[(&'static str, Option<&'static str>)]
         {}
         [signing]
         required = false
+        {signing}
         [egress]
         allow_private_addresses = true
+        {anchors}
         [[source]]
         name = "ip-a"
         address = "192.0.2.11"

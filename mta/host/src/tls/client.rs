@@ -144,6 +144,11 @@ impl Client {
         Ok(Self { config: Arc::new(config), verifier, verifies, trust })
     }
 
+    /// The same for a protocol whose crate brings its own stream, such as HTTP. Sessions are remembered together.
+    pub fn config(&self) -> Arc<ClientConfig> {
+        self.config.clone()
+    }
+
     pub(crate) fn session(&self, name: &str, address: IpAddr) -> io::Result<Session> {
         let name = match ServerName::try_from(name.trim_end_matches('.')) {
             Ok(name) => name.to_owned(),
