@@ -25,6 +25,7 @@ use crate::config::{self, Config};
 use crate::control::Control;
 use crate::control::daemon::{Daemon as Desk, OpenError, Parts};
 use crate::control::metrics as names;
+use crate::control::web::{Pages, Web};
 use crate::drain::{Drain, GRACE};
 use crate::egress::clerk::{self, Clerk};
 use crate::egress::dispatch::{Dispatcher, Lines};
@@ -33,7 +34,14 @@ use crate::egress::question::questions;
 use crate::egress::replies::Replies;
 use crate::egress::resolver::{RouteFinder, route_questions};
 use crate::egress::route::Router;
+use crate::egress::sts::Policies;
+use crate::egress::sts::store::Store;
+use crate::egress::tls_memory::Memory;
 use crate::egress::tls_policy::Clients;
+use crate::egress::tls_reports;
+use crate::egress::tls_reports::actor::ReportWriter;
+use crate::egress::tls_reports::notes::Notes;
+use crate::egress::tls_reports::report::Reporter;
 use crate::events::render::Renderer;
 use crate::ingress::greeting::Manners;
 use crate::ingress::{Counters, Gate, Service, Shared, settings};
@@ -58,6 +66,8 @@ pub struct Environment {
     pub resolver: Resolver,
     /// How the queue is kept.
     pub queue: Options,
+    /// Policies and receivers of reports, written by a test. None: those of the world.
+    pub pages: Option<Pages>,
     /// Listening sockets that somebody has handed to us.
     pub sockets: Vec<Bound>,
 }
@@ -75,7 +85,7 @@ impl Environment {
         let (clock, dice) = (Clock::system(), Dice::system());
         let keep = config.events.keep;
         let queue = Options { events_max: keep.count, events_age_max: keep.age, ..Options::default() };
-        let environment = Environment { io, clock, dice, resolver, queue, sockets: Vec::new() };
+        let environment = Environment { io, clock, dice, resolver, queue, pages: None, sockets: Vec::new() };
         Ok((environment, fallback))
     }
 }
@@ -100,6 +110,9 @@ pub enum StartError {
         /// What is wrong.
         error: QueueError,
     },
+    /// What is remembered about TLS.
+    #[error("what is remembered about TLS cannot be opened: {0}; see data_dir/tls")]
+    Memory(String),
     /// Members or keys on disk.
     #[error("{0}")]
     Desk(#[from] OpenError),
@@ -154,7 +167,7 @@ impl Floor {
 
 /// Starts the daemon. It listens when this returns; members and labels are the control thread's business.
 pub async fn start(config: Arc<Config>, environment: Environment) -> Result<Running, StartError> {
-    let Environment { io, clock, dice, resolver, queue: options, sockets: inherited } = environment;
+    let Environment { io, clock, dice, resolver, queue: options, pages, sockets: inherited } = environment;
     let floor = if matches!(io, Io::Sim(_)) { Floor::Here } else { Floor::Threads };
     private_folder(&config.data_dir)?;
 
@@ -249,6 +262,28 @@ pub async fn start(config: Arc<Config>, environment: Environment) -> Result<Runn
 
     let (lookups_tx, lookups) = mpsc::channel(scheduling.resolves_max);
     let (routes_tx, routes) = mpsc::channel(scheduling.resolves_max);
+    let memory = Memory::open(&config.data_dir.join("tls")).map_err(|error| StartError::Memory(error.to_string()))?;
+    let web = match pages {
+        Some(pages) => Web::scripted(pages),
+        None => Web::of(&config.egress, resolver.clone(), trust.as_ref())?,
+    };
+    let reporter = Reporter::of(&config);
+    let (tls_notes, noted) = reporter.as_ref().map(|_| Notes::channel()).unzip();
+    let tls_notes = tls_notes.unwrap_or_default();
+    let store = Store::new(memory.policies.clone());
+    let policies = Policies::new(resolver.clone(), web.clone(), store, clock.clone(), tls_notes.clone());
+    if let (Some(notes), Some(reporter)) = (noted, reporter) {
+        let (hostname, dns) = (config.hostname.as_str().into(), resolver.clone());
+        let (queue, signers) = (queue.clone(), signers.clone());
+        let sender = tls_reports::send::Sender { reporter, hostname, dns, web, queue, signers, clock: clock.clone() };
+        let (table, clock, dice, draining) = (memory.outcomes, clock.clone(), dice.clone(), draining_rx.clone());
+        let (ended_tx, ended_rx) = oneshot::channel();
+        floor.start(&Io::Epoll, "tls-reports", move || async move {
+            ReportWriter { sender, notes, table, clock, dice, draining }.run().await;
+            drop::<oneshot::Sender<()>>(ended_tx);
+        })?;
+        ended.push(ended_rx);
+    }
     let router = Router {
         resolver,
         dice: dice.clone(),
@@ -256,7 +291,7 @@ pub async fn start(config: Arc<Config>, environment: Environment) -> Result<Runn
         allow_private_addresses: config.egress.allow_private_addresses,
         port: config.egress.port,
     };
-    let finder = RouteFinder { router, clock: clock.clone(), lookups, routes: routes_tx, questions: route_questions };
+    let finder = RouteFinder { router, policies, clock: clock.clone(), lookups, routes: routes_tx, questions: route_questions };
     floor.start(&Io::Epoll, "resolver", move || finder.run())?;
 
     // One more reads on through what waited at the start.
@@ -291,6 +326,7 @@ pub async fn start(config: Arc<Config>, environment: Environment) -> Result<Runn
         weights: desk.weights(),
         pools: desk.pools(),
         plan: plan_rx,
+        tls: tls_notes,
     };
     let mut scheduler = Scheduler::new(scheduling, dice.below(u64::MAX));
     let (actions, last_action) = reader.actions().map_err(|error| StartError::Queue { path: config.data_dir.clone(), error })?;
@@ -334,15 +370,22 @@ impl Running {
     /// Takes from new settings what can change while we run: the certificate, the labels that members need, tiers, duplicates,
     /// sources, pools and shaping. When the new certificate is no good all of it stays as it was.
     pub fn reload(&self, config: Arc<Config>) -> Result<(), tls::Error> {
-        if let (Some(files), Some(tls)) = (&config.tls, &self.shared.tls) {
-            tls.store(Arc::new(tls::Server::from_pem_files(&files.certificate, &files.private_key)?));
-        }
+        self.renew(&config)?;
         let plan = Plan::of(&config);
         // First, so that no route is made for the new plan in the old surroundings.
         self.surroundings.store(plan.surroundings.clone());
         self.plan.send_replace(Arc::new(plan));
         self.replies.store(config.replies.clone());
         self.desk.handle_config(config);
+        Ok(())
+    }
+
+    /// Reads the certificate again. Sessions that are open keep the one that they began with; the old one stays when the new
+    /// one is no good.
+    pub fn renew(&self, config: &Config) -> Result<(), tls::Error> {
+        if let (Some(files), Some(tls)) = (&config.tls, &self.shared.tls) {
+            tls.store(Arc::new(tls::Server::from_pem_files(&files.certificate, &files.private_key)?));
+        }
         Ok(())
     }
 

@@ -1,5 +1,6 @@
 //! The tradewind MTA: joins the dialogue, the scheduler and the host into a daemon. See `ARCHITECTURE.md`.
 
+pub mod certificate;
 pub mod config;
 pub mod control;
 pub mod daemon;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use clap::Parser;
 use host::Bound;
 use host::handover::{self, Offer, Predecessor, Successor};
+use mta::certificate::{LOOK, Watch};
 use mta::config::Config;
 use mta::control::admin::Stage;
 use mta::daemon::{self, Environment};
@@ -99,12 +100,26 @@ async fn run(config: Config, arguments: Arguments) -> Result<(), Box<dyn std::er
 
     // In a block of its own: with it goes our second copy of the sockets, so that they close if nobody else has one.
     let successor = {
+        let mut watch = Watch::default();
+        let mut config = config;
+        config.tls.iter().for_each(|files| watch.handle_read(files));
+        let mut looks = tokio::time::interval(LOOK);
         let mut taken = std::pin::pin!(taken(offer.ok(), running.sockets().copies()?));
         loop {
             tokio::select! {
                 _ = terminate.recv() => break None,
                 _ = interrupt.recv() => break None,
-                _ = hangup.recv() => reload(&running, &arguments.config),
+                _ = hangup.recv() => {
+                    if let Some(new) = reload(&running, &arguments.config) {
+                        config = new;
+                        config.tls.iter().for_each(|files| watch.handle_read(files));
+                    }
+                }
+                _ = looks.tick() => {
+                    if config.tls.as_ref().is_some_and(|files| watch.look(files)) {
+                        renew(&running, &config);
+                    }
+                }
                 successor = &mut taken => break Some(successor),
             }
         }
@@ -146,16 +161,34 @@ async fn taken(offer: Option<Offer>, sockets: Vec<Bound>) -> Successor {
 
 /// What can be changed without a restart: the certificate, which labels a member needs, tiers and duplicates, sources, pools and
 /// shaping. Whatever is wrong with one of the new files, the old settings stay.
-fn reload(running: &daemon::Running, path: &Path) {
-    match Config::load(path) {
-        Ok(config) => match running.reload(Arc::new(config)) {
-            Ok(()) => tracing::info!(
+fn reload(running: &daemon::Running, path: &Path) -> Option<Arc<Config>> {
+    let config = match Config::load(path) {
+        Ok(config) => Arc::new(config),
+        Err(error) => {
+            tracing::error!(%error, "the settings are not replaced");
+            return None;
+        }
+    };
+    match running.reload(config.clone()) {
+        Ok(()) => {
+            tracing::info!(
                 "read the settings again: certificate, required labels, tiers, duplicates, sources, pools, shaping; all others \
                  need a restart"
-            ),
-            Err(error) => tracing::error!(%error, "the certificate is not replaced"),
-        },
-        Err(error) => tracing::error!(%error, "the settings are not replaced"),
+            );
+            Some(config)
+        }
+        Err(error) => {
+            tracing::error!(%error, "the certificate is not replaced");
+            None
+        }
+    }
+}
+
+/// Reads a certificate that somebody has renewed.
+fn renew(running: &daemon::Running, config: &Config) {
+    match running.renew(config) {
+        Ok(()) => tracing::info!("the certificate was renewed, and is read again"),
+        Err(error) => tracing::error!(%error, "the certificate was renewed and cannot be used; the old one stays"),
     }
 }
 

@@ -19,6 +19,8 @@ settings! {
     }
 }
 
+// The macro derives none: most tables have defaults that are not their types'.
+#[allow(clippy::derivable_impls)]
 impl Default for TlsReports {
     fn default() -> Self {
         TlsReports { from: None, organization: None, contact: None }

@@ -21,6 +21,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
+use crate::config;
 use crate::egress::route::is_public;
 
 /// RFC 8461 §3.3 suggests a minute for a policy, from the look-up of the name to the last octet.
@@ -80,6 +81,12 @@ pub enum WebError {
 }
 
 impl Web {
+    /// The world's, as the settings want it.
+    pub fn of(egress: &config::Egress, resolver: Resolver, trust: Option<&tls::Trust>) -> Result<Self, tls::Error> {
+        let client = trust.map(tls::Client::verifying).transpose()?;
+        Ok(Web::network(resolver, client.as_ref(), egress.sts_port, egress.allow_private_addresses))
+    }
+
     /// The world's. `verifying` decides whose certificates are good; `policy_port` is 443 but in tests.
     pub fn network(resolver: Resolver, verifying: Option<&tls::Client>, policy_port: u16, allow_private_addresses: bool) -> Self {
         let tls = verifying.map(|client| TlsConnector::from(client.config()));

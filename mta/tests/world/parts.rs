@@ -489,7 +489,7 @@ fn configuration(world: &World) -> Config {
         listeners.collect::<String>(),
     );
     let config = Config::parse(Path::new("world.toml"), &text).unwrap_or_else(|error| panic!("{error}"));
-    let replies = replies.map(|file| Replies::load(Some(Path::new(file))).unwrap_or_else(|error| panic!("{error}")));
+    let replies = replies.as_ref().map(|file| Replies::load(Some(Path::new(file))).unwrap_or_else(|error| panic!("{error}")));
     Config { replies: replies.map_or_else(|| config.replies.clone(), Arc::new), ..config }
 }
 

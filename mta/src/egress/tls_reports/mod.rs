@@ -5,7 +5,7 @@
 //! - [`tally`]: the counts, as they are kept over restarts.
 //! - [`report`]: what is said.
 //! - [`send`]: how it is handed over.
-//! - [`actor`]: when.
+//! - [`actor`] says when.
 
 pub mod actor;
 pub mod notes;

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use mail_auth::report::tlsrpt::{DateRange, TlsReport};
 
 use super::tally::{Count, Day, midnight};
+use crate::config::Config;
 
 /// Who reports.
 #[derive(Debug, Clone)]
@@ -20,6 +21,16 @@ pub struct Reporter {
     pub from: String,
     /// The domain that signs them (RFC 8460 §3 and §5.3: `TLS-Report-Submitter`).
     pub submitter: String,
+}
+
+impl Reporter {
+    /// As the settings say, if there are to be reports.
+    pub fn of(config: &Config) -> Option<Self> {
+        let (from, submitter) = (config.tls_reports.from.clone()?, config.signing.domain.clone()?);
+        let organization = config.tls_reports.organization.clone().unwrap_or_else(|| config.hostname.clone());
+        let contact = config.tls_reports.contact.clone().unwrap_or_else(|| from.clone());
+        Some(Reporter { organization, contact, from, submitter })
+    }
 }
 
 /// Content type of a report by POST (RFC 8460 §6.4).
