@@ -199,7 +199,9 @@ impl Submission {
         // Some clients send octets above 127 without saying so; the next host must hear of it.
         parameters.eight_bit = declared.body == Body::EightBitMime || !octets.is_ascii();
         let job = sign::Job { urgent: class == Class::Otp, message: prepared, domain: Some(domain), now };
+        let expected = self.shared.queue.expect();
         let signed = self.shared.signers.sign(job).await.map_err(|error| sign_trouble(&error))?;
+        drop(expected);
         if signed.member_unsigned {
             self.shared.count.unsigned.increment(1);
         }

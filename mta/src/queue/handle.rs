@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::SystemTime;
 
 use bytes::{Bytes, BytesMut};
@@ -39,6 +39,17 @@ pub struct Queue {
     ids: Ids,
     counts: Counts,
     recent: Recent,
+    expected: Arc<AtomicUsize>,
+}
+
+/// A message that will be queued soon, unless this is dropped.
+#[must_use]
+pub struct Expected(Arc<AtomicUsize>);
+
+impl Drop for Expected {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Hands out queue ids: rising, and never one twice, whatever the clock does.
@@ -177,15 +188,23 @@ impl Queue {
         ids: Ids,
         counts: Counts,
         recent: Recent,
+        expected: Arc<AtomicUsize>,
     ) -> (Self, mpsc::Receiver<Request>, mpsc::Receiver<Request>) {
         let (urgent, urgent_requests) = mpsc::channel(REQUESTS_MAX);
         let (normal, normal_requests) = mpsc::channel(REQUESTS_MAX);
-        (Self { urgent, normal, stats, ids, counts, recent }, urgent_requests, normal_requests)
+        (Self { urgent, normal, stats, ids, counts, recent, expected }, urgent_requests, normal_requests)
     }
 
     /// An id for a message that must name it before it is queued. One that is never used leaves a gap.
     pub fn next_id(&self, now: SystemTime) -> QueueId {
         self.ids.next(now)
+    }
+
+    /// Says that a message is being made ready, for as long as that takes: while many are, the writer gathers larger
+    /// batches.
+    pub fn expect(&self) -> Expected {
+        self.expected.fetch_add(1, Ordering::Relaxed);
+        Expected(self.expected.clone())
     }
 
     /// What a member has in the queue, as of the last commit; [`OWN`](super::OWN) for mail of our own. Waits for nobody.

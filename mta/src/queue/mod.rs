@@ -65,7 +65,7 @@ mod writer;
 
 pub use duplicates::{Fingerprint, Recent};
 pub use faults::{Fault, Faults};
-pub use handle::{Queue, Stats};
+pub use handle::{Expected, Queue, Stats};
 pub use list::{Filter, Hold, Page, Summary};
 pub use operate::{Operated, Operation, Which, Wish};
 pub use reader::{Backlog, Counts, Reader, Shown, ShownDelivery};

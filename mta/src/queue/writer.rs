@@ -10,6 +10,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use host::{Clock, disk};
@@ -35,6 +36,13 @@ use crate::control::metrics as names;
 /// The row of `state` that holds the last id given out.
 const LAST_ID: &[u8] = b"last_id";
 const VERSION: u8 = 1;
+
+/// So many messages that are being signed are a crowd: signing is what they wait for, and more hands would not help.
+const CROWD: usize = 16;
+
+/// While there is a crowd a batch is gathered for so long. That takes nothing from throughput, because signing goes on
+/// meanwhile, and saves most of its commits, each of which costs as much as it holds. One-time codes do not wait for it.
+const GATHERING: Duration = Duration::from_millis(2);
 
 /// How the queue is kept. The defaults are meant for production.
 #[derive(Debug, Clone)]
@@ -95,6 +103,8 @@ pub struct Writer {
     /// Arrived, and too much for the last batch.
     waiting: VecDeque<Request>,
     ids: Ids,
+    /// Messages that are being signed.
+    expected: Arc<AtomicUsize>,
     events: EventRange,
     usages: Usages,
     duplicates: Duplicates,
@@ -151,7 +161,9 @@ impl Writer {
         let stats = Arc::new(Stats::default());
         stats.events.ring(next - 1);
         let ids = Ids::after(last_id);
-        let (queue, urgent, normal) = Queue::new(stats.clone(), ids.clone(), usages.counts(), duplicates.recent());
+        let expected = Arc::new(AtomicUsize::new(0));
+        let (queue, urgent, normal) =
+            Queue::new(stats.clone(), ids.clone(), usages.counts(), duplicates.recent(), expected.clone());
         let (events, waiting) = (EventRange { first, next }, VecDeque::new());
         let writer = Self {
             env,
@@ -166,6 +178,7 @@ impl Writer {
             normal,
             waiting,
             ids,
+            expected,
             events,
             usages,
             duplicates,
@@ -198,7 +211,7 @@ impl Writer {
         Ok(())
     }
 
-    /// The next batch: waits for the first request and for nothing more.
+    /// The next batch: waits for the first request, and for nothing more unless there is a crowd.
     async fn gather(&mut self) -> Option<Vec<Request>> {
         let most = self.options.batch_requests.max(1);
         let (mut batch, mut arrived) = (Vec::new(), Vec::new());
@@ -211,6 +224,13 @@ impl Writer {
             // Both ways end together, because both ends are in one handle; what is left comes first.
             if received == 0 {
                 self.normal.recv_many(&mut arrived, most).await;
+            }
+            if batch.is_empty() && !arrived.is_empty() && self.expected.load(Relaxed) >= CROWD {
+                tokio::select! {
+                    biased;
+                    _ = self.urgent.recv_many(&mut batch, most) => {}
+                    () = tokio::time::sleep(GATHERING) => {}
+                }
             }
         }
         self.waiting.extend(arrived);

@@ -204,6 +204,37 @@ async fn batches_are_bounded_and_otp_mail_is_first_in_each() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn while_many_messages_are_signed_a_batch_is_gathered_but_not_for_a_one_time_code() {
+    let dir = TempDir::new().unwrap();
+    let bench = Bench::open(&dir, options());
+    let one_after_another = async |last: Lane| {
+        let (before, began) = (bench.commits(), tokio::time::Instant::now());
+        let tasks: Vec<_> = [Lane::Notice, last]
+            .into_iter()
+            .map(|lane| {
+                let (queue, message) = (bench.queue.clone(), NewMessage { lane, ..message(&["a@one.example"], "x") });
+                tokio::spawn(async move {
+                    if lane == last {
+                        tokio::time::sleep(Duration::from_millis(1)).await;
+                    }
+                    queue.enqueue(message).await.unwrap()
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.await.unwrap();
+        }
+        (bench.commits() - before, began.elapsed().as_millis())
+    };
+    assert_eq!(one_after_another(Lane::Transactional).await, (2, 1), "nobody is expected");
+    let expected: Vec<_> = (0..16).map(|_| bench.queue.expect()).collect();
+    assert_eq!(one_after_another(Lane::Transactional).await, (1, 2));
+    assert_eq!(one_after_another(Lane::Otp).await, (1, 1));
+    drop(expected);
+    assert_eq!(one_after_another(Lane::Transactional).await, (2, 1), "they came");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_window_is_loaded_by_lane_then_due_and_says_when_the_next_is_due() {
     let dir = TempDir::new().unwrap();
     let bench = Bench::open(&dir, options());
