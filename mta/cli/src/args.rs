@@ -63,6 +63,13 @@ pub(crate) enum Verb {
         #[arg(long)]
         id: Option<String>,
     },
+    /// What the daemon does about trouble by itself: pauses, narrowed windows, held members
+    Actions {
+        #[command(subcommand)]
+        verb: ActionsVerb,
+    },
+    /// How the sources stand, as a whole and with providers
+    Sources,
     /// How the daemon is
     Status,
     /// The whole system on loopback: labeler, MTA, providers, one member; sends real mail and says what happened
@@ -268,6 +275,47 @@ pub(crate) struct Deliveries {
 }
 
 #[derive(Debug, Subcommand)]
+pub(crate) enum ActionsVerb {
+    /// Those that run
+    List {
+        /// Only of this kind: leave_site, pause_site, narrow, pause_provider, pause_source, degrade_source, other_source,
+        /// hold_member
+        #[arg(long)]
+        kind: Option<String>,
+        /// Those after this number
+        #[arg(long, value_name = "ID")]
+        after: Option<u64>,
+        /// At most so many
+        #[arg(long)]
+        limit: Option<usize>,
+    },
+    /// One of them, with its cause and its story; also one that is over
+    Show {
+        /// Its number
+        id: u64,
+    },
+    /// End it now
+    Cancel {
+        /// Its number
+        id: u64,
+        /// For the record
+        #[arg(long)]
+        why: String,
+    },
+    /// Make it last longer
+    Extend {
+        /// Its number
+        id: u64,
+        /// How much longer, from its end or from now: 30m, 6h
+        #[arg(long = "for", value_name = "TIME")]
+        lasts: String,
+        /// For the record
+        #[arg(long)]
+        why: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
 pub(crate) enum ConfigVerb {
     /// Say what is wrong with the file, with line and key
     Check {
@@ -277,6 +325,8 @@ pub(crate) enum ConfigVerb {
     },
     /// Print what is known of receivers, and every setting that a file of shaping may have
     Shaping,
+    /// Print what replies speak of and what is done about it, in the form of a file of [egress] replies
+    Replies,
     /// Print the annotated example of every setting
     Describe,
 }
@@ -319,6 +369,12 @@ mod tests {
             "tradewind why 0000000000001",
             "tradewind where big.example --json",
             "tradewind events --after 7 --follow --member did:plc:a --id 0000000000001",
+            "tradewind actions list --json",
+            "tradewind actions show 17",
+            "tradewind actions cancel 17 --why delisted",
+            "tradewind actions extend 17 --for 1h --why wait",
+            "tradewind sources",
+            "tradewind config replies",
             "tradewind config check --config x.toml",
             "tradewind config check --diff",
             "tradewind config describe",
@@ -332,6 +388,8 @@ mod tests {
             "tradewind key remove --domain a.example",
             "tradewind key remove --domain a --all --selector s",
             "tradewind queue cancel",
+            "tradewind actions cancel 17",
+            "tradewind actions extend 17 --why wait",
             "tradewind queue cancel 0000000000001 --member a",
         ] {
             assert!(Args::try_parse_from(line.split(' ')).is_err(), "{line}");

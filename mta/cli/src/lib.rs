@@ -8,6 +8,7 @@ mod client;
 mod demo;
 mod mail;
 mod show;
+mod show_actions;
 mod show_diff;
 mod show_mail;
 
@@ -20,11 +21,14 @@ use anyhow::{Context, anyhow};
 use clap::Parser;
 use mta::{
     config::{self, Config},
-    control::api::{AddMember, Enrolled, EventFilter, ImportKey, Key, Member, RotateKeys, SetMember, Status, Where, Why},
+    control::api::{
+        ActionFilter, ActionPage, ActionRow, ActionShown, ActionWish, AddMember, Enrolled, EventFilter, ImportKey, Key, Member,
+        RotateKeys, SetMember, SourceHealthRow, Status, Where, Why,
+    },
 };
 use serde_json::json;
 
-use args::{Args, ConfigVerb, KeyVerb, MemberVerb, Verb};
+use args::{ActionsVerb, Args, ConfigVerb, KeyVerb, MemberVerb, Verb};
 use client::{Client, escape};
 use show::print;
 
@@ -72,6 +76,8 @@ fn config_path(given: Option<&Path>) -> anyhow::Result<PathBuf> {
 
 async fn ask(verb: Verb, daemon: &Client, json: bool) -> anyhow::Result<()> {
     match verb {
+        Verb::Actions { verb } => actions(verb, daemon, json).await,
+        Verb::Sources => print(&daemon.get::<Vec<SourceHealthRow>>("/v1/sources").await?, json),
         Verb::Status => print(&daemon.get::<Status>("/v1/status").await?, json),
         Verb::Member { verb } => member(verb, daemon, json).await,
         Verb::Key { verb } => key(verb, daemon, json).await,
@@ -110,6 +116,31 @@ async fn member(verb: MemberVerb, daemon: &Client, json: bool) -> anyhow::Result
     }
 }
 
+async fn actions(verb: ActionsVerb, daemon: &Client, json: bool) -> anyhow::Result<()> {
+    match verb {
+        ActionsVerb::List { kind, after, limit } => {
+            let filter = ActionFilter { kind, after, limit };
+            let number = |name: &str, value: Option<u64>| value.map(|value| format!("{name}={value}"));
+            let words = [
+                filter.kind.as_ref().map(|kind| format!("kind={}", escape(kind))),
+                number("after", filter.after),
+                number("limit", filter.limit.map(|limit| limit as u64)),
+            ];
+            let query: Vec<String> = words.into_iter().flatten().collect();
+            print(&daemon.get::<ActionPage>(&format!("/v1/actions?{}", query.join("&"))).await?, json)
+        }
+        ActionsVerb::Show { id } => print(&daemon.get::<ActionShown>(&format!("/v1/actions/{id}")).await?, json),
+        ActionsVerb::Cancel { id, why } => {
+            let wish = ActionWish { why, lasts: None };
+            print(&daemon.post::<ActionRow>(&format!("/v1/actions/{id}/cancel"), &wish).await?, json)
+        }
+        ActionsVerb::Extend { id, lasts, why } => {
+            let wish = ActionWish { why, lasts: Some(lasts) };
+            print(&daemon.post::<ActionRow>(&format!("/v1/actions/{id}/extend"), &wish).await?, json)
+        }
+    }
+}
+
 async fn key(verb: KeyVerb, daemon: &Client, json: bool) -> anyhow::Result<()> {
     match verb {
         KeyVerb::Import { domain, selector, file } => {
@@ -143,6 +174,7 @@ fn config_verb(verb: &ConfigVerb, path: Option<&Path>, json: bool) -> anyhow::Re
         ConfigVerb::Describe => print!("{}", config::describe()),
         ConfigVerb::Shaping if json => println!("{}", serde_json::to_string_pretty(&config::shaping::TABLES)?),
         ConfigVerb::Shaping => print!("{}", config::shaping::print_shipped()),
+        ConfigVerb::Replies => print!("{}\n{}", mta::egress::replies::SHIPPED_REPLIES, mta::egress::replies::SHIPPED_RULES),
         ConfigVerb::Check { diff } => {
             let path = config_path(path)?;
             match Config::load(&path) {

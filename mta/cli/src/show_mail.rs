@@ -215,10 +215,10 @@ impl Show for EventPage {
 }
 
 /// One line an event: it may be one of many pages.
-fn events(events: &[EventRow]) -> String {
+pub(crate) fn events(events: &[EventRow]) -> String {
     let mut out = String::new();
     for it in events {
-        let whom = it.recipient.as_ref().or(it.domain.as_ref()).cloned().unwrap_or_default();
+        let whom = it.action.as_ref().or(it.recipient.as_ref()).or(it.domain.as_ref()).cloned().unwrap_or_default();
         let from = match (&it.source, &it.host) {
             (Some(source), Some(host)) => format!(" from {source} by {host}"),
             (Some(source), None) => format!(" from {source}"),

@@ -353,3 +353,23 @@ fn events_are_kept_by_number_by_age_or_by_both() {
         assert!(text.parse::<Keep>().is_err(), "{text}");
     }
 }
+
+#[test]
+fn a_file_of_replies_is_read_with_the_settings_and_its_errors_name_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (settings, replies) = (folder.path().join("mta.toml"), folder.path().join("replies.toml"));
+    let text = "hostname = \"relay.example.test\"\ndata_dir = \"data\"\n[egress]\nreplies = \"replies.toml\"\n\
+                [[source]]\nname = \"a\"\naddress = \"192.0.2.7\"\nehlo = \"a.example.test\"\n";
+    std::fs::write(&settings, text).unwrap();
+    let entry = "[[reply]]\nname = \"ours\"\ntext = \"go away, please\"\nclass = \"policy\"\n";
+    std::fs::write(&replies, entry).unwrap();
+    let config = Config::load(&settings).unwrap_or_else(|error| panic!("{error}"));
+    assert_ne!(config.replies, crate::egress::replies::Replies::shipped(), "a reload sees that it differs");
+    std::fs::write(&replies, entry.replace("policy", "police")).unwrap();
+    let error = Config::load(&settings).unwrap_err();
+    assert_eq!((error.file, error.problems[0].line, error.problems[0].key.as_str()), (replies.clone(), Some(4), "reply.class"));
+    std::fs::remove_file(&replies).unwrap();
+    assert!(Config::load(&settings).unwrap_err().to_string().contains("replies.toml: cannot be read"));
+    // The operator's command may not be allowed to read it, and need not.
+    assert!(Config::load_alone(&settings).is_ok());
+}

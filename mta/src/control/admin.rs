@@ -23,8 +23,9 @@ use tokio::{
 
 use super::{
     api::{
-        AddMember, Enrolled, EventFilter, EventPage, ImportKey, Key, Member, PAGE_MAX, QueueDone, QueueFilter, QueuePage,
-        QueueWish, QueuedMessage, Refusal, RemoveKeys, RotateKeys, SetMember, ShapingRow, Status, Trouble, Where, Why,
+        ActionFilter, ActionPage, ActionRow, ActionShown, ActionWish, AddMember, Enrolled, EventFilter, EventPage, ImportKey,
+        Key, Member, PAGE_MAX, QueueDone, QueueFilter, QueuePage, QueueWish, QueuedMessage, Refusal, RemoveKeys, RotateKeys,
+        SetMember, ShapingRow, SourceHealthRow, Status, Trouble, Where, Why,
     },
     http, page,
     wishes::Verb,
@@ -66,6 +67,16 @@ pub trait Operations: Send + Sync + 'static {
     fn operate(&self, verb: Verb, wish: QueueWish, by: &str) -> impl Future<Output = Result<QueueDone, Refusal>> + Send;
     /// Events; may wait for some.
     fn events(&self, filter: EventFilter) -> impl Future<Output = Result<EventPage, Refusal>> + Send;
+    /// Automatic actions that run.
+    fn actions(&self, filter: ActionFilter) -> impl Future<Output = Result<ActionPage, Refusal>> + Send;
+    /// One of them, or what became of it.
+    fn action(&self, id: u64) -> impl Future<Output = Result<ActionShown, Refusal>> + Send;
+    /// Ends one; `by` is who asks.
+    fn end_action(&self, id: u64, wish: ActionWish, by: &str) -> impl Future<Output = Result<ActionRow, Refusal>> + Send;
+    /// Moves the end of one.
+    fn prolong_action(&self, id: u64, wish: ActionWish, by: &str) -> impl Future<Output = Result<ActionRow, Refusal>> + Send;
+    /// How sources stand.
+    fn source_health(&self) -> impl Future<Output = Result<Vec<SourceHealthRow>, Refusal>> + Send;
     /// How the daemon is.
     fn status(&self) -> impl Future<Output = Result<Status, Refusal>> + Send;
 }
@@ -171,6 +182,11 @@ fn operator_routes<O: Operations>(admin: Admin<O>) -> Router {
         .route("/v1/why/{id}", get(why::<O>))
         .route("/v1/where/{domain}", get(whereabouts::<O>))
         .route("/v1/shaping", get(shaping::<O>))
+        .route("/v1/actions", get(actions::<O>))
+        .route("/v1/actions/{id}", get(action::<O>))
+        .route("/v1/actions/{id}/cancel", post(end_action::<O>))
+        .route("/v1/actions/{id}/extend", post(prolong_action::<O>))
+        .route("/v1/sources", get(source_health::<O>))
         .route("/v1/events", get(events::<O>))
         .fallback(nothing)
         .with_state(admin)
@@ -297,8 +313,11 @@ async fn operate<O: Operations>(
     by: Option<Extension<http::Peer>>,
     json: Result<Json<QueueWish>, JsonRejection>,
 ) -> Answer<QueueDone> {
-    let by = by.map_or_else(|| "unknown".to_owned(), |Extension(peer)| peer.to_string());
-    admin.operations.operate(verb, body(json)?, &by).await.map(Json)
+    admin.operations.operate(verb, body(json)?, &whoever(by)).await.map(Json)
+}
+
+fn whoever(by: Option<Extension<http::Peer>>) -> String {
+    by.map_or_else(|| "unknown".to_owned(), |Extension(peer)| peer.to_string())
 }
 
 async fn why<O: Operations>(State(admin): State<Admin<O>>, UrlPath(id): UrlPath<String>) -> Answer<Why> {
@@ -318,6 +337,43 @@ async fn events<O: Operations>(
     filter: Result<Query<EventFilter>, axum::extract::rejection::QueryRejection>,
 ) -> Answer<EventPage> {
     admin.operations.events(query(filter)?).await.map(Json)
+}
+
+async fn actions<O: Operations>(
+    State(admin): State<Admin<O>>,
+    filter: Result<Query<ActionFilter>, axum::extract::rejection::QueryRejection>,
+) -> Answer<ActionPage> {
+    admin.operations.actions(query(filter)?).await.map(Json)
+}
+
+async fn action<O: Operations>(State(admin): State<Admin<O>>, UrlPath(id): UrlPath<String>) -> Answer<ActionShown> {
+    admin.operations.action(action_id(&id)?).await.map(Json)
+}
+
+async fn end_action<O: Operations>(
+    State(admin): State<Admin<O>>,
+    UrlPath(id): UrlPath<String>,
+    by: Option<Extension<http::Peer>>,
+    json: Result<Json<ActionWish>, JsonRejection>,
+) -> Answer<ActionRow> {
+    admin.operations.end_action(action_id(&id)?, body(json)?, &whoever(by)).await.map(Json)
+}
+
+async fn prolong_action<O: Operations>(
+    State(admin): State<Admin<O>>,
+    UrlPath(id): UrlPath<String>,
+    by: Option<Extension<http::Peer>>,
+    json: Result<Json<ActionWish>, JsonRejection>,
+) -> Answer<ActionRow> {
+    admin.operations.prolong_action(action_id(&id)?, body(json)?, &whoever(by)).await.map(Json)
+}
+
+fn action_id(id: &str) -> Result<u64, Refusal> {
+    id.parse().map_err(|_| Refusal::Wrong(format!("{id:?} is not the number of an action; `tradewind actions list` shows them")))
+}
+
+async fn source_health<O: Operations>(State(admin): State<Admin<O>>) -> Answer<Vec<SourceHealthRow>> {
+    admin.operations.source_health().await.map(Json)
 }
 
 /// Healthy: the disk answers. Whoever restarts us on an error must not do so because a labeler is away.

@@ -52,6 +52,24 @@ impl Operations for Fake {
             dns_records: Vec::new(),
         })
     }
+    async fn actions(&self, filter: ActionFilter) -> Result<ActionPage, Refusal> {
+        self.asked(format!("actions {:?} {:?}", filter.kind, filter.after));
+        Ok(ActionPage::default())
+    }
+    async fn action(&self, id: u64) -> Result<ActionShown, Refusal> {
+        Err(Refusal::Unknown(format!("no action {id}")))
+    }
+    async fn end_action(&self, id: u64, wish: ActionWish, by: &str) -> Result<ActionRow, Refusal> {
+        self.asked(format!("end {id} {} {}", wish.why, by.is_empty()));
+        Err(Refusal::Unknown(format!("no action {id}")))
+    }
+    async fn prolong_action(&self, id: u64, wish: ActionWish, by: &str) -> Result<ActionRow, Refusal> {
+        self.asked(format!("prolong {id} {} {:?} {}", wish.why, wish.lasts, by.is_empty()));
+        Err(Refusal::Unknown(format!("no action {id}")))
+    }
+    async fn source_health(&self) -> Result<Vec<SourceHealthRow>, Refusal> {
+        Ok(Vec::new())
+    }
     async fn members(&self) -> Result<Vec<Member>, Refusal> {
         Ok(vec![a_member("did:plc:a", false)])
     }

@@ -342,13 +342,18 @@ pub struct EventRow {
     pub number: u64,
     /// When it was written down.
     pub at: String,
-    /// accepted, deferred, delivered, failed, expired, cancelled, set_aside, held or released.
+    /// accepted, deferred, delivered, failed, expired, cancelled, set_aside, held or released; action_started,
+    /// action_extended, action_cancelled or action_expired.
     pub what: String,
     /// Nothing follows for its recipient.
     #[serde(rename = "final")]
     pub is_final: bool,
-    /// The queue id.
+    /// The queue id; the number of an action in events of actions.
     pub id: String,
+    /// Events of actions: the action's kind. `host` is then the site or provider, and `reply` the cause, or who ended or
+    /// extended it and why.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub action: Option<String>,
     /// The member's DID; none when it is no longer one.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub member: Option<String>,

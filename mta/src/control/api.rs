@@ -19,6 +19,10 @@
 //! | `GET /v1/why/{id}` | | [`Why`] |
 //! | `GET /v1/where/{domain}` | | [`Where`] |
 //! | `GET /v1/shaping` | | [`ShapingRow`]s |
+//! | `GET /v1/actions` | [`ActionFilter`] as query | [`ActionPage`] |
+//! | `GET /v1/actions/{id}` | | [`ActionShown`] |
+//! | `POST /v1/actions/{id}/cancel`, `…/extend` | [`ActionWish`] | [`ActionRow`] |
+//! | `GET /v1/sources` | | [`SourceHealthRow`]s |
 //! | `GET /v1/events` | [`EventFilter`] as query | [`EventPage`] |
 //!
 //! `{member}` is a DID or a sending domain. What goes wrong is a [`Trouble`] with a status that fits.
@@ -28,6 +32,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+pub use super::actions::{ActionFilter, ActionPage, ActionRow, ActionShown, ActionWish, SourceHealthRow};
 pub use super::answers::*;
 
 /// The version that the paths begin with.

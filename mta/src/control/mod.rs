@@ -14,6 +14,7 @@
 //! - `tiers`: what members may send and have sent.
 //! - [`web`]: what is asked of hosts that others name.
 
+pub mod actions;
 pub mod admin;
 pub mod answers;
 pub mod api;

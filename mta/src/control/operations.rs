@@ -13,8 +13,8 @@ use super::{
     admin::Operations,
     answers::{EventFilter, EventPage, QueueDone, QueueWish, Where, Why},
     api::{
-        AddMember, Enrolled, ImportKey, Key, LabelerStatus, Member, PAGE_MAX, QueueFilter, QueuePage, QueuedMessage, Refusal,
-        RemoveKeys, SetMember, ShapingRow, Status,
+        ActionFilter, ActionPage, ActionRow, ActionShown, ActionWish, AddMember, Enrolled, ImportKey, Key, LabelerStatus, Member,
+        PAGE_MAX, QueueFilter, QueuePage, QueuedMessage, Refusal, RemoveKeys, SetMember, ShapingRow, SourceHealthRow, Status,
     },
     daemon::Daemon,
     tiers,
@@ -292,6 +292,26 @@ impl Operations for Daemon {
             Refusal::Unknown(format!("{id} is not in the queue (any more); `tradewind why {id}` tells what became of it"))
         })?;
         Ok(view_message(&self.directory.load(), &shown))
+    }
+
+    async fn actions(&self, filter: ActionFilter) -> Result<ActionPage, Refusal> {
+        self.list_actions(filter).await
+    }
+
+    async fn action(&self, id: u64) -> Result<ActionShown, Refusal> {
+        self.show_action(id).await
+    }
+
+    async fn end_action(&self, id: u64, wish: ActionWish, by: &str) -> Result<ActionRow, Refusal> {
+        self.cancel_action(id, wish, by).await
+    }
+
+    async fn prolong_action(&self, id: u64, wish: ActionWish, by: &str) -> Result<ActionRow, Refusal> {
+        self.extend_action(id, wish, by).await
+    }
+
+    async fn source_health(&self) -> Result<Vec<SourceHealthRow>, Refusal> {
+        self.list_source_health().await
     }
 
     async fn status(&self) -> Result<Status, Refusal> {

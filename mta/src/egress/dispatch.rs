@@ -43,6 +43,10 @@ const NAP_MAX: Duration = Duration::from_secs(60);
 /// forgetting it would send it twice.
 const SETTLE_RETRY: Duration = Duration::from_secs(1);
 
+/// News of measures that wait while the queue cannot write. Past it only the last word about each is kept, and what began and
+/// ended meanwhile is no event: some 16,384 run at most.
+const MEASURE_NEWS_MAX: usize = 65_536;
+
 /// Batches of settlements that the queue may have at once. A peer's 250 that is not written down comes twice after a crash,
 /// so what is known goes into the next commit and does not wait for the last one's end: at most two commits pass. At the
 /// bound settlements collect here, and go together when the next batch is done.
@@ -155,6 +159,9 @@ impl Dispatcher {
             in_flight: 0,
             deferred,
         };
+        for measure in dispatcher.scheduler.measures() {
+            metrics::gauge!(names::ACTIONS, "kind" => measure.kind.as_str()).increment(1);
+        }
         dispatcher.scheduler.handle_weights(dispatcher.lines.weights.borrow_and_update().clone());
         let pools = dispatcher.lines.pools.borrow_and_update().clone();
         dispatcher.scheduler.handle_pools(dispatcher.clock.now(), pools);
@@ -299,6 +306,9 @@ impl Dispatcher {
                 _ => {}
             }
             self.measures.push(news);
+        }
+        if self.measures.len() > MEASURE_NEWS_MAX {
+            shorten(&mut self.measures);
         }
     }
 
@@ -549,6 +559,16 @@ async fn write(queue: Queue, batch: Vec<Settlement>) {
             }
         }
     }
+}
+
+/// Keeps the last word about each measure, and none about those that began and ended here.
+fn shorten(news: &mut Vec<MeasureNews>) {
+    let began: HashSet<u64> = news.iter().filter(|news| news.change == Change::Started).map(|news| news.measure.id).collect();
+    let mut told = HashSet::new();
+    let mut last: Vec<MeasureNews> = news.drain(..).rev().filter(|news| told.insert(news.measure.id)).collect();
+    last.retain(|news| !(news.change.is_end() && began.contains(&news.measure.id)));
+    last.reverse();
+    *news = last;
 }
 
 /// The same for what happened to measures.

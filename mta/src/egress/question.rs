@@ -7,7 +7,10 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use scheduler::{Cancellation, Cancelled, Counts, Lane, QueueId, Routed, Scheduler, SourceHealth, Survey, Whereabouts};
+use scheduler::{
+    Cancellation, Cancelled, Counts, Lane, Measure, QueueId, Routed, Scheduler, SourceHealth, SourceHealthView, Survey,
+    Whereabouts,
+};
 use tokio::sync::{mpsc, oneshot};
 
 /// Questions that may wait; past it whoever asks waits.
@@ -116,6 +119,38 @@ impl Asker {
     ) -> Result<(), Stopped> {
         let (source, cause) = (source.to_owned(), cause.to_owned());
         self.ask(move |scheduler, now| scheduler.set_source_health(now, &source, health, &cause, lasts)).await
+    }
+
+    /// Automatic actions with larger ids than `after`, of a kind or all, by id.
+    pub async fn measures(&self, after: u64, kind: Option<String>, limit: usize) -> Result<Vec<Measure>, Stopped> {
+        self.ask(move |scheduler, _| {
+            let wanted =
+                |measure: &&Measure| measure.id > after && kind.as_ref().is_none_or(|kind| measure.kind.as_str() == kind);
+            scheduler.measures().filter(wanted).take(limit).cloned().collect()
+        })
+        .await
+    }
+
+    /// One of them, if it runs.
+    pub async fn measure(&self, id: u64) -> Result<Option<Measure>, Stopped> {
+        self.ask(move |scheduler, _| scheduler.measure(id).cloned()).await
+    }
+
+    /// Ends one. None: it does not run.
+    pub async fn cancel_measure(&self, id: u64, by: &str) -> Result<Option<Measure>, Stopped> {
+        let by = by.to_owned();
+        self.ask(move |scheduler, now| scheduler.cancel_measure(now, id, &by)).await
+    }
+
+    /// Moves the end of one.
+    pub async fn extend_measure(&self, id: u64, lasts: Duration, by: &str) -> Result<Option<Measure>, Stopped> {
+        let by = by.to_owned();
+        self.ask(move |scheduler, now| scheduler.extend_measure(now, id, lasts, &by)).await
+    }
+
+    /// How sources stand.
+    pub async fn source_health(&self) -> Result<Vec<SourceHealthView>, Stopped> {
+        self.ask(|scheduler, now| scheduler.source_health(now)).await
     }
 
     /// Domains that are known to lead to a site now; None: no such site is known.

@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use loadtest::sink::{Act, Rule, Script, Stage};
+use mta::control::admin::Operations;
+use mta::control::api::{ActionFilter, ActionWish};
 use mta::events::{Event, What};
 use scheduler::MeasureKind;
 
@@ -108,7 +110,6 @@ fn the_rules_of_the_operators_file_act_and_survive_a_restart() {
         for n in 100..140 {
             day.submit(n, &[&format!("user{n}@{HOTMAIL}")]).await;
         }
-        assert!(day.desk().messages().is_some());
     });
     assert_eq!(world.refusals(), refused, "the listed source stays away after a restart");
     assert!(world.read(|reader| reader.action(paused.id).unwrap()).is_some());
@@ -156,4 +157,59 @@ fn a_provider_that_wants_less_gets_less() {
     let narrowed = events.iter().find(|event| event.recipient == MeasureKind::Narrow.as_str()).unwrap();
     assert_eq!((narrowed.what, narrowed.reply.as_str()), (What::ActionStarted, slow));
     assert_eq!(count(&events, What::ActionStarted, MeasureKind::LeaveSite), 0, "it speaks of us and not of the site");
+}
+
+#[test]
+fn an_operator_sees_why_mail_waits_and_ends_or_prolongs_that() {
+    let rules = "[[rule]]\nname = \"disliked\"\nclass = \"reputation\"\ncount = 3\nwithin = \"1h\"\ndo = \"pause_provider\"\n\
+                 for = \"6h\"\n";
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("replies.toml");
+    std::fs::write(&file, rules).unwrap();
+    let listed = Rule::new(Stage::Rcpt, Act::reply(LISTED)).first(3);
+    let mut world = World::seed(65).replies(&file.display().to_string()).provider(HOTMAIL, Script::accepts_all().with(listed));
+    world.live(2 * HOUR, |day| async move {
+        let wish = |why: &str, lasts: Option<&str>| ActionWish { why: why.to_owned(), lasts: lasts.map(str::to_owned) };
+        for n in 0..20 {
+            day.submit(n, &[&format!("user{n}@{HOTMAIL}")]).await;
+        }
+        tokio::time::sleep(10 * MINUTE).await;
+        let desk = day.desk();
+        let kind = Some("pause_provider".to_owned());
+        let found = desk.actions(ActionFilter { kind, ..ActionFilter::default() }).await.unwrap();
+        let [paused] = &found.actions[..] else { panic!("{found:?}") };
+        assert_eq!(
+            (paused.cause.as_str(), paused.class.as_deref(), paused.rule.as_str()),
+            (LISTED, Some("reputation"), "disliked")
+        );
+        assert_eq!((paused.provider.as_deref(), paused.source.as_deref()), (Some("microsoft"), Some("ip-a")));
+        // `where` names it, with the command that ends it.
+        let place = desk.whereabouts(HOTMAIL).await.unwrap();
+        let held = place.sources[0].held.as_ref().unwrap();
+        assert_eq!((held.reason.as_str(), held.clears_at.as_deref()), ("source_paused", Some(paused.expires_at.as_str())));
+        assert!(held.says.contains(&format!("tradewind actions cancel {}", paused.id)), "{}", held.says);
+        let health = desk.source_health().await.unwrap();
+        let with = health.iter().find(|row| row.provider.as_deref() == Some("microsoft")).unwrap();
+        assert_eq!((with.health.as_str(), with.actions.contains(&paused.id)), ("paused", true));
+        // A reason is needed, and a number that is known.
+        for (id, why) in [(paused.id, " "), (paused.id + 1_000, "no such")] {
+            assert!(desk.end_action(id, wish(why, None), "op").await.is_err());
+        }
+        let longer = desk.prolong_action(paused.id, wish("they asked", Some("1h")), "op").await.unwrap();
+        assert!(longer.expires_at > paused.expires_at);
+        desk.end_action(paused.id, wish("delisted", None), "op").await.unwrap();
+        let shown = desk.action(paused.id).await.unwrap();
+        assert!(shown.action.is_none());
+        let story: Vec<_> = shown.events.iter().map(|event| (event.what.as_str(), event.reply.as_deref().unwrap())).collect();
+        let expected = [("action_started", LISTED), ("action_extended", "op: they asked"), ("action_cancelled", "op: delisted")];
+        assert_eq!(story, expected);
+        // The pause of the site is an action of its own.
+        let rest = desk.actions(ActionFilter::default()).await.unwrap();
+        for action in &rest.actions {
+            desk.end_action(action.id, wish("delisted", None), "op").await.unwrap();
+        }
+    });
+    world.check_all_arrived_once();
+    world.check_queue_is_empty();
+    assert!(world.read(|reader| reader.actions().unwrap().0).is_empty(), "what an operator ended is gone");
 }
