@@ -16,6 +16,7 @@ pub mod crash;
 pub mod daemon;
 pub mod disk;
 pub mod dns;
+pub mod economy;
 pub mod exim;
 pub mod handover;
 pub mod idle;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use loadtest::{backlog, broken, churn, disk, handover, idle, interop, kill, powercut, profile, report, tls_cases};
+use loadtest::{backlog, broken, churn, disk, economy, handover, idle, interop, kill, powercut, profile, report, tls_cases};
 
 #[derive(Parser)]
 #[command(name = "tradewind-loadtest", version, about)]
@@ -28,6 +28,8 @@ enum Verb {
     Idle(idle::Arguments),
     /// A queue of up to millions of deferred messages: start, memory, answers, and a site that comes back
     Backlog(backlog::Arguments),
+    /// How many connections much mail takes, and what an idle site costs
+    Economy(economy::Arguments),
     /// Thousands of hosts that break off, dawdle, stammer and lie, in virtual time: every fate as they really said
     Broken(broken::Arguments),
     /// Months of mail through the queue alone: file sizes and commit times must level off
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
         Verb::Handover(arguments) => handover::run(&arguments),
         Verb::Idle(arguments) => idle::run(&arguments),
         Verb::Backlog(arguments) => backlog::run(&arguments),
+        Verb::Economy(arguments) => economy::run(&arguments),
         Verb::Broken(arguments) => broken::run(&arguments),
         Verb::Churn(arguments) => churn::run(&arguments),
         Verb::Disk(arguments) => disk::run(&arguments),

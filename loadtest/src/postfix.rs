@@ -21,10 +21,12 @@ pub const INSTALL: &str = "apt-get install postfix";
 
 /// What this Postfix is for.
 pub enum Role<'a> {
-    /// Takes mail from loopback and hands everything to one next hop, without TLS and DNS.
+    /// Takes mail from loopback and hands everything to one next hop, without DNS.
     Relay {
         /// Where everything goes.
         next_hop: SocketAddr,
+        /// Offers STARTTLS with it, and uses it outwards where offered; none: no TLS.
+        certificate: Option<&'a Certificate>,
     },
     /// Final destination of these addresses, delivered to maildirs; offers STARTTLS.
     Receiver {
@@ -144,13 +146,26 @@ fn main_cf(root: &Path, role: &Role<'_>) -> Result<String> {
     Ok(match role {
         // As fast as Postfix goes: no pause for arrivals that outrun deliveries, as many deliveries as we have
         // connections, no DNS. Logging goes to the machine's syslog as usual; what that daemon uses is not counted.
-        Role::Relay { next_hop } => format!(
-            "{common}smtpd_relay_restrictions = permit_mynetworks, reject\n\
-             relayhost = [{}]:{}\nin_flow_delay = 0\nsmtp_destination_concurrency_limit = 50\n\
-             smtp_tls_security_level = none\nsmtpd_tls_security_level = none\n",
-            next_hop.ip(),
-            next_hop.port()
-        ),
+        Role::Relay { next_hop, certificate } => {
+            // Outwards Postfix resumes sessions, and by default uses no connection twice that is under TLS.
+            let tls = match certificate {
+                None => "smtp_tls_security_level = none\nsmtpd_tls_security_level = none\n".to_owned(),
+                Some(certificate) => {
+                    certificate.write_to(&root.join("etc"))?;
+                    format!(
+                        "smtp_tls_security_level = may\nsmtpd_tls_security_level = may\n\
+                         smtpd_tls_cert_file = {root_path}/etc/cert.pem\nsmtpd_tls_key_file = {root_path}/etc/key.pem\n\
+                         smtp_tls_session_cache_database = btree:{root_path}/data/smtp_scache\n"
+                    )
+                }
+            };
+            format!(
+                "{common}smtpd_relay_restrictions = permit_mynetworks, reject\n\
+                 relayhost = [{}]:{}\nin_flow_delay = 0\nsmtp_destination_concurrency_limit = 50\n{tls}",
+                next_hop.ip(),
+                next_hop.port()
+            )
+        }
         Role::Receiver { mailboxes } => {
             let certificate = Certificate::generate(&["mx.receiver.test", "localhost"])?;
             certificate.write_to(&root.join("etc"))?;
@@ -208,7 +223,7 @@ mod tests {
         let provider = Provider::new(Script::accepts_all());
         let sink = Sink::start("127.0.0.1:0".parse().unwrap(), provider.clone(), None).unwrap();
         let free = process::free_address().unwrap();
-        let relay = Postfix::start(parent.path(), free, &Role::Relay { next_hop: sink.address() }).unwrap();
+        let relay = Postfix::start(parent.path(), free, &Role::Relay { next_hop: sink.address(), certificate: None }).unwrap();
         let mailboxes = ["alice@receiver.test".to_owned()];
         let free = process::free_address().unwrap();
         let receiver = Postfix::start(parent.path(), free, &Role::Receiver { mailboxes: &mailboxes }).unwrap();

@@ -22,6 +22,18 @@ pub struct Certificate {
 impl Certificate {
     /// A certificate for these names or addresses.
     pub fn generate(names: &[&str]) -> io::Result<Self> {
+        Self::generate_with(names, |_| ())
+    }
+
+    /// One that has been good for a year, and is not any more.
+    pub fn expired(names: &[&str]) -> io::Result<Self> {
+        Self::generate_with(names, |server| {
+            server.not_before = rcgen::date_time_ymd(2020, 1, 1);
+            server.not_after = rcgen::date_time_ymd(2021, 1, 1);
+        })
+    }
+
+    fn generate_with(names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> io::Result<Self> {
         let mut ca = CertificateParams::new(Vec::<String>::new()).map_err(io::Error::other)?;
         ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         ca.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -30,6 +42,7 @@ impl Certificate {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut server = CertificateParams::new(names).map_err(io::Error::other)?;
         server.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        change(&mut server);
         let key = KeyPair::generate().map_err(io::Error::other)?;
         let cert = server.signed_by(&key, &ca).map_err(io::Error::other)?;
         let chain = vec![cert.der().clone()];

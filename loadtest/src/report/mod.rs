@@ -8,6 +8,9 @@
 //! warms up first, then counts the CPU time of the peer's process tree alone (see [`crate::cpu`]) from before the first
 //! message until the last one has arrived and the peer has cleaned up behind it. Then 20 messages a second tell the latency,
 //! at last beside a flood of bulk mail. Besides, the same messages are submitted as a PDS does it: STARTTLS and AUTH for each.
+//!
+//! With `--starttls` both legs are under TLS: the generator keeps its connections (and says AUTH once on each to tradewind), the
+//! sink offers STARTTLS, and each peer uses it outwards as it does when told no more than that it may.
 
 mod peers;
 mod table;
@@ -72,6 +75,9 @@ pub struct Arguments {
     /// A connection for each message, as a PDS sends, instead of connections kept alive.
     #[arg(long)]
     no_keep_alive: bool,
+    /// STARTTLS on both legs, tradewind and Postfix only.
+    #[arg(long)]
+    starttls: bool,
     /// Where queues are made; must be a real disk. Default: the system's temporary directory.
     #[arg(long)]
     directory: Option<PathBuf>,
@@ -92,7 +98,7 @@ struct Run {
 pub fn run(arguments: &Arguments) -> Result<()> {
     let messages = arguments.messages.unwrap_or(if arguments.quick { 1_500 } else { 6_000 });
     let runs = arguments.runs.unwrap_or(if arguments.quick { 1 } else { 5 }).max(1);
-    let mut peers = Peer::all();
+    let mut peers = if arguments.starttls { Peer::all_with_starttls() } else { Peer::all() };
     peers.retain(|peer| arguments.only.is_empty() || arguments.only.iter().any(|word| peer.name().contains(word.as_str())));
     let mut notes = Vec::new();
     peers.retain(|peer| match peer.unavailable() {
@@ -127,6 +133,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     for note in &notes {
         println!("{note}");
     }
+    if arguments.starttls {
+        println!("The goal under STARTTLS: no more than 0.2 of Postfix's CPU, `postfix/` of 5 or more.");
+    }
     if notes.iter().any(|note| note.contains("FAILED")) {
         bail!("not every run succeeded");
     }
@@ -138,6 +147,7 @@ struct Bench {
     messages: u64,
     bytes: usize,
     keep_alive: bool,
+    starttls: bool,
     certificate: Certificate,
 }
 
@@ -145,7 +155,16 @@ impl Arguments {
     /// The workload as it stands, with so many messages.
     pub(crate) fn of_messages(messages: u64) -> Self {
         let (messages, runs) = (Some(messages), Some(1));
-        Self { quick: false, messages, runs, bytes: 4096, only: Vec::new(), no_keep_alive: false, directory: None }
+        Self {
+            quick: false,
+            messages,
+            runs,
+            bytes: 4096,
+            only: Vec::new(),
+            no_keep_alive: false,
+            starttls: false,
+            directory: None,
+        }
     }
 }
 
@@ -189,8 +208,8 @@ impl Bench {
         // Postfix's daemons must be able to pass through.
         fs::set_permissions(directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
         let certificate = Certificate::generate(&["relay.test", "localhost"])?;
-        let (bytes, keep_alive) = (arguments.bytes, !arguments.no_keep_alive);
-        Ok(Self { directory, messages, bytes, keep_alive, certificate })
+        let (bytes, keep_alive, starttls) = (arguments.bytes, !arguments.no_keep_alive, arguments.starttls);
+        Ok(Self { directory, messages, bytes, keep_alive, starttls, certificate })
     }
 
     fn describe(&self, runs: usize) -> String {
@@ -199,11 +218,12 @@ impl Bench {
         let postfix = Postfix::version().unwrap_or_else(|_| "absent".to_owned());
         let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
         format!(
-            "Relay role, {CONNECTIONS} connections {kept}, {} octets, {DOMAINS} domains on one MX, no TLS, no pipelining by \
+            "Relay role, {CONNECTIONS} connections {kept}, {} octets, {DOMAINS} domains on one MX, {}, no pipelining by \
              the generator.\n{runs} run(s) of {} messages a peer, interleaved; medians. {cores} cores shared with generator \
              and sink. Queues on {filesystem}. Postfix {postfix}.\nCPU: user + system of the peer's process tree, ended \
              children included, 10 ms ticks; not counted: syslog, kernel threads.\n{}",
             self.bytes,
+            if self.starttls { "STARTTLS on both legs" } else { "no TLS" },
             self.messages,
             if filesystem == "tmpfs" { "WARNING: on tmpfs nothing is durable; choose a disk with --directory.\n" } else { "" }
         )
@@ -226,6 +246,13 @@ impl Bench {
             Peer::Tradewind(_, Signatures::Three, Way::Relay) => Some(self.rush(&target, &provider)?),
             _ => None,
         };
+        let counts = provider.counts();
+        let in_clear = counts.connections.saturating_sub(counts.tls_sessions);
+        ensure!(
+            !self.starttls || in_clear == 0,
+            "{in_clear} of {} connections to the sink were in clear text",
+            counts.connections
+        );
         let violations = provider.violations();
         ensure!(violations.is_empty(), "breaches of RFC 5321: {violations:?}");
         started.stop()?;
@@ -243,15 +270,17 @@ impl Bench {
         let way = peer.way();
         let warmup = Arc::new(Ledger::new((self.messages / 10).clamp(200, 1_000)));
         // One listener for the whole run; the ledger behind it changes between its phases.
-        let provider = Provider::for_load(Script::accepts_all(), Some(warmup.clone()));
-        let sink = Sink::start(SocketAddr::from(([127, 0, 0, 1], 0)), provider.clone(), None)?;
+        let script = Script { starttls: self.starttls, ..Script::accepts_all() };
+        let provider = Provider::for_load(script, Some(warmup.clone()));
+        let certificate = self.starttls.then_some(&self.certificate);
+        let sink = Sink::start(SocketAddr::from(([127, 0, 0, 1], 0)), provider.clone(), certificate)?;
         let zone = dns::Zone::new();
         for domain in domains() {
             zone.mail_domain(&domain, "mx.big.test", sink.address().ip());
         }
         let dns = dns::Server::start(SocketAddr::from(([127, 0, 0, 1], 0)), zone)?;
         let started = Started::start(self, peer, &sink, &dns)?;
-        let target = started.target(way)?;
+        let target = started.target(way, self.starttls)?;
         self.submit(&target, way, &warmup, None)?;
         Ok(Stage { provider, started, target, way, _sink: sink, _dns: dns })
     }
@@ -285,7 +314,7 @@ impl Bench {
         Load {
             target: target.clone(),
             connections: if rate.is_some() { 10 } else { CONNECTIONS },
-            keep_alive: self.keep_alive && way == Way::Relay,
+            keep_alive: self.keep_alive && way != Way::Pds,
             message_bytes: self.bytes,
             from: format!("noreply@{MEMBER_DOMAIN}"),
             domains: domains(),

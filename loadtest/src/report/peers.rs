@@ -18,6 +18,8 @@ use crate::{dns, process};
 pub(super) enum Way {
     /// From a trusted network over connections that are kept.
     Relay,
+    /// Over connections that are kept, under STARTTLS.
+    StartTls,
     /// As a PDS does it: for each message a new connection, STARTTLS with a full TLS 1.3 handshake, and AUTH.
     Pds,
 }
@@ -36,6 +38,15 @@ impl Peer {
             all.extend(["uring", "epoll"].map(|io| Self::Tradewind(io, signatures, Way::Relay)));
         }
         all.extend(["uring", "epoll"].map(|io| Self::Tradewind(io, Signatures::One, Way::Pds)));
+        all
+    }
+
+    /// For `--starttls`.
+    pub(super) fn all_with_starttls() -> Vec<Self> {
+        let mut all = vec![Self::Postfix];
+        for signatures in [Signatures::None, Signatures::One, Signatures::Three] {
+            all.extend(["uring", "epoll"].map(|io| Self::Tradewind(io, signatures, Way::StartTls)));
+        }
         all
     }
 
@@ -91,7 +102,8 @@ impl Started {
         let parent = bench.directory.path();
         Ok(match peer {
             Peer::Postfix => {
-                let role = Role::Relay { next_hop: sink.address() };
+                let certificate = bench.starttls.then_some(&bench.certificate);
+                let role = Role::Relay { next_hop: sink.address(), certificate };
                 Self::Postfix(Postfix::start(parent, process::free_address()?, &role)?)
             }
             Peer::Exim => Self::Exim(Exim::start(parent, process::free_address()?, sink.address())?),
@@ -119,13 +131,16 @@ impl Started {
         }
     }
 
-    pub(super) fn target(&self, way: Way) -> Result<Target> {
+    pub(super) fn target(&self, way: Way, starttls: bool) -> Result<Target> {
         let plain = |address: SocketAddr| Ok(Target::plain(address));
         match (self, way) {
+            (Self::Postfix(postfix), _) if starttls => {
+                Ok(Target::plain(postfix.address()).with_tls(Tls::StartTls(client_that_trusts_all(false)?)))
+            }
             (Self::Postfix(postfix), _) => plain(postfix.address()),
             (Self::Exim(exim), _) => plain(exim.address()),
             (Self::Tradewind(daemon, _), Way::Relay) => plain(daemon.relay),
-            (Self::Tradewind(daemon, _), Way::Pds) => {
+            (Self::Tradewind(daemon, _), Way::Pds | Way::StartTls) => {
                 let enrolled = daemon.enrolled.first().context("no member")?;
                 let tls = Tls::StartTls(client_that_trusts_all(false)?);
                 Ok(Target::plain(daemon.submission).with_tls(tls).with_credentials(&enrolled.username, &enrolled.password))

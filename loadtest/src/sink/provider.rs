@@ -1,6 +1,6 @@
 //! One mailbox provider's memory: its script, its greylist, and its own account of what it was given.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-use super::script::{Act, Script, Stage};
+use super::script::{Act, Pace, Script, Stage};
 use crate::ledger::Ledger;
 
 /// Violations kept word by word; further ones are only counted.
@@ -88,6 +88,8 @@ struct Memory {
     violations: Vec<String>,
     /// (address, reverse-path, recipient) → first seen.
     greylist: HashMap<(IpAddr, String, String), Duration>,
+    /// When each address began its last transactions.
+    paced: HashMap<IpAddr, VecDeque<Duration>>,
     /// (rule, what it counts) → how often it applied.
     applied: HashMap<(usize, String), u32>,
 }
@@ -284,6 +286,20 @@ impl Provider {
             return Some(rule.act.clone());
         }
         None
+    }
+
+    /// Whether one more message from an address is within the pace; then it counts.
+    pub(super) fn keeps_pace(&self, now: Duration, pace: &Pace, peer: IpAddr) -> bool {
+        let mut memory = self.memory();
+        let begun = memory.paced.entry(peer).or_default();
+        while begun.front().is_some_and(|at| now.saturating_sub(*at) >= pace.within) {
+            begun.pop_front();
+        }
+        let within = begun.len() < pace.messages as usize;
+        if within {
+            begun.push_back(now);
+        }
+        within
     }
 
     /// Whether the greylist lets this attempt pass.

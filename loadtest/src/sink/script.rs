@@ -30,6 +30,10 @@ pub struct Script {
     pub greylist: Option<Duration>,
     /// Offer AUTH PLAIN and require this user and password before MAIL.
     pub auth: Option<(String, String)>,
+    /// So many messages from one address in a time; what is more is refused at MAIL.
+    pub pace: Option<Pace>,
+    /// Messages are read no faster than this.
+    pub drain_bytes_per_sec: Option<u32>,
     /// Misbehaviour; the first rule that applies decides.
     pub rules: Vec<Rule>,
 }
@@ -49,6 +53,8 @@ impl Default for Script {
             messages_per_connection_max: None,
             greylist: None,
             auth: None,
+            pace: None,
+            drain_bytes_per_sec: None,
             rules: Vec::new(),
         }
     }
@@ -83,6 +89,17 @@ impl Script {
     pub fn defers(self, times: u32) -> Self {
         self.with(Rule::new(Stage::Rcpt, Act::reply("451 4.3.0 try again")).first_of_each(times))
     }
+}
+
+/// How many messages a provider takes from one address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// So many
+    pub messages: u32,
+    /// within this time, any such span.
+    pub within: Duration,
+    /// What is said to the others; `{ip}` stands for the address. After 421 the connection is closed.
+    pub reply: String,
 }
 
 /// Where in a session a rule applies.
@@ -123,8 +140,14 @@ pub enum Act {
     Hang,
     /// Wait, then behave.
     Delay(Duration),
+    /// Say the usual, octet by octet with such a pause: a tarpit.
+    Drip(Duration),
     /// At the end of data: take the message and close before the reply (RFC 1047's trouble).
     LoseReply,
+    /// At the end of data: take the message and never say so, but keep the connection.
+    TakeAndHang,
+    /// Say the usual, answer what comes next with these octets, and close: at STARTTLS, a broken handshake.
+    Retort(Vec<u8>),
 }
 
 impl Act {
@@ -151,7 +174,8 @@ impl Rule {
         Self { stage, to: None, from: None, first: None, of_each: false, act }
     }
 
-    /// Only for one recipient (`user@domain`) or the recipients of a domain (`@domain`). Meaningful from RCPT on.
+    /// Only for one recipient (`user@domain`), the recipients of a domain (`@domain`), or one of any domain (`user@`).
+    /// Meaningful from RCPT on.
     #[must_use]
     pub fn to(mut self, recipient: &str) -> Self {
         self.to = Some(recipient.to_ascii_lowercase());
@@ -184,7 +208,9 @@ impl Rule {
         self.to.as_ref().is_none_or(|to| {
             recipients.iter().any(|recipient| {
                 let recipient = recipient.to_ascii_lowercase();
-                recipient == *to || (to.starts_with('@') && recipient.ends_with(to.as_str()))
+                recipient == *to
+                    || (to.starts_with('@') && recipient.ends_with(to.as_str()))
+                    || (to.ends_with('@') && recipient.starts_with(to.as_str()))
             })
         })
     }

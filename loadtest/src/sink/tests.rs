@@ -166,3 +166,56 @@ fn a_provider_serves_on_a_simulated_network_and_hours_pass_at_once() {
     .unwrap();
     assert_eq!((seen.counts().connections, seen.counts().open), (2, 0));
 }
+
+#[test]
+fn providers_speak_their_own_words_past_their_pace_and_of_unknown_mailboxes() {
+    for (name, script) in Script::providers() {
+        let pace = script.pace.clone().unwrap();
+        let hello = format!("220 {} ESMTP|", script.hostname);
+        let provider = Provider::new(script);
+        let mut session = Session::new(provider.clone(), "192.0.2.9:4000".parse().unwrap(), false);
+        assert_eq!(play(&mut session, ""), hello);
+        play(&mut session, "EHLO a.test\r\n");
+        let said = play(&mut session, "MAIL FROM:<a@a.test>\r\nRCPT TO:<nobody@b.test>\r\nRCPT TO:<x@b.test>\r\n");
+        let replies: Vec<&str> = said.split('|').collect();
+        assert!(replies[1].starts_with('5') && replies.contains(&"250 2.1.5 ok"), "{name}: {said}");
+        for nth in 1..pace.messages {
+            assert!(play(&mut session, "RSET\r\nMAIL FROM:<a@a.test>\r\n").ends_with("250 2.1.0 ok|"), "{name}: message {nth}");
+        }
+        let said = play(&mut session, "RSET\r\nMAIL FROM:<a@a.test>\r\n");
+        assert!(said.contains("|4") && !said.contains("{ip}"), "{name}: {said}");
+        assert_eq!(said.ends_with("<close>"), pace.reply.starts_with("421"), "{name}: {said}");
+        // An hour later it may go on, over another connection.
+        let mut session = Session::new(provider.clone(), "192.0.2.9:4001".parse().unwrap(), false);
+        let said = play_at(&mut session, pace.within, "EHLO a.test\r\nMAIL FROM:<a@a.test>\r\n");
+        assert!(said.ends_with("250 2.1.0 ok|"), "{name}: {said}");
+    }
+}
+
+#[test]
+fn a_tarpit_says_one_octet_at_a_time() {
+    let provider = Provider::new(Script::tarpit(Duration::from_secs(1)));
+    let mut session = Session::new(provider, "127.0.0.1:4000".parse().unwrap(), false);
+    let said = play(&mut session, "");
+    assert!(said.starts_with("2<wait>2<wait>0<wait>") && said.ends_with("<wait>"), "{said}");
+}
+
+#[test]
+fn a_slow_host_reads_no_faster_than_it_says() {
+    let provider = Provider::new(Script::drains_slowly(1000));
+    let mut session = session(&provider);
+    play(&mut session, "MAIL FROM:<a@a.test>\r\nRCPT TO:<b@b.test>\r\nDATA\r\n");
+    session.handle_octets(&[b'x'; 3000]);
+    assert!(matches!(session.poll(NOW), Step::Wait(time) if time == Duration::from_secs(3)));
+    assert_eq!(play(&mut session, "\r\n.\r\n"), "<wait>250 2.0.0 taken|");
+}
+
+#[test]
+fn a_broken_handshake_answers_the_first_octets_and_ends() {
+    let provider = Provider::new(Script::alerts_in_handshake());
+    let mut session = session(&provider);
+    assert_eq!(play(&mut session, "STARTTLS\r\n"), "220 2.0.0 go ahead|");
+    session.handle_octets(&[22, 3, 1]);
+    assert!(matches!(session.poll(NOW), Step::Write(octets) if octets[..] == [21, 3, 3, 0, 2, 2, 40]));
+    assert!(matches!(session.poll(NOW), Step::Close));
+}

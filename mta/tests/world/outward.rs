@@ -1,4 +1,4 @@
-//! What hosts lack, and what follows: another host of the route, or the end.
+//! Hosts as they are: what they lack, how slow they are, how they break, and what large providers say of too much.
 
 use std::time::Duration;
 
@@ -54,4 +54,57 @@ fn while_another_host_cannot_be_asked_the_message_waits_for_it() {
     world.check_all_arrived_once();
     world.check_queue_is_empty();
     assert_eq!(world.arrived_at("roomy").len(), 1);
+}
+
+#[test]
+fn mail_to_large_providers_arrives_at_their_pace() {
+    let mut world = World::seed(610);
+    for (name, script) in Script::providers() {
+        world = world.provider(&format!("{name}.example"), script);
+    }
+    world.live(24 * HOUR, |day| async move {
+        for n in 0..400 {
+            let domain = ["google", "microsoft", "yahoo", "gmx"][n as usize % 4];
+            day.submit(n, &[&format!("user{n}@{domain}.example")]).await;
+        }
+    });
+    world.check_all_arrived_once();
+    world.check_queue_is_empty();
+    assert!(world.refusals() > 4, "no provider ever said that it was too much: nothing was tested");
+}
+
+#[test]
+fn slow_and_broken_hosts_get_their_mail() {
+    let mut world = World::seed(611)
+        .provider("tarpit.example", Script::tarpit(Duration::from_millis(800)))
+        .provider("slow.example", Script::drains_slowly(40))
+        .provider("tls.example", Script::accepts_all().with_starttls())
+        .provider("garbage.example", Script::breaks_tls())
+        .provider("alert.example", Script::alerts_in_handshake())
+        .provider("refuses.example", Script::refuses_starttls());
+    let domains = ["tarpit.example", "slow.example", "tls.example", "garbage.example", "alert.example", "refuses.example"];
+    world.live(6 * HOUR, move |day| async move {
+        for n in 0..30 {
+            day.submit(n, &[&format!("user{n}@{}", domains[n as usize % 6])]).await;
+        }
+    });
+    world.check_all_arrived_once();
+    world.check_queue_is_empty();
+    for domain in domains {
+        let tls = world.arrived_at(domain).iter().filter(|message| message.tls).count();
+        assert_eq!(tls > 0, domain == "tls.example", "{domain}: {tls} messages under TLS");
+    }
+}
+
+#[test]
+fn a_host_that_takes_mail_and_never_says_so_is_given_ten_minutes() {
+    let mut world = World::seed(612).provider("mute.example", Script::accepts_and_hangs());
+    world.live(3 * HOUR, |day| async move {
+        day.submit(1, &["someone@mute.example"]).await;
+    });
+    let times: Vec<Duration> = world.arrived_at("mute.example").iter().map(|message| message.at).collect();
+    // RFC 1047: every try leaves a copy; RFC 5321 §4.5.3.2.6 has us wait ten minutes before the next.
+    assert!(times.len() > 1, "{times:?}");
+    let pauses: Vec<Duration> = times.windows(2).map(|two| two[1] - two[0]).collect();
+    assert!(pauses.iter().all(|pause| *pause >= Duration::from_secs(600)), "{pauses:?}");
 }

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use host::dns::{Resolver, Zone};
 use host::{Clock, Dice, Io, Net, Stream, deadline_in, sim, tls};
 use loadtest::sink::{Message, Provider, Script};
+use loadtest::tls::Certificate;
 use mta::config::Config;
 use mta::daemon::{self, Environment};
 use mta::egress::replies::Replies;
@@ -197,7 +198,9 @@ impl World {
         let lived = host::run(&io.clone(), async move {
             let began = tokio::time::Instant::now();
             for (domain, (address, provider)) in providers {
-                provide(&io, *address, provider.clone(), certificates.get(domain).cloned(), age);
+                let unknown = || provider.script().starttls.then(certified);
+                let certificate = certificates.get(domain).cloned().or_else(unknown);
+                provide(&io, *address, provider.clone(), certificate, age);
             }
             enrol(&config.data_dir, members).await;
             let environment = Environment {
@@ -512,4 +515,10 @@ async fn reply(connection: &mut host::Connection) -> Option<String> {
             return Some(text);
         }
     }
+}
+
+/// A certificate that nobody vouches for.
+fn certified() -> host::tls::Server {
+    let certificate = Certificate::generate(&["mx.example"]).unwrap();
+    host::tls::Server::from_pem(certificate.cert_pem.as_bytes(), certificate.key_pem.as_bytes()).unwrap()
 }

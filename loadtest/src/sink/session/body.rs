@@ -112,7 +112,7 @@ impl Session {
         let refused = match &act {
             Some(Act::Reply(text) | Act::ReplyAndClose(text)) => !text.starts_with('2'),
             Some(Act::Close | Act::Hang) => true,
-            Some(Act::Delay(_) | Act::LoseReply) | None => false,
+            Some(Act::Delay(_) | Act::Drip(_) | Act::LoseReply | Act::TakeAndHang | Act::Retort(_)) | None => false,
         };
         if !refused {
             self.messages += 1;

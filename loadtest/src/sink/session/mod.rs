@@ -1,8 +1,9 @@
 //! One SMTP session of a scripted provider, without IO: octets go in, replies come out.
 //!
-//! A driver calls [`Session::poll`] and does what it says; see [`super::serve`] for the loop. `body.rs` receives messages. Time is an argument:
-//! whatever has passed since the provider's beginning.
+//! A driver calls [`Session::poll`] and does what it says; see [`super::serve`] for the loop. `act.rs` does what the script says, `body.rs` receives
+//! messages. Time is an argument: whatever has passed since the provider's beginning.
 
+mod act;
 mod body;
 
 use std::net::SocketAddr;
@@ -13,7 +14,7 @@ use base64::Engine as _;
 use bytes::{Bytes, BytesMut};
 
 use super::provider::Provider;
-use super::script::{Act, Script, Stage};
+use super::script::{Script, Stage};
 
 /// Octets of one command line, CRLF included: generous, so that what a peer does wrong can be told.
 const LINE_MAX: usize = 8 * 1024;
@@ -48,7 +49,7 @@ pub struct Session {
     state: State,
     inbox: BytesMut,
     outbox: BytesMut,
-    /// Replies that leave after a delay.
+    /// Replies that leave after a delay, or octet by octet.
     held: BytesMut,
     barrier: Option<Barrier>,
 }
@@ -89,7 +90,11 @@ struct Chunk {
 /// Nothing more is read or said until the driver has done this.
 enum Barrier {
     Wait(Duration),
+    /// What is held leaves octet by octet; whether it is time to wait.
+    Drip(Duration, bool),
     StartTls,
+    /// Whatever comes next is answered so, and that is the end.
+    Retort(Bytes),
     Hang,
     Close,
 }
@@ -129,8 +134,20 @@ impl Session {
             if !self.outbox.is_empty() {
                 return Step::Write(self.outbox.split().freeze());
             }
-            match self.barrier {
-                None => return Step::Read,
+            match &mut self.barrier {
+                None | Some(Barrier::Retort(_)) => return Step::Read,
+                Some(Barrier::Drip(pause, waits)) if *waits => {
+                    *waits = false;
+                    return Step::Wait(*pause);
+                }
+                Some(Barrier::Drip(_, waits)) => {
+                    *waits = true;
+                    if self.held.is_empty() {
+                        self.barrier = None;
+                    } else {
+                        self.outbox = self.held.split_to(1);
+                    }
+                }
                 Some(Barrier::Hang) => return Step::Hang,
                 Some(Barrier::Close) => return Step::Close,
                 Some(Barrier::StartTls) => {
@@ -143,6 +160,7 @@ impl Session {
                     return Step::StartTls;
                 }
                 Some(Barrier::Wait(delay)) => {
+                    let delay = *delay;
                     self.barrier = None;
                     self.outbox = std::mem::take(&mut self.held);
                     if !delay.is_zero() {
@@ -155,7 +173,15 @@ impl Session {
 
     /// Octets that came.
     pub fn handle_octets(&mut self, octets: &[u8]) {
+        if let Some(Barrier::Retort(retort)) = &self.barrier {
+            self.outbox.extend_from_slice(retort);
+            self.barrier = Some(Barrier::Close);
+            return;
+        }
         self.inbox.extend_from_slice(octets);
+        if let (State::Data(..) | State::Bdat(..), Some(rate)) = (&self.state, self.script.drain_bytes_per_sec) {
+            self.barrier = Some(Barrier::Wait(Duration::from_secs_f64(octets.len() as f64 / f64::from(rate.max(1)))));
+        }
     }
 
     /// The stream ended, or broke.
@@ -243,7 +269,7 @@ impl Session {
                 }
             }
             "AUTH" if self.script.auth.is_some() => self.auth(rest),
-            "MAIL" => self.mail(rest),
+            "MAIL" => self.mail(now, rest),
             "RCPT" => self.rcpt(now, rest),
             "DATA" => self.data_command(),
             "BDAT" if self.script.chunking => self.bdat(now, rest),
@@ -311,7 +337,7 @@ impl Session {
         self.say(if self.authenticated { "235 2.7.0 welcome" } else { "535 5.7.8 wrong credentials" });
     }
 
-    fn mail(&mut self, rest: &str) {
+    fn mail(&mut self, now: Duration, rest: &str) {
         if self.ehlo.is_none() {
             self.violation("MAIL before EHLO");
             return self.refuse("503 5.5.1 EHLO first");
@@ -357,6 +383,10 @@ impl Session {
             self.refuse("421 4.7.0 enough for one connection");
             self.barrier = Some(Barrier::Close);
             return;
+        }
+        let script = self.script.clone();
+        if let Some(pace) = script.pace.as_ref().filter(|pace| !self.provider.keeps_pace(now, pace, self.peer.ip())) {
+            return self.out_of_pace(pace);
         }
         if self.act(Stage::Mail, &reverse_path, &[], "250 2.1.0 ok") {
             self.provider.opened();
@@ -424,53 +454,6 @@ impl Session {
         }
     }
 
-    /// Does what the rules say at this stage; true when the usual reply was given.
-    fn say_by_rule(&mut self, stage: Stage, usual: &str) -> bool {
-        self.act(stage, "", &[], usual)
-    }
-
-    fn act(&mut self, stage: Stage, reverse_path: &str, recipients: &[String], usual: &str) -> bool {
-        let act = self.provider.act(&self.script, stage, self.peer.ip(), reverse_path, recipients);
-        self.perform(act, usual)
-    }
-
-    fn perform(&mut self, act: Option<Act>, usual: &str) -> bool {
-        match act {
-            None => {
-                self.say(usual);
-                return true;
-            }
-            Some(Act::Delay(delay)) => {
-                say_into(&mut self.held, usual);
-                self.barrier = Some(Barrier::Wait(delay));
-                return true;
-            }
-            Some(Act::Reply(text)) => self.refuse(&text),
-            Some(Act::ReplyAndClose(text)) => {
-                self.end_transaction();
-                self.refuse(&text);
-                self.barrier = Some(Barrier::Close);
-            }
-            Some(Act::Close | Act::LoseReply) => {
-                self.end_transaction();
-                self.barrier = Some(Barrier::Close);
-            }
-            Some(Act::Hang) => self.barrier = Some(Barrier::Hang),
-        }
-        false
-    }
-
-    fn refuse(&mut self, text: &str) {
-        if !text.starts_with('2') {
-            self.provider.refused();
-        }
-        self.say(text);
-    }
-
-    fn say(&mut self, text: &str) {
-        say_into(&mut self.outbox, text);
-    }
-
     fn violation(&self, what: &str) {
         self.provider.violated(format!("{}: {what}", self.peer));
     }
@@ -481,18 +464,6 @@ impl Drop for Session {
     fn drop(&mut self) {
         self.end_transaction();
         self.provider.disconnected();
-    }
-}
-
-/// `250 a\nb` becomes `250-a`, `250 b`.
-fn say_into(outbox: &mut BytesMut, text: &str) {
-    let (code, rest) = text.split_at_checked(4).unwrap_or((text, ""));
-    let mut lines = rest.split('\n').peekable();
-    while let Some(line) = lines.next() {
-        outbox.extend_from_slice(&code.as_bytes()[..code.len().min(3)]);
-        outbox.extend_from_slice(if lines.peek().is_some() { b"-" } else { b" " });
-        outbox.extend_from_slice(line.as_bytes());
-        outbox.extend_from_slice(b"\r\n");
     }
 }
 
