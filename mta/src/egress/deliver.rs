@@ -1,13 +1,13 @@
 //! One attempt: find or make a connection, drive `smtp::client` over it, say what happened.
 //!
-//! A cached connection first; then the hosts of the route in order, each address of a host. A
-//! connection that turns out to be dead before the peer can have taken anything costs nothing: the
-//! next one is tried. So is the next host where one lacks the TLS that was promised to the domain; when none has it the
-//! delivery is deferred, and the site stays open for domains that demand less. And so is the next host where one lacks an
-//! extension that the message needs, or takes none of its size. All IO has deadlines, so an attempt always ends.
+//! A cached connection first; then the hosts of the route in order, each address of a host, with the next one beside it
+//! where one is slow to answer. A connection that turns out to be dead before the peer can have taken anything costs
+//! nothing: the next one is tried. So is the next host where one lacks the TLS that was promised to the domain; when none
+//! has it the delivery is deferred, and the site stays open for domains that demand less. And so is the next host where one
+//! lacks an extension that the message needs, or takes none of its size. All IO has deadlines, so an attempt always ends.
 //!
-//! Not here: how a connection is opened (`link.rs`), which message goes where from which source (the scheduler), what to do about the
-//! outcome (`dispatch.rs`, `settle.rs`).
+//! Not here: how a connection is opened (`link.rs`), which message goes where from which source (the scheduler), what to do
+//! about the outcome (`dispatch.rs`, `settle.rs`).
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -23,6 +23,7 @@ use tokio::sync::Notify;
 use super::Job;
 use super::cache::{ConnectionCache, Key, MESSAGES_MAX};
 use super::link::{Event, Link, Target, Tested, drive, hang_up};
+use super::race::Race;
 use super::tls_policy::{self, Clients, TlsResult};
 use super::trouble::{self, RecipientOutcome, Trouble, lacks, stale};
 use crate::queue::TlsWish;
@@ -165,38 +166,47 @@ impl Deliverer {
         let mut insecure = barred(job, results);
         // A host that could not be asked may have what the others lack.
         let mut unasked: Vec<(Arc<str>, Trouble)> = Vec::new();
-        for target in targets(job) {
+        let targets = targets(job);
+        'hosts: for of_host in targets.chunk_by(|one, next| one.host == next.host) {
             if progress.is_recalled() {
                 return None;
             }
-            if lacking.as_ref().is_some_and(|attempt| attempt.host.as_ref() == Some(&target.host)) {
+            let has_lacked = |attempt: &Attempt| attempt.host.as_ref() == Some(&of_host[0].host);
+            if lacking.as_ref().is_some_and(has_lacked) {
                 continue;
             }
-            match target.open(&self.net, &self.clients, self.port, &job.source, results).await {
-                Ok(link) if progress.is_recalled() => self.part(link),
-                Ok(mut link) => match self.transact(&mut link, job, progress, results).await {
-                    Transacted::Done(fates) => {
-                        let attempt = self.finish(link, key.clone(), job, &fates).await;
-                        if !lacks(&fates) {
-                            return Some(attempt);
+            let mut race = Race::new(&self.net, &job.source, self.port, of_host);
+            while let Some((target, connection)) = race.next().await {
+                match target.open(connection, &self.net, &self.clients, self.port, &job.source, results).await {
+                    Ok(link) if progress.is_recalled() => self.part(link),
+                    Ok(mut link) => match self.transact(&mut link, job, progress, results).await {
+                        Transacted::Done(fates) => {
+                            let attempt = self.finish(link, key.clone(), job, &fates).await;
+                            if !lacks(&fates) {
+                                return Some(attempt);
+                            }
+                            unasked.retain(|(host, _)| *host != target.host);
+                            lacking = Some(attempt);
+                            continue 'hosts;
                         }
-                        unasked.retain(|(host, _)| *host != target.host);
-                        lacking = Some(attempt);
+                        Transacted::Stale(reason) => {
+                            last = Trouble::unreachable(format!("{} [{}]: {reason}", target.host, target.address));
+                            unasked.push((target.host, last.clone()));
+                            link.connection.close().await;
+                        }
+                    },
+                    Err(trouble) if trouble.scope == Scope::Source => {
+                        (last, insecure) = (trouble, None);
+                        break 'hosts;
                     }
-                    Transacted::Stale(reason) => {
-                        last = Trouble::unreachable(format!("{} [{}]: {reason}", target.host, target.address));
-                        unasked.push((target.host, last.clone()));
-                        link.connection.close().await;
+                    Err(trouble) if trouble.scope == Scope::Message => insecure = Some(milder(insecure, trouble)),
+                    Err(trouble) => {
+                        unasked.push((target.host, trouble.clone()));
+                        last = trouble;
                     }
-                },
-                Err(trouble) if trouble.scope == Scope::Source => {
-                    (last, insecure) = (trouble, None);
-                    break;
                 }
-                Err(trouble) if trouble.scope == Scope::Message => insecure = Some(milder(insecure, trouble)),
-                Err(trouble) => {
-                    unasked.push((target.host, trouble.clone()));
-                    last = trouble;
+                if progress.is_recalled() {
+                    return None;
                 }
             }
         }
@@ -345,7 +355,10 @@ impl Deliverer {
             let (demand, require_tls, limits) = (link.demand.clone(), requires_tls(job), job.limits.clone());
             let target = Target { host, address, demand, require_tls, tested: Tested::No, limits };
             let fresh = match earned {
-                true => target.open(&self.net, &self.clients, self.port, &job.source, results).await.ok(),
+                true => {
+                    let connection = target.connect(&self.net, &job.source, self.port).await;
+                    target.open(connection, &self.net, &self.clients, self.port, &job.source, results).await.ok()
+                }
                 false => None,
             };
             match fresh {

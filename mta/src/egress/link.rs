@@ -88,36 +88,46 @@ fn timeouts(limits: &Limits) -> Timeouts {
 }
 
 impl Target {
-    /// Connects, greets, and upgrades to TLS as is demanded. What there is to report of TLS is added to `results`.
+    /// A connection to the address, or none.
+    pub async fn connect(&self, net: &Net, source: &Source, port: u16) -> io::Result<Connection> {
+        let wait = self.limits.wait(Knob::ConnectTimeout).unwrap_or(CONNECT_WAIT);
+        net.connect(Some(source.address), SocketAddr::new(self.address, port), deadline_in(wait)).await
+    }
+
+    /// Greets over a connection that was made, and upgrades to TLS as is demanded; where nothing is, it may take another
+    /// connection. What there is to report of TLS is added to `results`.
     pub async fn open(
         &self,
+        connection: io::Result<Connection>,
         net: &Net,
         clients: &Clients,
         port: u16,
         source: &Source,
         results: &mut Vec<TlsResult>,
     ) -> Result<Link, Trouble> {
-        match self.tested {
-            Tested::No => return self.open_demanded(net, clients, port, source, results).await,
+        let connection = match self.tested {
+            Tested::No => return self.open_demanded(connection, net, clients, port, source, results).await,
             Tested::Named => {
                 let strict = Target { demand: Demand::Verified, ..self.clone() };
-                match strict.open_demanded(net, clients, port, source, results).await {
+                match strict.open_demanded(connection, net, clients, port, source, results).await {
                     // It would not have been delivered to.
-                    Err(trouble) if trouble.scope == Scope::Message => {}
+                    Err(trouble) if trouble.scope == Scope::Message => self.connect(net, source, port).await,
                     opened => return opened,
                 }
             }
             Tested::Unnamed => {
                 let failure = Some((TlsFailure::ValidationFailure, "the policy does not name this host".to_owned()));
                 results.push(TlsResult { host: self.host.clone(), address: Some(self.address), failure });
+                connection
             }
-        }
+        };
         // That session is told already.
-        self.open_demanded(net, clients, port, source, &mut Vec::new()).await
+        self.open_demanded(connection, net, clients, port, source, &mut Vec::new()).await
     }
 
     async fn open_demanded(
         &self,
+        connection: io::Result<Connection>,
         net: &Net,
         clients: &Clients,
         port: u16,
@@ -129,10 +139,14 @@ impl Target {
         };
         let tls = match clients.of(&self.demand) {
             Ok(tls) => tls,
-            Err(reason) => return Err(self.insecure(TlsFailure::ValidationFailure, &reason)),
+            Err(reason) => {
+                if let Ok(connection) = connection {
+                    connection.close().await;
+                }
+                return Err(self.insecure(TlsFailure::ValidationFailure, &reason));
+            }
         };
-        let peer = SocketAddr::new(self.address, port);
-        let opened = self.open_once(net, &tls, peer, source, true).await;
+        let opened = self.open_once(connection, &tls, source, true).await;
         let opened = match opened {
             Err(Failure::Tls(failure, reason)) => {
                 note(Some((failure, reason.clone())));
@@ -140,7 +154,8 @@ impl Target {
                     return Err(self.insecure(failure, &reason));
                 }
                 tracing::info!(host = %self.host, address = %self.address, reason, "TLS handshake failed; trying in clear text");
-                return self.open_once(net, &tls, peer, source, false).await.map_err(|failure| self.trouble(failure));
+                let connection = self.connect(net, source, port).await;
+                return self.open_once(connection, &tls, source, false).await.map_err(|failure| self.trouble(failure));
             }
             opened => opened.map_err(|failure| self.trouble(failure))?,
         };
@@ -158,17 +173,12 @@ impl Target {
 
     async fn open_once(
         &self,
-        net: &Net,
+        connection: io::Result<Connection>,
         tls: &tls::Client,
-        peer: SocketAddr,
         source: &Source,
         starttls: bool,
     ) -> Result<Link, Failure> {
-        let connect = self.limits.wait(Knob::ConnectTimeout).unwrap_or(CONNECT_WAIT);
-        let connection = net
-            .connect(Some(source.address), peer, deadline_in(connect))
-            .await
-            .map_err(|error| Failure::Connect(error.to_string()))?;
+        let connection = connection.map_err(|error| Failure::Connect(error.to_string()))?;
         let require_tls = !self.demand.allows_clear_text();
         let timeouts = timeouts(&self.limits);
         let write_wait = timeouts.data_block;

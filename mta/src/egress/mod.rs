@@ -17,6 +17,7 @@ pub mod link;
 pub mod plan;
 pub mod provider;
 pub mod question;
+mod race;
 pub mod replies;
 pub mod resolver;
 pub mod route;
