@@ -37,6 +37,13 @@ impl Scheduler {
 
     /// Measures that ran before a restart, and the last id that was ever given. Before any other input.
     pub fn handle_measures(&mut self, now: SystemTime, measures: Vec<Measure>, last_id: u64) {
+        for measure in &measures {
+            // What a delivery remembers is told by its measure, as far as it has one.
+            if let Object::Delivery { id, domain, source } = &measure.object {
+                let pin = Pin { stays: None, avoids: self.sources.find(source), tried: false };
+                self.pins.put(now.into(), *id, domain, pin, measure.expires.into());
+            }
+        }
         self.measures.restore(measures, last_id, &self.sources);
         self.wake_measures();
         self.end_measures(now.into());

@@ -14,14 +14,13 @@ use std::time::Duration;
 
 use host::Clock;
 use metrics::Counter;
-use scheduler::{
-    Action, Cause, Change, Lane, MeasureNews, MemberPools, Next, Outcome, QueueId, Routed, Scheduler, Scope, Verdict, Weights,
-};
+use scheduler::{Action, Cause, Lane, MemberPools, Next, Outcome, QueueId, Routed, Scheduler, Scope, Verdict, Weights};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::clerk::{self, Close, Errand, Errands, Found};
 use super::deliver::Attempt;
+use super::notebook::Notebook;
 use super::plan::{Plan, Surroundings};
 use super::question::Question;
 use super::tls_reports::notes::Notes;
@@ -42,10 +41,6 @@ const NAP_MAX: Duration = Duration::from_secs(60);
 /// A settlement that cannot be written is tried again at this pace; the peer has the message, so
 /// forgetting it would send it twice.
 const SETTLE_RETRY: Duration = Duration::from_secs(1);
-
-/// News of measures that wait while the queue cannot write. Past it only the last word about each is kept, and what began and
-/// ended meanwhile is no event: some 16,384 run at most.
-const MEASURE_NEWS_MAX: usize = 65_536;
 
 /// Batches of settlements that the queue may have at once. A peer's 250 that is not written down comes twice after a crash,
 /// so what is known goes into the next commit and does not wait for the last one's end: at most two commits pass. At the
@@ -118,10 +113,8 @@ pub struct Dispatcher {
     errands: [VecDeque<Errand>; 2],
     lookups: VecDeque<Arc<str>>,
     settlements: Vec<Settlement>,
-    /// What happened to measures and is not written down yet; what comes again while it waits is one.
-    measures: Vec<MeasureNews>,
-    /// One batch of them at a time.
-    noting: JoinSet<()>,
+    /// What the scheduler does by itself.
+    notebook: Notebook,
     /// Batches of settlements that the queue has and has not committed.
     settling: JoinSet<()>,
     in_flight: usize,
@@ -136,6 +129,7 @@ impl Dispatcher {
         let sources = plan.numbered(&scheduler.source_names(), &[]);
         let deferred =
             ["recipient", "message", "host", "site", "source"].map(|scope| metrics::counter!(names::DEFERRED, "scope" => scope));
+        let notebook = Notebook::begin(&scheduler);
         let mut dispatcher = Dispatcher {
             scheduler,
             clock,
@@ -153,15 +147,11 @@ impl Dispatcher {
             errands: Default::default(),
             lookups: VecDeque::new(),
             settlements: Vec::new(),
-            measures: Vec::new(),
-            noting: JoinSet::new(),
+            notebook,
             settling: JoinSet::new(),
             in_flight: 0,
             deferred,
         };
-        for measure in dispatcher.scheduler.measures() {
-            metrics::gauge!(names::ACTIONS, "kind" => measure.kind.as_str()).increment(1);
-        }
         dispatcher.scheduler.handle_weights(dispatcher.lines.weights.borrow_and_update().clone());
         let pools = dispatcher.lines.pools.borrow_and_update().clone();
         dispatcher.scheduler.handle_pools(dispatcher.clock.now(), pools);
@@ -227,7 +217,7 @@ impl Dispatcher {
                     }
                 }
                 Some(_) = self.settling.join_next() => {}
-                Some(_) = self.noting.join_next() => {}
+                Some(()) = self.notebook.written() => {}
                 Some(question) = self.lines.questions.recv() => question.answer(&mut self.scheduler, self.clock.now()),
                 changed = self.lines.draining.changed() => {
                     if changed.is_err() {
@@ -266,8 +256,11 @@ impl Dispatcher {
 
     /// Everything that was tried is written down.
     fn is_settled(&self) -> bool {
-        let noted = self.noting.is_empty() && self.measures.is_empty();
-        noted && self.settling.is_empty() && self.settlements.is_empty() && self.attempted.is_empty() && self.closing == 0
+        self.notebook.is_empty()
+            && self.settling.is_empty()
+            && self.settlements.is_empty()
+            && self.attempted.is_empty()
+            && self.closing == 0
     }
 
     fn nap(&self) -> Duration {
@@ -289,27 +282,7 @@ impl Dispatcher {
                 Action::Settle { id, domain, cause, next } => self.settle((id, domain), cause, next),
             }
         }
-        self.hear_measures();
-    }
-
-    /// What the scheduler began or ended to do by itself, to be written down.
-    fn hear_measures(&mut self) {
-        while let Some(news) = self.scheduler.poll_measures() {
-            let kind = news.measure.kind.as_str();
-            match &news.change {
-                Change::Started => metrics::gauge!(names::ACTIONS, "kind" => kind).increment(1),
-                change if change.is_end() => metrics::gauge!(names::ACTIONS, "kind" => kind).decrement(1),
-                // The last word about an end that moves is enough.
-                Change::Again => {
-                    self.measures.retain(|other| other.measure.id != news.measure.id || other.change != Change::Again)
-                }
-                _ => {}
-            }
-            self.measures.push(news);
-        }
-        if self.measures.len() > MEASURE_NEWS_MAX {
-            shorten(&mut self.measures);
-        }
+        self.notebook.hear(&mut self.scheduler);
     }
 
     /// While draining, only what ends something is done; deliveries that were about to begin stay in the queue.
@@ -320,7 +293,7 @@ impl Dispatcher {
                 self.settle((id, domain), cause, next);
             }
         }
-        self.hear_measures();
+        self.notebook.hear(&mut self.scheduler);
     }
 
     fn deliver(&mut self, key: Key, lane: Lane, source: u16, trip: Trip) {
@@ -425,10 +398,7 @@ impl Dispatcher {
             let batch = std::mem::take(&mut self.settlements);
             self.settling.spawn_local(write(self.queue.clone(), batch));
         }
-        if self.noting.is_empty() && !self.measures.is_empty() {
-            let batch = std::mem::take(&mut self.measures);
-            self.noting.spawn_local(note(self.queue.clone(), batch));
-        }
+        self.notebook.flush(&self.queue);
     }
 
     fn handle_note(&mut self, note: Note) {
@@ -553,33 +523,6 @@ async fn write(queue: Queue, batch: Vec<Settlement>) {
             Err(error) => {
                 if !said {
                     tracing::error!(%error, "settlements cannot be written; trying again every second");
-                    said = true;
-                }
-                tokio::time::sleep(SETTLE_RETRY).await;
-            }
-        }
-    }
-}
-
-/// Keeps the last word about each measure, and none about those that began and ended here.
-fn shorten(news: &mut Vec<MeasureNews>) {
-    let began: HashSet<u64> = news.iter().filter(|news| news.change == Change::Started).map(|news| news.measure.id).collect();
-    let mut told = HashSet::new();
-    let mut last: Vec<MeasureNews> = news.drain(..).rev().filter(|news| told.insert(news.measure.id)).collect();
-    last.retain(|news| !(news.change.is_end() && began.contains(&news.measure.id)));
-    last.reverse();
-    *news = last;
-}
-
-/// The same for what happened to measures.
-async fn note(queue: Queue, batch: Vec<MeasureNews>) {
-    let mut said = false;
-    loop {
-        match queue.note_actions(batch.clone()).await {
-            Ok(()) | Err(QueueError::Stopped) => return,
-            Err(error) => {
-                if !said {
-                    tracing::error!(%error, "actions cannot be written down; trying again every second");
                     said = true;
                 }
                 tokio::time::sleep(SETTLE_RETRY).await;

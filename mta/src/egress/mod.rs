@@ -14,6 +14,7 @@ pub mod deliver;
 pub mod dispatch;
 pub mod dsn;
 pub mod link;
+mod notebook;
 pub mod plan;
 pub mod provider;
 pub mod question;

@@ -433,3 +433,48 @@ fn a_site_with_a_hard_limit_is_annoyed_less_and_less() {
     assert!(world.fates(Fate::Done) > 39_000, "and the mail flows: {}", world.fates(Fate::Done));
     assert_eq!(world.measure_news.len(), 0, "going slower was answer enough: {:?}", world.measure_news);
 }
+
+#[test]
+fn a_pause_of_a_site_is_prolonged_kept_over_a_restart_and_cancelled() {
+    let rules = vec![rule(ReplyClass::Rate, Threshold::Count(5), MeasureKind::PauseSite)];
+    let early = start() + MINUTE;
+    let script = move |_: &mut Luck, attempt: &Try| {
+        (SECOND, if attempt.now < early { says(Scope::Recipient, ReplyClass::Rate) } else { ACCEPTED })
+    };
+    let mut world = World::with(16, with_rules(&["a"], rules)).site("mx", &["a.test"], Box::new(script));
+    trickle(&mut world, "a.test", 10 * MINUTE);
+    world.run(30 * MINUTE);
+    let (measure, tries) = (world.measure(MeasureKind::PauseSite), world.log.len());
+    assert_eq!(held_by(&world, "a.test"), Some(measure.id));
+    let longer = world.scheduler.extend_measure(world.now, measure.id, 2 * HOUR, "op: not yet").unwrap();
+    assert_eq!(longer.expires, measure.expires + 2 * HOUR);
+    world.run(SECOND);
+    world.start_anew(8);
+    world.run(3 * HOUR);
+    assert_eq!((world.log.len(), world.measure(MeasureKind::PauseSite)), (tries, longer), "past its first end, after a restart");
+    world.scheduler.cancel_measure(world.now, measure.id, "op: they are well");
+    world.run(HOUR);
+    assert_eq!(world.fates(Fate::Done), 60);
+    world.check_empty();
+}
+
+#[test]
+fn another_source_is_tried_although_the_daemon_was_restarted_and_the_wish_expires() {
+    let rules = vec![rule(ReplyClass::Reputation, Threshold::Count(1), MeasureKind::OtherSource)];
+    let never = |_: &mut Luck, _: &Try| (SECOND, says(Scope::Recipient, ReplyClass::Reputation));
+    let mut world = World::with(17, with_rules(&["a", "b"], rules)).site("mx", &["a.test"], Box::new(never));
+    let key = world.submit("a.test", Lane::Notice, 5 * DAY);
+    world.run(5 * SECOND);
+    let measure = world.measure(MeasureKind::OtherSource);
+    assert_eq!(measure.expires.duration_since(measure.started).unwrap(), 2 * HOUR);
+    let longer = world.scheduler.extend_measure(world.now, measure.id, HOUR, "op: slow").unwrap();
+    assert_eq!(longer.expires, measure.expires + HOUR);
+    world.run(SECOND);
+    world.start_anew(9);
+    world.run(20 * MINUTE);
+    let from: Vec<u16> = world.log.iter().filter(|(_, other, ..)| *other == key).map(|(.., source)| source.0).collect();
+    assert_ne!(from[0], from[1], "{from:?}");
+    assert_eq!(world.changes(measure.id).last(), Some(&Change::Expired));
+    let started = world.measure_news.iter().filter(|(_, news)| news.change == Change::Started).count();
+    assert_eq!(started, 1, "once is enough, over a restart too");
+}

@@ -1,4 +1,4 @@
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use scheduler::{MeasureKind, ReplyClass, Threshold};
 use smtp::client::Stage;
@@ -170,16 +170,5 @@ fn what_is_wrong_in_a_file_is_told_with_line_and_key() {
         let problem = &error.problems[0];
         assert!(problem.message.contains(says), "{text}: {error}");
         assert_eq!((problem.line, problem.key.as_str()), (Some(line), key), "{text}: {error}");
-    }
-}
-
-#[test]
-fn a_class_costs_microseconds() {
-    // A figure for people, not a check of the machine: `cargo test -- --nocapture a_class_costs`.
-    let (replies, samples) = (Replies::shipped(), samples());
-    for _ in 0..6 {
-        let began = Instant::now();
-        samples.iter().for_each(|sample| drop(replies.classify(sample.provider, sample.stage, &sample.reply)));
-        println!("{:?} a reply", began.elapsed() / samples.len() as u32);
     }
 }
