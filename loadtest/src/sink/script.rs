@@ -16,6 +16,8 @@ pub struct Script {
     pub eight_bit: bool,
     /// Offer STARTTLS; the sink must have been given a certificate.
     pub starttls: bool,
+    /// Offer REQUIRETLS (RFC 8689) inside TLS.
+    pub require_tls: bool,
     /// Largest message, offered as SIZE.
     pub message_bytes_max: Option<u64>,
     /// Recipients of one transaction; more get 452 4.5.3.
@@ -46,6 +48,7 @@ impl Default for Script {
             chunking: false,
             eight_bit: true,
             starttls: false,
+            require_tls: false,
             message_bytes_max: Some(50 * 1024 * 1024),
             recipients_max: None,
             limits: false,

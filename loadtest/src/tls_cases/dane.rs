@@ -148,6 +148,13 @@ fn sites() -> Vec<Case> {
         // The domain promises nothing of its second host.
         Case::new("second-without", "7672 2.2.1", mismatch(), "dane", Tls(2)).host(Host::new()),
         Case::new("second-stripped", "7672 2.2.1", mismatch(), "dane", Clear).host(Host::new().serves(Serves::Stripped)),
+        // A policy of MTA-STS beside it neither rules out what DANE vouches for nor helps where DANE fails (RFC 8461 §2).
+        Case::new("dane-over-sts", "8461 2", Host::new().tlsa(3, 1, 1, Of::Own), "dane", Tls(1))
+            .line("_mta-sts TXT \"v=STSv1; id=1;\"")
+            .line("mta-sts A 127.0.0.1"),
+        Case::new("dane-not-sts", "8461 2", mismatch().shows(Shows::Public), "dane", Deferred(UNMATCHED))
+            .line("_mta-sts TXT \"v=STSv1; id=1;\"")
+            .line("mta-sts A 127.0.0.1"),
         // Two domains on one host: what one demands is not the other's, and no connection is shared that should not be.
         Case::new("careless", "7672 2.2.1", mismatch().at(Place::Signed), "opportunistic", Tls(1)).zone(Signing::Unsigned),
         Case::new("strict", "7672 2.2.1", Host::new(), "dane", Deferred(UNMATCHED)).shares("careless").after("careless"),

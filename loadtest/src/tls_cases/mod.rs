@@ -1,16 +1,17 @@
 //! `tls`: what the daemon demands of receiving hosts' TLS, case by case, against real TLS servers and signed zones.
 //!
-//! Every row of the table (`dane.rs`) has a recipient domain with a zone of its own, signed by Knot with the algorithm that
+//! Every row of the first table (`dane.rs`) has a recipient domain with a zone of its own, signed by Knot with the algorithm that
 //! it wants, or spoiled; its hosts show the certificate, or the lack of one, that it wants. The daemon runs twice: once it
 //! checks signatures itself from the root of our zones on (dnssec = "validate"), once it trusts the AD bit of an Unbound that
 //! does (dnssec = "trust-ad"). A message goes to each domain; what became of it is read in the daemon's log, in `tradewind
 //! where`, and in what the hosts say that they got. Where TLSA records count, Postfix's posttls-finger is asked about the
-//! same domain and must come to the same verdict.
+//! same domain and must come to the same verdict. A second table (`sts/`) is about policies of MTA-STS and about REQUIRETLS.
 
 mod case;
 mod dane;
 mod finger;
 mod servers;
+mod sts;
 mod zones;
 
 use std::collections::BTreeMap;
@@ -50,6 +51,9 @@ pub struct Arguments {
     /// Without Postfix's posttls-finger, and so without being root.
     #[arg(long)]
     without_postfix: bool,
+    /// Only the rows that need neither Knot nor Unbound nor Postfix: those of MTA-STS and REQUIRETLS.
+    #[arg(long)]
+    only_sts: bool,
 }
 
 /// What became of mail, in the words of the table.
@@ -63,27 +67,42 @@ enum Seen {
 
 /// Sets up the world, tries all rows, and compares.
 pub fn run(arguments: &Arguments) -> Result<()> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("interop/install-dns");
-    ensure!(Command::new(&script).status()?.success(), "Knot and Unbound could not be installed; see above");
     let temporary = tempfile::Builder::new().prefix("tradewind-tls-").tempdir()?;
     let directory = arguments.directory.as_deref().unwrap_or(temporary.path());
     std::fs::create_dir_all(directory)?;
     let directory = &directory.canonicalize()?;
 
+    let mut wrong = sts::compare(directory, arguments.only.as_deref())?;
+    if !arguments.only_sts {
+        wrong += signed(arguments, directory)?;
+    }
+    ensure!(wrong == 0, "{wrong} verdicts are not as expected");
+    println!("\nall as expected");
+    Ok(())
+}
+
+/// The rows whose zones are signed, or spoiled; says how many verdicts are not as expected.
+fn signed(arguments: &Arguments, directory: &Path) -> Result<usize> {
     let mut cases = dane::rows();
     if let Some(only) = &arguments.only {
         let named: Vec<_> = cases.iter().filter(|case| case.name.contains(only)).map(|case| case.shares).collect();
         cases.retain(|case| case.name.contains(only) || named.contains(&Some(case.name)));
     }
-    ensure!(!cases.is_empty(), "no row has such a name");
+    if cases.is_empty() {
+        return Ok(0);
+    }
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("interop/install-dns");
+    ensure!(Command::new(&script).status()?.success(), "Knot and Unbound could not be installed; see above");
     let port = process::free_address()?.port();
-    let servers = Servers::start(&cases, port)?;
+    let policies = sts::Beside::start()?;
+    let mut servers = Servers::start(&cases, port)?;
+    servers.trusted.push_str(&policies.trusted);
     let names = Names::start(directory, &cases, &servers, port)?;
     println!("{} rows; {} zones signed by Knot; hosts listen on port {port}", cases.len(), cases.len() + 4);
 
     let mut wrong = 0;
     for dnssec in ["validate", "trust-ad"].into_iter().filter(|it| arguments.dnssec.as_deref().is_none_or(|only| only == *it)) {
-        let verdicts = Run::start(directory, dnssec, &cases, &servers, &names, port)?.verdicts()?;
+        let verdicts = Run::start(directory, dnssec, &cases, &servers, &names, (port, policies.port))?.verdicts()?;
         println!("\ndnssec = \"{dnssec}\"");
         for (case, (seen, demand)) in cases.iter().zip(&verdicts) {
             let arrived = servers.arrived(&recipient(dnssec, case)).map(|message| message.tls);
@@ -97,9 +116,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     if !arguments.without_postfix {
         wrong += finger::compare(directory, &cases, &names, port)?;
     }
-    ensure!(wrong == 0, "{wrong} verdicts are not as expected");
-    println!("\nall as expected");
-    Ok(())
+    Ok(wrong)
 }
 
 /// One daemon and its verdicts.
@@ -111,7 +128,14 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn start(directory: &Path, dnssec: &'a str, cases: &'a [Case], servers: &Servers, names: &Names, port: u16) -> Result<Self> {
+    fn start(
+        directory: &Path,
+        dnssec: &'a str,
+        cases: &'a [Case],
+        servers: &Servers,
+        names: &Names,
+        (port, policy_port): (u16, u16),
+    ) -> Result<Self> {
         let directory = directory.join(dnssec);
         std::fs::create_dir_all(&directory)?;
         let trusted = directory.join("public.pem");
@@ -128,7 +152,7 @@ impl<'a> Run<'a> {
             let private = "allow_private_addresses = true";
             configuration
                 .replace("dnssec = \"off\"", &resolution)
-                .replace(private, &format!("{private}\ntrust_anchors = \"{}\"", trusted.display()))
+                .replace(private, &format!("{private}\nsts_port = {policy_port}\ntrust_anchors = \"{}\"", trusted.display()))
         })?;
         Ok(Run { dnssec, cases, daemon, log: directory.join("mta.log") })
     }
@@ -233,6 +257,11 @@ fn attempts(log: &Path) -> Result<BTreeMap<String, Seen>> {
 
 /// Hands one message to the relay listener.
 fn submit(relay: SocketAddr, recipient: &str) -> Result<()> {
+    submit_with(relay, recipient, "")
+}
+
+/// The same with more fields in its header section.
+fn submit_with(relay: SocketAddr, recipient: &str, fields: &str) -> Result<()> {
     let stream = TcpStream::connect(relay)?;
     stream.set_read_timeout(Some(Duration::from_secs(30)))?;
     let mut reader = BufReader::new(stream.try_clone()?);
@@ -256,7 +285,7 @@ fn submit(relay: SocketAddr, recipient: &str) -> Result<()> {
         (format!("MAIL FROM:<{from}>"), '2'),
         (format!("RCPT TO:<{recipient}>"), '2'),
         ("DATA".to_owned(), '3'),
-        (format!("From: <{from}>\r\nTo: <{recipient}>\r\nSubject: a case\r\n\r\nHello.\r\n."), '2'),
+        (format!("From: <{from}>\r\nTo: <{recipient}>\r\nSubject: a case\r\n{fields}\r\nHello.\r\n."), '2'),
         ("QUIT".to_owned(), '2'),
     ] {
         writer.write_all(format!("{command}\r\n").as_bytes())?;

@@ -13,14 +13,13 @@ use host::dns::{Resolver, Zone};
 use host::{Clock, Dice, Io, Net, Stream, deadline_in, sim, tls};
 use loadtest::sink::{Message, Provider, Script};
 use loadtest::tls::Certificate;
-use mta::config::Config;
 use mta::daemon::{self, Environment};
-use mta::egress::replies::Replies;
 use mta::events::What;
 use mta::policy::Member;
 use mta::queue::{Fault, Faults, Filter, Options, Reader, Writer};
 
 use super::providers::provide;
+use super::settings::configuration;
 use super::sts::Promises;
 
 /// The first member, which every world has.
@@ -32,7 +31,7 @@ const BEGINNING: u64 = 1_795_400_000;
 /// A world and what happened in it.
 pub(crate) struct World {
     seed: u64,
-    folder: tempfile::TempDir,
+    pub(crate) folder: tempfile::TempDir,
     zone: Zone,
     providers: BTreeMap<String, (SocketAddr, Arc<Provider>)>,
     /// The web, what is trusted, and who signs.
@@ -40,9 +39,9 @@ pub(crate) struct World {
     /// What those show who speak TLS.
     certificates: BTreeMap<String, tls::Server>,
     /// Domain and tier; each has a listener of its own.
-    members: Vec<(&'static str, Option<&'static str>)>,
-    settings: String,
-    replies: Option<String>,
+    pub(crate) members: Vec<(&'static str, Option<&'static str>)>,
+    pub(crate) settings: String,
+    pub(crate) replies: Option<String>,
     accepted: Arc<Mutex<BTreeSet<u64>>>,
     unanswered: Arc<Mutex<BTreeSet<u64>>>,
     age: Duration,
@@ -432,7 +431,7 @@ fn options() -> Options {
 }
 
 /// The nth member's.
-fn listener(nth: u16) -> SocketAddr {
+pub(crate) fn listener(nth: u16) -> SocketAddr {
     format!("192.0.2.10:{}", 2525 + nth).parse().unwrap()
 }
 
@@ -459,41 +458,6 @@ async fn enrol(data_dir: &Path, members: &[(&'static str, Option<&'static str>)]
     put.await.unwrap();
     queue.stop().await;
     writer.await.unwrap().unwrap();
-}
-
-fn configuration(world: &World) -> Config {
-    let World { members, settings: more, replies, .. } = world;
-    let (folder, (signing, anchors)) = (world.folder.path(), world.promises.settings(world.folder.path()));
-    let listeners = (0..).zip(members).map(|(nth, (domain, _))| {
-        format!(
-            "[[listen]]\naddress = \"{}\"\nrole = \"relay\"\ntrusted_networks = [\"192.0.2.0/24\"]\n\
-             member = \"did:web:{domain}\"\n",
-            listener(nth)
-        )
-    });
-    let text = format!(
-        r#"
-        hostname = "relay.world.test"
-        data_dir = "{}"
-        {}
-        [signing]
-        required = false
-        {signing}
-        [egress]
-        allow_private_addresses = true
-        {anchors}
-        [[source]]
-        name = "ip-a"
-        address = "192.0.2.11"
-        ehlo = "a.relay.world.test"
-        {more}
-        "#,
-        folder.join("data").display(),
-        listeners.collect::<String>(),
-    );
-    let config = Config::parse(Path::new("world.toml"), &text).unwrap_or_else(|error| panic!("{error}"));
-    let replies = replies.as_ref().map(|file| Replies::load(Some(Path::new(file))).unwrap_or_else(|error| panic!("{error}")));
-    Config { replies: replies.map_or_else(|| config.replies.clone(), Arc::new), ..config }
 }
 
 fn number(octets: &[u8]) -> Option<u64> {

@@ -306,6 +306,7 @@ impl Session {
                 lines.extend(["8BITMIME".to_owned(), "SMTPUTF8".to_owned()]);
             }
             lines.extend((script.starttls && !self.tls).then(|| "STARTTLS".to_owned()));
+            lines.extend((script.require_tls && self.tls).then(|| "REQUIRETLS".to_owned()));
             lines.extend(script.auth.as_ref().map(|_| "AUTH PLAIN".to_owned()));
             lines.extend(script.message_bytes_max.map(|max| format!("SIZE {max}")));
             lines.extend(script.recipients_max.filter(|_| script.limits).map(|max| format!("LIMITS RCPTMAX={max}")));
@@ -364,6 +365,7 @@ impl Session {
                         self.script.eight_bit
                     }
                     "AUTH" => self.script.auth.is_some(),
+                    "REQUIRETLS" => self.script.require_tls && self.tls && value.is_empty(),
                     "RET" | "ENVID" | "BY" | "MT-PRIORITY" => self.script.dsn,
                     _ => false,
                 };

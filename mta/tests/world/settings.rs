@@ -1,0 +1,45 @@
+//! The settings of a world's daemon.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use mta::config::Config;
+use mta::egress::replies::Replies;
+
+use super::parts::{World, listener};
+
+/// What the world's story wants of them, around what every world needs.
+pub(crate) fn configuration(world: &World) -> Config {
+    let World { members, settings: more, replies, .. } = world;
+    let (folder, (signing, anchors)) = (world.folder.path(), world.promises.settings(world.folder.path()));
+    let listeners = (0..).zip(members).map(|(nth, (domain, _))| {
+        format!(
+            "[[listen]]\naddress = \"{}\"\nrole = \"relay\"\ntrusted_networks = [\"192.0.2.0/24\"]\n\
+             member = \"did:web:{domain}\"\n",
+            listener(nth)
+        )
+    });
+    let text = format!(
+        r#"
+        hostname = "relay.world.test"
+        data_dir = "{}"
+        {}
+        [signing]
+        required = false
+        {signing}
+        [egress]
+        allow_private_addresses = true
+        {anchors}
+        [[source]]
+        name = "ip-a"
+        address = "192.0.2.11"
+        ehlo = "a.relay.world.test"
+        {more}
+        "#,
+        folder.join("data").display(),
+        listeners.collect::<String>(),
+    );
+    let config = Config::parse(Path::new("world.toml"), &text).unwrap_or_else(|error| panic!("{error}"));
+    let replies = replies.as_ref().map(|file| Replies::load(Some(Path::new(file))).unwrap_or_else(|error| panic!("{error}")));
+    Config { replies: replies.map_or_else(|| config.replies.clone(), Arc::new), ..config }
+}
