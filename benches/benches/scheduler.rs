@@ -8,19 +8,73 @@ use std::time::{Duration, SystemTime};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use scheduler::{
-    Action, Config, Delivery, Demand, Host, Lane, Outcome, QueueId, Route, Routed, Scheduler, Scope, Source, TlsPolicy, Verdict,
+    Action, Config, Delivery, Demand, From, Host, Knob, Lane, Outcome, Place, Pool, QueueId, Route, Routed, Rule, Scheduler,
+    Scope, Set, Shaping, Source, TlsPolicy, Value, Verdict,
 };
 
 const SITES: u64 = 1000;
 
-fn decisions(c: &mut Criterion) {
-    let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_400_000);
+/// One source and no rules.
+fn plain() -> Config {
     let source = Source { name: "ip-a".into(), address: "192.0.2.1".parse().unwrap(), weight: 1 };
-    let mut scheduler = Scheduler::new(Config { sources: vec![source], ..Config::default() }, 1);
+    Config { sources: vec![source], ..Config::default() }
+}
+
+/// Ten sources in two pools, the shipped rules and a hundred of an operator, and rates of every kind to count.
+fn shaped() -> Config {
+    let sources: Vec<Source> = (1..=10)
+        .map(|n| Source { name: format!("ip-{n}").into(), address: format!("192.0.2.{n}").parse().unwrap(), weight: 1 })
+        .collect();
+    let pool = |name: &str, sources: &[Source]| Pool {
+        name: name.into(),
+        sources: sources.iter().map(|source| (source.name.clone(), 1)).collect(),
+    };
+    let rate = |knob| (knob, Set { value: Value::Rate(1_000_000, Duration::from_secs(1)), by: "bench:1".into() });
+    let rule = |place, sets| Rule { place, from: From::Any, layer: 1, sets };
+    let mut rules = Shaping::clone(&mta::config::shaping::Shaped::shipped().shaping).rules;
+    rules.push(rule(Place::Everywhere, vec![rate(Knob::Rate), rate(Knob::ConnectRate)]));
+    rules.push(rule(Place::Provider("big".into()), vec![rate(Knob::ProviderRate)]));
+    rules.extend((0..100).map(|n| rule(Place::Site(format!("mx{n}.example").into()), vec![rate(Knob::Rate)])));
+    Config {
+        pools: vec![pool("default", &sources[..8]), pool("otp", &sources[8..])],
+        lane_pools: [Some("otp".into()), None, None],
+        shaping: Arc::new(Shaping { rules }),
+        sources,
+        ..Config::default()
+    }
+}
+
+fn decisions(c: &mut Criterion) {
+    let mut group = c.benchmark_group("scheduler");
+    group.throughput(Throughput::Elements(1));
+    for (name, config, provider) in [
+        ("a delivery from enqueued to settled", plain(), "other"),
+        ("the same with shaping, ten sources and a provider's rate", shaped(), "big"),
+    ] {
+        let mut life = life(config, provider);
+        group.bench_function(name, |b| b.iter(&mut life));
+    }
+    let table: HashMap<Arc<str>, u64> = (0..SITES).map(|n| (format!("d{n}.example").into(), n)).collect();
+    let mut nth = 0;
+    group.bench_function("floor: one look-up", |b| {
+        b.iter(|| {
+            nth = (nth + 1) % SITES;
+            table.get(format!("d{nth}.example").as_str()).copied()
+        });
+    });
+    group.finish();
+}
+
+/// The life of one delivery, at the next of a thousand sites that are active.
+fn life(config: Config, provider: &'static str) -> impl FnMut() {
+    let mut now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_400_000);
+    let mut scheduler = Scheduler::new(config, 1);
     let domains: Vec<Arc<str>> = (0..SITES).map(|n| format!("d{n}.example").into()).collect();
     let mut next = 0;
-    let mut step = |scheduler: &mut Scheduler| {
+    let mut step = move || {
         next += 1;
+        // Rates have to be counted, and hold nothing.
+        now += Duration::from_millis(1);
         let domain = domains[(next % SITES) as usize].clone();
         scheduler.handle_enqueued(
             now,
@@ -49,7 +103,7 @@ fn decisions(c: &mut Criterion) {
                     let valid_until = now + Duration::from_secs(86_400);
                     let route = Route {
                         site: host.name.clone(),
-                        provider: "other".into(),
+                        provider: provider.into(),
                         hosts: vec![host],
                         tls: TlsPolicy::default(),
                         valid_until,
@@ -72,20 +126,9 @@ fn decisions(c: &mut Criterion) {
         }
     };
     for _ in 0..SITES {
-        step(&mut scheduler);
+        step();
     }
-    let mut group = c.benchmark_group("scheduler");
-    group.throughput(Throughput::Elements(1));
-    group.bench_function("a delivery from enqueued to settled", |b| b.iter(|| step(&mut scheduler)));
-    let table: HashMap<Arc<str>, u64> = (0..SITES).map(|n| (format!("d{n}.example").into(), n)).collect();
-    let mut nth = 0;
-    group.bench_function("floor: one look-up", |b| {
-        b.iter(|| {
-            nth = (nth + 1) % SITES;
-            table.get(format!("d{nth}.example").as_str()).copied()
-        });
-    });
-    group.finish();
+    step
 }
 
 criterion_group!(benches, decisions);

@@ -42,6 +42,7 @@ use crate::egress::tls_reports;
 use crate::egress::tls_reports::actor::ReportWriter;
 use crate::egress::tls_reports::notes::Notes;
 use crate::egress::tls_reports::report::Reporter;
+use crate::egress::watch::{Seen, Watch};
 use crate::events::render::Renderer;
 use crate::ingress::greeting::Manners;
 use crate::ingress::{Counters, Gate, Service, Shared, settings};
@@ -182,6 +183,7 @@ pub async fn start(config: Arc<Config>, environment: Environment) -> Result<Runn
     })?;
 
     let (asker, questions) = questions();
+    let watch_asker = asker.clone();
     let (routes_asker, route_questions) = route_questions();
     let parts = Parts {
         config: config.clone(),
@@ -284,6 +286,7 @@ pub async fn start(config: Arc<Config>, environment: Environment) -> Result<Runn
         })?;
         ended.push(ended_rx);
     }
+    let watch_resolver = resolver.clone();
     let router = Router {
         resolver,
         dice: dice.clone(),
@@ -313,6 +316,11 @@ pub async fn start(config: Arc<Config>, environment: Environment) -> Result<Runn
     floor.start(&Io::Epoll, "events", move || renderer.run())?;
 
     let (plan, plan_rx) = watch::channel(Arc::new(plan));
+    let seen = Seen::default();
+    desk.watch_sources(seen.clone());
+    let watch = Watch { resolver: watch_resolver, clock: clock.clone(), plan: plan_rx.clone(), scheduler: watch_asker, seen };
+    floor.start(&Io::Epoll, "sources", move || watch.run())?;
+
     let lines = Lines {
         notes,
         finished,

@@ -19,6 +19,8 @@ mod parts;
 mod providers;
 #[path = "world/reactions.rs"]
 mod reactions;
+#[path = "world/reload.rs"]
+mod reload;
 #[path = "world/settings.rs"]
 mod settings;
 #[path = "world/stopping.rs"]

@@ -45,6 +45,9 @@ pub(crate) enum Verb {
         /// The recipient domain
         domain: String,
     },
+    /// Our own sources: pools and weights, what the DNS says of their names, block lists that list them, and how each stands
+    /// with providers
+    Sources,
     /// What became of mail, event by event
     Events {
         /// Those after this number; otherwise the newest
@@ -68,8 +71,6 @@ pub(crate) enum Verb {
         #[command(subcommand)]
         verb: ActionsVerb,
     },
-    /// How the sources stand, as a whole and with providers
-    Sources,
     /// How the daemon is
     Status,
     /// The whole system on loopback: labeler, MTA, providers, one member; sends real mail and says what happened

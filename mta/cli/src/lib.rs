@@ -23,7 +23,7 @@ use mta::{
     config::{self, Config},
     control::api::{
         ActionFilter, ActionPage, ActionRow, ActionShown, ActionWish, AddMember, Enrolled, EventFilter, ImportKey, Key, Member,
-        RotateKeys, SetMember, SourceHealthRow, Status, Where, Why,
+        RotateKeys, SetMember, SourceRow, Status, Where, Why,
     },
 };
 use serde_json::json;
@@ -77,13 +77,13 @@ fn config_path(given: Option<&Path>) -> anyhow::Result<PathBuf> {
 async fn ask(verb: Verb, daemon: &Client, json: bool) -> anyhow::Result<()> {
     match verb {
         Verb::Actions { verb } => actions(verb, daemon, json).await,
-        Verb::Sources => print(&daemon.get::<Vec<SourceHealthRow>>("/v1/sources").await?, json),
         Verb::Status => print(&daemon.get::<Status>("/v1/status").await?, json),
         Verb::Member { verb } => member(verb, daemon, json).await,
         Verb::Key { verb } => key(verb, daemon, json).await,
         Verb::Queue { verb } => mail::queue(verb, daemon, json).await,
         Verb::Why { id } => print(&daemon.get::<Why>(&format!("/v1/why/{}", escape(&id))).await?, json),
         Verb::Where { domain } => print(&daemon.get::<Where>(&format!("/v1/where/{}", escape(&domain))).await?, json),
+        Verb::Sources => print(&daemon.get::<Vec<SourceRow>>("/v1/sources").await?, json),
         Verb::Events { after, follow, limit, member, id } => {
             mail::events(EventFilter { after, limit, member, id, wait: None }, follow, daemon, json).await
         }

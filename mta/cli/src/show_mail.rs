@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use mta::control::api::{EventPage, EventRow, Held, Layer, QueueDone, Where, WhereSource, Why, WhyDelivery, Would};
+use mta::control::api::{EventPage, EventRow, Held, Layer, QueueDone, SourceRow, Where, WhereSource, Why, WhyDelivery, Would};
 
 use crate::show::{Show, count_long, pairs, plain, table};
 
@@ -202,6 +202,43 @@ fn shaping(sources: &[WhereSource]) -> Vec<[String; 4]> {
         row[2] = "every source".to_owned();
     }
     rows
+}
+
+/// How a source stands as a whole.
+fn overall(it: &SourceRow) -> String {
+    it.health.iter().find(|row| row.provider.is_none()).map(|row| row.health.clone()).unwrap_or_default()
+}
+
+impl Show for Vec<SourceRow> {
+    fn show(&self) -> String {
+        let rows = self.iter().map(|it| {
+            let pools: Vec<_> = it.pools.iter().map(|pool| format!("{} {}", pool.pool, pool.weight)).collect();
+            let lists: Vec<_> =
+                it.zones.iter().filter(|zone| zone.says != "clean").map(|zone| format!("{} {}", zone.zone, zone.says)).collect();
+            let lists = match (it.zones.is_empty(), lists.is_empty()) {
+                (true, _) => "none asked".to_owned(),
+                (false, true) => "clean".to_owned(),
+                (false, false) => lists.join(", "),
+            };
+            [it.name.clone(), it.address.clone(), it.ehlo.clone(), pools.join(", "), it.ptr.clone(), lists, overall(it)]
+        });
+        let mut out = table(["SOURCE", "ADDRESS", "EHLO", "POOL, WEIGHT", "PTR", "BLOCK LISTS", "HEALTH"], rows);
+        for it in self {
+            if let Some(trouble) = &it.trouble {
+                let _ = writeln!(out, "{}: {}", plain(&it.name), plain(trouble));
+            }
+            for zone in it.zones.iter().filter(|zone| zone.says != "clean") {
+                let since = zone.since.as_ref().map(|since| format!(" since {since}")).unwrap_or_default();
+                let answer = zone.answer.as_deref().unwrap_or_default();
+                let _ = writeln!(out, "{}: {}", plain(&it.name), plain(&format!("{} {}{since}: {answer}", zone.zone, zone.says)));
+            }
+        }
+        let standing: Vec<_> = self.iter().flat_map(|it| &it.health).filter(|row| !row.actions.is_empty()).cloned().collect();
+        if !standing.is_empty() {
+            let _ = write!(out, "\n{}", standing.show());
+        }
+        out
+    }
 }
 
 impl Show for EventPage {

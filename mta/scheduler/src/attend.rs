@@ -382,6 +382,7 @@ impl Scheduler {
             return;
         }
         site.unused_since = Some(now);
+        site.rest();
         self.unused_sites += 1;
         let max = if site.health.is_open() && site.rested_at() <= now { UNUSED_SITES_MAX } else { TROUBLED_SITES_MAX };
         self.remove_berths(key);

@@ -49,12 +49,16 @@ pub(crate) struct Path {
     pub(crate) rate: Bucket,
     /// Connections.
     pub(crate) connects: Bucket,
-    /// Until when the connection of each slot is kept; empty where connections are not counted.
-    warm: Vec<Time>,
+    /// Until when the connection of each slot is kept, in seconds since 1970; empty where connections are not counted.
+    warm: Vec<u32>,
 }
 
 /// So long the driver surely keeps a connection that has nothing to do.
 const CONNECTION_KEPT: Duration = Duration::from_secs(8);
+
+fn seconds(time: Time) -> u32 {
+    u32::try_from(time.since(Time::ALWAYS).as_secs()).unwrap_or(u32::MAX)
+}
 
 impl Path {
     fn new(limits: WindowLimits) -> Path {
@@ -69,16 +73,16 @@ impl Path {
 
     /// Whether what goes in a slot needs a new connection.
     pub(crate) fn is_cold(&self, slot: u16, now: Time) -> bool {
-        self.warm.get(usize::from(slot)).is_none_or(|until| *until <= now)
+        self.warm.get(usize::from(slot)).is_none_or(|until| *until <= seconds(now))
     }
 
     /// The connection of a slot is kept, or is gone.
     pub(crate) fn set_warm(&mut self, slot: u16, now: Time, warm: bool) {
         let nth = usize::from(slot);
         if self.warm.len() <= nth {
-            self.warm.resize(nth + 1, Time::ALWAYS);
+            self.warm.resize(nth + 1, 0);
         }
-        self.warm[nth] = if warm { now.plus(CONNECTION_KEPT) } else { Time::ALWAYS };
+        self.warm[nth] = if warm { seconds(now.plus(CONNECTION_KEPT)) } else { 0 };
     }
 }
 
@@ -148,6 +152,13 @@ impl Site {
         }
     }
 
+    /// Nobody has mail for it: what is only of use to the next delivery goes.
+    pub(crate) fn rest(&mut self) {
+        for path in self.paths.iter_mut().flatten() {
+            path.warm = Vec::new();
+        }
+    }
+
     /// The berth of a pool, if it has mail here.
     pub(crate) fn berth(&self, pool: u16) -> Option<u32> {
         self.berths.iter().find(|(of, _)| *of == pool).map(|(_, berth)| *berth)
@@ -165,5 +176,40 @@ pub(crate) fn name(hosts: &Arc<str>, domain: Option<&str>) -> Arc<str> {
     match domain {
         None => hosts.clone(),
         Some(domain) => format!("{hosts}/{domain}").into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::berth::Berth;
+    use crate::config::Config;
+    use crate::pools::Pools;
+    use crate::source::Sources;
+
+    /// Twenty connections to each site from each of ten sources, all of them counted; a name of three long hosts; a berth.
+    #[test]
+    fn an_idle_site_takes_less_than_four_kilobytes() {
+        let config = Config::default();
+        let shape = Arc::new(Shape::new(&config, &Sources::new(), &Pools::default(), &[]));
+        let hosts: Arc<str> = ["a", "b", "c"].map(|host| format!("{host}{}.test", "x".repeat(60))).join(",").into();
+        let mut site = Site::new(hosts.clone(), None, "other".into(), 0, shape);
+        for source in 0..10 {
+            let path = site.path_mut(SourceId(source), config.window);
+            for _ in 0..20 {
+                let slot = path.window.begin();
+                path.set_warm(slot, Time::ALWAYS, true);
+            }
+        }
+        let octets = |site: &Site| {
+            let path = |path: &Path| size_of::<Path>() + path.warm.capacity() * size_of::<u32>();
+            let paths = site.paths.capacity() * size_of::<Option<Box<Path>>>()
+                + site.paths.iter().flatten().map(|it| path(it)).sum::<usize>();
+            // The row, the name and its place in the table of names, one berth with a seat in each lane.
+            size_of::<Option<Site>>() + paths + hosts.len() + 64 + size_of::<Option<Berth>>() + 3 * 64
+        };
+        assert!(octets(&site) < 4096, "{}", octets(&site));
+        site.rest();
+        assert!(octets(&site) < 3072, "{}", octets(&site));
     }
 }

@@ -15,6 +15,9 @@ use scheduler::DEFAULT_POOL;
 /// Layers of shaping beside the shipped one; nobody has so many hands.
 const SHAPING_FILES_MAX: usize = 64;
 
+/// Zones that are asked about each source in each round.
+const DNSBL_ZONES_MAX: usize = 32;
+
 /// What the file says, held against itself.
 pub(super) fn meaning(config: &Config, source: &Source<'_>) -> Vec<Problem> {
     let mut problems = Problems::new(source);
@@ -37,6 +40,7 @@ pub(super) fn meaning(config: &Config, source: &Source<'_>) -> Vec<Problem> {
     sources(it, config);
     class_pools(it, config);
     shaping_files(it, config);
+    dnsbl(it, config);
     tiers(it, config);
     it.nonzero("duplicates.window", config.duplicates.window);
     if config.duplicates.window > DUPLICATES_WINDOW_MAX {
@@ -222,6 +226,24 @@ fn sources(it: &mut Problems<'_>, config: &Config) {
                 it.add(&at, format!("\"{name}\" is listed twice"));
             }
         }
+    }
+}
+
+fn dnsbl(it: &mut Problems<'_>, config: &Config) {
+    let zones = &config.dnsbl.zones;
+    if zones.len() > DNSBL_ZONES_MAX {
+        it.add("dnsbl.zones", format!("names more than {DNSBL_ZONES_MAX} zones; choose those that receivers ask"));
+    }
+    for (nth, zone) in zones.iter().enumerate() {
+        let at = format!("dnsbl.zones.{nth}");
+        it.host_name(&at, zone.trim_end_matches('.'));
+        if zones[..nth].contains(zone) {
+            it.add(&at, format!("\"{zone}\" is listed twice"));
+        }
+    }
+    let interval = config.dnsbl.interval;
+    if interval < Duration::from_secs(60) || interval > Duration::from_secs(24 * 3600) {
+        it.add("dnsbl.interval", "is out of range; choose \"1m\" to \"24h\"");
     }
 }
 

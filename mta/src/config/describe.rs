@@ -3,12 +3,12 @@
 use std::fmt::Write;
 
 use super::{
-    Admin, Config, Dns, Duplicates, Egress, Events, Identity, Labeler, Listen, Notice, Otp, Pool, Presence, Shaping, Signing,
-    Source, Table, Tier, Tls, TlsReports, Transactional,
+    Admin, Config, Dns, Dnsbl, Duplicates, Egress, Events, Identity, Labeler, Listen, Notice, Otp, Pool, Presence, Shaping,
+    Signing, Source, Table, Tier, Tls, TlsReports, Transactional,
 };
 
 /// All tables, in the order of the file.
-pub const TABLES: [Table; 19] = [
+pub const TABLES: [Table; 20] = [
     Config::TABLE,
     Listen::TABLE,
     Tls::TABLE,
@@ -23,6 +23,7 @@ pub const TABLES: [Table; 19] = [
     Pool::TABLE,
     Tier::TABLE,
     Shaping::TABLE,
+    Dnsbl::TABLE,
     Duplicates::TABLE,
     Labeler::TABLE,
     Identity::TABLE,

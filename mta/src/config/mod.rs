@@ -113,6 +113,9 @@ settings! {
             /// What the files of shaping say, the shipped ones included.
             #[serde(skip)]
             pub shaped: shaping::Shaped;
+            /// What the world finds when it looks at our sources.
+            #[serde(default)]
+            pub dnsbl: Dnsbl;
             /// Messages that are submitted a second time.
             #[serde(default)]
             pub duplicates: Duplicates;
@@ -380,6 +383,21 @@ settings! {
 }
 
 settings! {
+    /// The watch over the sources: whether each has a name (PTR) that leads back and is its EHLO name, and whether block lists
+    /// list it. `tradewind sources` shows what was found. A source that is listed has a quarter of its share of the mail until it
+    /// is listed no longer; `tradewind actions` shows and ends that. Read again on SIGHUP.
+    pub struct Dnsbl as "[dnsbl]" {
+        /// Zones of block lists (RFC 5782), at most 32. Most refuse to answer through the large public resolvers; that is told, and
+        /// counts as nothing. Default: [].
+        #[serde(default = "defaults::dnsbl_zones")]
+        pub zones: Vec<String> = "[]", Default;
+        /// Time between two looks at everything, names included: 1m to 24h. Default: 15m.
+        #[serde(default = "defaults::dnsbl_interval", deserialize_with = "value::duration")]
+        pub interval: Duration = r#""15m""#, Default;
+    }
+}
+
+settings! {
     /// Messages that a client submits a second time, because it never read the answer to the first. The same are: one
     /// credential, one reverse-path, the same recipients, and either the same ENVID (RFC 3461) and content, where Date and
     /// Message-ID may have been written anew, or the same content to the octet. Other content is another message, whatever
@@ -589,6 +607,12 @@ mod defaults {
     pub(super) fn stale_after() -> Duration {
         Duration::from_secs(6 * 3600)
     }
+    pub(super) fn dnsbl_zones() -> Vec<String> {
+        Vec::new()
+    }
+    pub(super) fn dnsbl_interval() -> Duration {
+        Duration::from_secs(15 * 60)
+    }
     pub(super) fn shaping_files() -> Vec<PathBuf> {
         Vec::new()
     }
@@ -596,6 +620,11 @@ mod defaults {
         "https://plc.directory".to_owned()
     }
 
+    impl Default for Dnsbl {
+        fn default() -> Self {
+            Dnsbl { zones: dnsbl_zones(), interval: dnsbl_interval() }
+        }
+    }
     impl Default for Shaping {
         fn default() -> Self {
             Shaping { files: shaping_files() }

@@ -107,7 +107,7 @@ fn a_wrong_value_is_named_with_its_line() {
             "[warmup]",
             "mta.toml:39: key `warmup`: no such setting, or it does not work yet; this table knows `hostname`, `data_dir`, \
           `io`, `threads`, `connections_max`, `message_bytes_max`, `recipients_max`, `future_release_max`, `deliver_by_min`, `drain_secs`, `listen`, `tls`, `dns`, `signing`, `class`, `egress`, `tls_reports`, `source`, `pool`, \
-          `tier`, `shaping`, `duplicates`, `labeler`, `identity`, `events`, `admin`",
+          `tier`, `shaping`, `dnsbl`, `duplicates`, `labeler`, `identity`, `events`, `admin`",
         ),
         ("port = 25", "port = ", "mta.toml:20: string values must be quoted, expected literal string"),
         (
@@ -194,6 +194,16 @@ fn settings_that_do_not_fit_together_are_named_with_their_line() {
             "sources = [\"ip-a\"]",
             "sources = [\"ip-a\"]\n[class.otp]\npool = \"fast\"",
             "mta.toml:29: key `class.otp.pool`: no [[pool]] is named \"fast\"; there are: default",
+        ),
+        (
+            "sources = [\"ip-a\"]",
+            "sources = [\"ip-a\"]\n[dnsbl]\nzones = [\"bl_.test\"]",
+            "mta.toml:29: key `dnsbl.zones`: \"bl_.test\" is not a host name: letters, digits and hyphens between dots, other scripts as xn--…",
+        ),
+        (
+            "sources = [\"ip-a\"]",
+            "sources = [\"ip-a\"]\n[dnsbl]\ninterval = \"5s\"",
+            "mta.toml:29: key `dnsbl.interval`: is out of range; choose \"1m\" to \"24h\"",
         ),
         (
             "sources = [\"ip-a\"]",

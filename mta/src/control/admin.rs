@@ -25,7 +25,7 @@ use super::{
     api::{
         ActionFilter, ActionPage, ActionRow, ActionShown, ActionWish, AddMember, Enrolled, EventFilter, EventPage, ImportKey,
         Key, Member, PAGE_MAX, QueueDone, QueueFilter, QueuePage, QueueWish, QueuedMessage, Refusal, RemoveKeys, RotateKeys,
-        SetMember, ShapingRow, SourceHealthRow, Status, Trouble, Where, Why,
+        SetMember, ShapingRow, SourceHealthRow, SourceRow, Status, Trouble, Where, Why,
     },
     http, page,
     wishes::Verb,
@@ -61,6 +61,8 @@ pub trait Operations: Send + Sync + 'static {
     fn why(&self, id: &str) -> impl Future<Output = Result<Why, Refusal>> + Send;
     /// How a domain's mail travels.
     fn whereabouts(&self, domain: &str) -> impl Future<Output = Result<Where, Refusal>> + Send;
+    /// Our own sources.
+    fn sources(&self) -> impl Future<Output = Result<Vec<SourceRow>, Refusal>> + Send;
     /// What of shaping, pools and providers holds now.
     fn shaping(&self) -> impl Future<Output = Result<Vec<ShapingRow>, Refusal>> + Send;
     /// Holds, releases, cancels or flushes; `by` is who asks.
@@ -181,12 +183,13 @@ fn operator_routes<O: Operations>(admin: Admin<O>) -> Router {
         .route("/v1/queue/flush", post(|state, by, json| operate::<O>(Verb::Flush, state, by, json)))
         .route("/v1/why/{id}", get(why::<O>))
         .route("/v1/where/{domain}", get(whereabouts::<O>))
+        .route("/v1/sources", get(sources::<O>))
         .route("/v1/shaping", get(shaping::<O>))
         .route("/v1/actions", get(actions::<O>))
         .route("/v1/actions/{id}", get(action::<O>))
         .route("/v1/actions/{id}/cancel", post(end_action::<O>))
         .route("/v1/actions/{id}/extend", post(prolong_action::<O>))
-        .route("/v1/sources", get(source_health::<O>))
+        .route("/v1/sources/health", get(source_health::<O>))
         .route("/v1/events", get(events::<O>))
         .fallback(nothing)
         .with_state(admin)
@@ -322,6 +325,10 @@ fn whoever(by: Option<Extension<http::Peer>>) -> String {
 
 async fn why<O: Operations>(State(admin): State<Admin<O>>, UrlPath(id): UrlPath<String>) -> Answer<Why> {
     admin.operations.why(&id).await.map(Json)
+}
+
+async fn sources<O: Operations>(State(admin): State<Admin<O>>) -> Answer<Vec<SourceRow>> {
+    admin.operations.sources().await.map(Json)
 }
 
 async fn shaping<O: Operations>(State(admin): State<Admin<O>>) -> Answer<Vec<ShapingRow>> {

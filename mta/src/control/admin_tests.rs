@@ -124,6 +124,11 @@ impl Operations for Fake {
     async fn why(&self, id: &str) -> Result<Why, Refusal> {
         Err(Refusal::Unknown(format!("no message {id}")))
     }
+    async fn sources(&self) -> Result<Vec<SourceRow>, Refusal> {
+        self.asked("sources".to_owned());
+        Ok(Vec::new())
+    }
+
     async fn shaping(&self) -> Result<Vec<ShapingRow>, Refusal> {
         self.asked("shaping".to_owned());
         Ok(Vec::new())

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::actions::SourceHealthRow;
+
 /// Who could change something.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Layer {
@@ -228,6 +230,56 @@ pub struct WhereLimit {
     pub value: String,
     /// Whose word it is.
     pub set_by: Layer,
+}
+
+/// One of our sources.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceRow {
+    /// Its name.
+    pub name: String,
+    /// Its address.
+    pub address: String,
+    /// Its name in EHLO.
+    pub ehlo: String,
+    /// The pools that it is in.
+    pub pools: Vec<SourceInPool>,
+    /// What the DNS says of its name: good, nameless, unconfirmed, other_name, ehlo_elsewhere, loopback, unknown; `unseen` before it
+    /// was looked at.
+    pub ptr: String,
+    /// What is wrong with it, and what would be right.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub trouble: Option<String>,
+    /// What each block list says.
+    pub zones: Vec<ZoneRow>,
+    /// When it was looked at.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub seen_at: Option<String>,
+    /// How it stands as a whole, and with each provider that something is known about.
+    pub health: Vec<SourceHealthRow>,
+}
+
+/// A source's part in a pool.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceInPool {
+    /// The pool.
+    pub pool: String,
+    /// Its share of the mail there.
+    pub weight: u32,
+}
+
+/// What a block list says of a source.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ZoneRow {
+    /// Which.
+    pub zone: String,
+    /// clean, listed, refused (it does not answer us) or unknown.
+    pub says: String,
+    /// Its answer, or what went wrong.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub answer: Option<String>,
+    /// Listed since then, as far as we know.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub since: Option<String>,
 }
 
 /// A value of shaping, of a pool or of a provider's list, as it holds.

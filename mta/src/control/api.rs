@@ -18,11 +18,12 @@
 //! | `POST /v1/queue/hold`, `…/release`, `…/cancel`, `…/flush` | [`QueueWish`] | [`QueueDone`] |
 //! | `GET /v1/why/{id}` | | [`Why`] |
 //! | `GET /v1/where/{domain}` | | [`Where`] |
+//! | `GET /v1/sources` | | [`SourceRow`]s |
 //! | `GET /v1/shaping` | | [`ShapingRow`]s |
 //! | `GET /v1/actions` | [`ActionFilter`] as query | [`ActionPage`] |
 //! | `GET /v1/actions/{id}` | | [`ActionShown`] |
 //! | `POST /v1/actions/{id}/cancel`, `…/extend` | [`ActionWish`] | [`ActionRow`] |
-//! | `GET /v1/sources` | | [`SourceHealthRow`]s |
+//! | `GET /v1/sources/health` | | [`SourceHealthRow`]s |
 //! | `GET /v1/events` | [`EventFilter`] as query | [`EventPage`] |
 //!
 //! `{member}` is a DID or a sending domain. What goes wrong is a [`Trouble`] with a status that fits.

@@ -25,7 +25,11 @@ use super::{
 };
 use crate::{
     config::Config,
-    egress::{question::Asker, resolver::RouteAsker},
+    egress::{
+        question::Asker,
+        resolver::RouteAsker,
+        watch::{Seen, Sight},
+    },
     policy::{self, Credential, CredentialKey, Directory, Requirement, SharedDirectory, Standing},
     queue::{OWN, Queue, QueueError, Reader},
     sign::{KeyRing, KeyStore, store::StoreError},
@@ -71,6 +75,7 @@ pub struct Inner {
     /// The same for the look-up of handles.
     pub(super) newcomer: Notify,
     pub(super) poll: ArcSwap<ArcSwap<PollState>>,
+    pub(super) seen: ArcSwap<ArcSwap<Vec<Sight>>>,
     weights: watch::Sender<Arc<Weights>>,
     pools: watch::Sender<Arc<MemberPools>>,
 }
@@ -129,6 +134,7 @@ impl Daemon {
             wake: Arc::default(),
             newcomer: Notify::default(),
             poll: ArcSwap::default(),
+            seen: ArcSwap::default(),
             weights: watch::Sender::default(),
             pools: watch::Sender::default(),
             parts,
@@ -177,6 +183,11 @@ impl Daemon {
     /// Shows how the poll of labels goes.
     pub fn watch_poll(&self, state: Arc<ArcSwap<PollState>>) {
         self.poll.store(state);
+    }
+
+    /// Shows what the watch over our sources finds.
+    pub fn watch_sources(&self, seen: Seen) {
+        self.seen.store(seen);
     }
 
     /// New settings, after SIGHUP: what admission needs of them changes now.

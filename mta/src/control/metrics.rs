@@ -51,6 +51,12 @@ pub const ACCEPT_SECONDS: &str = "mta_accept_seconds";
 pub const UNSIGNED: &str = "mta_unsigned_total";
 /// Messages of another class than they claim, by `reason`: unknown_category, not_allowed.
 pub const CLASS_DOUBTED: &str = "mta_class_doubted_total";
+/// 1: a source's name in the DNS is not as it should be; by `source`.
+pub const SOURCE_NAME_TROUBLE: &str = "mta_source_name_trouble";
+/// 1: a block list lists a source; by `source` and `zone`.
+pub const SOURCE_LISTED: &str = "mta_source_listed";
+/// Questions that a block list refused to answer; by `zone`.
+pub const DNSBL_REFUSED: &str = "mta_dnsbl_refused_total";
 /// Polls of the labeler that failed.
 pub const LABEL_POLLS_FAILED: &str = "mta_label_polls_failed_total";
 /// Labels that were not believed, by `reason`.
@@ -85,6 +91,9 @@ fn describe() {
     describe_counter!(ACTIONS_STARTED, "Automatic actions begun, by kind.");
     describe_gauge!(ACTIONS, "Automatic actions that run, by kind.");
     describe_counter!(REPLIES, "Attempts that met a refusal, by class and provider.");
+    describe_gauge!(SOURCE_NAME_TROUBLE, "Whether a source's name in the DNS is not as it should be.");
+    describe_gauge!(SOURCE_LISTED, "Whether a block list lists a source.");
+    describe_counter!(DNSBL_REFUSED, "Questions that a block list refused to answer.");
     describe_gauge!(SESSIONS, "Sessions open with clients.");
     describe_gauge!(QUEUED, "Messages in the queue.");
     describe_gauge!(OWN_QUEUED, "Messages in the queue that are our own, such as notices.");

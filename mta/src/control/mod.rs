@@ -11,6 +11,7 @@
 //! - [`labels`]: who vouches for our members.
 //! - [`metrics`]: what is counted.
 //! - [`run`]: the thread itself.
+//! - `sources`: our own addresses, and what is found about them.
 //! - `tiers`: what members may send and have sent.
 //! - [`web`]: what is asked of hosts that others name.
 
@@ -28,6 +29,7 @@ pub mod metrics;
 mod operations;
 mod page;
 pub mod run;
+mod sources;
 mod stream;
 mod tiers;
 mod views;

@@ -14,7 +14,8 @@ use super::{
     answers::{EventFilter, EventPage, QueueDone, QueueWish, Where, Why},
     api::{
         ActionFilter, ActionPage, ActionRow, ActionShown, ActionWish, AddMember, Enrolled, ImportKey, Key, LabelerStatus, Member,
-        PAGE_MAX, QueueFilter, QueuePage, QueuedMessage, Refusal, RemoveKeys, SetMember, ShapingRow, SourceHealthRow, Status,
+        PAGE_MAX, QueueFilter, QueuePage, QueuedMessage, Refusal, RemoveKeys, SetMember, ShapingRow, SourceHealthRow, SourceRow,
+        Status,
     },
     daemon::Daemon,
     tiers,
@@ -251,6 +252,10 @@ impl Operations for Daemon {
 
     async fn whereabouts(&self, domain: &str) -> Result<Where, Refusal> {
         self.explain_domain(domain).await
+    }
+
+    async fn sources(&self) -> Result<Vec<SourceRow>, Refusal> {
+        self.list_sources().await
     }
 
     async fn shaping(&self) -> Result<Vec<ShapingRow>, Refusal> {

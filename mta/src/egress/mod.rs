@@ -6,6 +6,7 @@
 //! domain, `dane` and `sts` what it demands of their TLS, `clerk` reads the disk, all on threads that mail in motion does not wait
 //! for. `question` is the operator's way to the scheduler, `plan` what the settings say to all of them. `tls_policy` is what a
 //! delivery demands in the end, `tls_reports` tells domains how it went, and `tls_memory` keeps what is known of both.
+//! `watch` is what the world finds when it looks at our addresses.
 
 pub mod cache;
 pub mod clerk;
@@ -28,6 +29,7 @@ pub mod tls_memory;
 pub mod tls_policy;
 pub mod tls_reports;
 pub mod trouble;
+pub mod watch;
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -11,6 +11,7 @@ use scheduler::Pool;
 use super::Source;
 use super::provider::Providers;
 use super::route::Families;
+use super::watch::Watching;
 use crate::config::Config;
 
 /// All of it.
@@ -19,6 +20,8 @@ pub struct Plan {
     pub scheduling: scheduler::Config,
     /// For the ring threads; their index is not known yet.
     pub sources: Vec<Source>,
+    /// For the watch over our sources.
+    pub watching: Watching,
     /// For the resolver.
     pub surroundings: Arc<Surroundings>,
 }
@@ -72,7 +75,8 @@ impl Plan {
             rules: config.replies.rules(),
             ..scheduler::Config::default()
         };
-        Plan { scheduling, sources, surroundings: Arc::new(surroundings) }
+        let watching = Watching { zones: config.dnsbl.zones.clone(), interval: config.dnsbl.interval };
+        Plan { scheduling, sources, watching, surroundings: Arc::new(surroundings) }
     }
 
     /// The sources by the scheduler's numbers, whose names are `names`. One that is gone stays as it was: what is in flight

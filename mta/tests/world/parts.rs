@@ -17,9 +17,11 @@ use mta::daemon::{self, Environment};
 use mta::events::What;
 use mta::policy::Member;
 use mta::queue::{Fault, Faults, Filter, Options, Reader, Writer};
+use tokio::sync::mpsc;
 
 use super::providers::provide;
-use super::settings::configuration;
+use super::reload::Reload;
+use super::settings::{configuration, configuration_text};
 use super::sts::Promises;
 
 /// The first member, which every world has.
@@ -61,6 +63,7 @@ pub(crate) struct Day {
     accepted: Arc<Mutex<BTreeSet<u64>>>,
     unanswered: Arc<Mutex<BTreeSet<u64>>>,
     desk: Option<mta::control::daemon::Daemon>,
+    reloads: mpsc::Sender<Reload>,
 }
 
 impl World {
@@ -179,6 +182,7 @@ impl World {
         let faults = Faults::of_disk(disk.clone());
         let config = Arc::new(configuration(self));
         let io = Io::Sim(net.clone());
+        let (reloads_tx, mut reloads) = mpsc::channel::<Reload>(1);
         let addresses = self.providers.iter().map(|(domain, (address, _))| (domain.clone(), *address)).collect();
         let day = Day {
             net: net.clone(),
@@ -189,7 +193,10 @@ impl World {
             accepted: self.accepted.clone(),
             unanswered: self.unanswered.clone(),
             desk: None,
+            reloads: reloads_tx,
         };
+        let text = configuration_text(self);
+        let folder = self.folder.path();
         let start = SystemTime::UNIX_EPOCH + Duration::from_secs(BEGINNING) + self.age;
         let (age, providers, zone, seed) = (self.age, &self.providers, self.zone.clone(), self.seed);
         let certificates = &self.certificates;
@@ -212,7 +219,13 @@ impl World {
                 sockets: Vec::new(),
             };
             let running = daemon::start(config, environment).await.unwrap();
-            story(Day { desk: Some(running.desk.clone()), ..day }).await;
+            let mut story = std::pin::pin!(story(Day { desk: Some(running.desk.clone()), ..day }));
+            loop {
+                tokio::select! {
+                    () = &mut story => break,
+                    Some(reload) = reloads.recv() => reload.apply(folder, &text, &running),
+                }
+            }
             tokio::time::sleep_until(began + span).await;
             let told = tokio::time::Instant::now();
             if stop {
@@ -319,6 +332,13 @@ impl World {
         assert!(delivered <= taken, "seed {}: {delivered} are told to be delivered, and providers took {taken}", self.seed);
     }
 
+    /// The source that each delivery went from, in their order.
+    pub(crate) fn sources(&self) -> Vec<String> {
+        let events = self.read(|reader| reader.events_after(0, usize::MAX).unwrap());
+        let delivered = events.into_iter().filter(|(_, event)| event.what == What::Delivered);
+        delivered.map(|(_, event)| event.source.to_string()).collect()
+    }
+
     fn queued(&self) -> usize {
         self.read(|reader| usize::try_from(reader.counts().unwrap().deliveries).unwrap())
     }
@@ -393,6 +413,13 @@ impl Day {
         said = reply(&mut connection).await?;
         connection.close().await;
         Some(said)
+    }
+
+    /// The settings with more lines, and a file of shaping, are read as after SIGHUP. What was wrong with them, if anything.
+    pub(crate) async fn reload(&self, lines: &str, shaping: &str) -> Result<(), String> {
+        let (reload, answer) = Reload::new(lines, shaping);
+        self.reloads.send(reload).await.unwrap_or_else(|_| panic!("the daemon lives"));
+        answer.await.unwrap()
     }
 
     /// The link to a domain's provider dies.

@@ -10,7 +10,15 @@ use super::parts::{World, listener};
 
 /// What the world's story wants of them, around what every world needs.
 pub(crate) fn configuration(world: &World) -> Config {
-    let World { members, settings: more, replies, .. } = world;
+    let config = Config::parse(Path::new("world.toml"), &configuration_text(world)).unwrap_or_else(|error| panic!("{error}"));
+    let replies = world.replies.as_ref();
+    let replies = replies.map(|file| Replies::load(Some(Path::new(file))).unwrap_or_else(|error| panic!("{error}")));
+    Config { replies: replies.map_or_else(|| config.replies.clone(), Arc::new), ..config }
+}
+
+/// The same as it would stand in a file.
+pub(crate) fn configuration_text(world: &World) -> String {
+    let World { members, settings: more, .. } = world;
     let (folder, (signing, anchors)) = (world.folder.path(), world.promises.settings(world.folder.path()));
     let listeners = (0..).zip(members).map(|(nth, (domain, _))| {
         format!(
@@ -19,7 +27,7 @@ pub(crate) fn configuration(world: &World) -> Config {
             listener(nth)
         )
     });
-    let text = format!(
+    format!(
         r#"
         hostname = "relay.world.test"
         data_dir = "{}"
@@ -38,8 +46,5 @@ pub(crate) fn configuration(world: &World) -> Config {
         "#,
         folder.join("data").display(),
         listeners.collect::<String>(),
-    );
-    let config = Config::parse(Path::new("world.toml"), &text).unwrap_or_else(|error| panic!("{error}"));
-    let replies = replies.as_ref().map(|file| Replies::load(Some(Path::new(file))).unwrap_or_else(|error| panic!("{error}")));
-    Config { replies: replies.map_or_else(|| config.replies.clone(), Arc::new), ..config }
+    )
 }
