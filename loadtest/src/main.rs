@@ -38,6 +38,8 @@ enum Verb {
     Disk(disk::Arguments),
     /// What is demanded of receiving hosts' TLS, case by case, with Knot, Unbound and Postfix's posttls-finger. Needs root
     Tls(tls_cases::Arguments),
+    /// Real receiving hosts: Postfix, Exim, OpenSMTPD, Haraka, aiosmtpd. Needs root
+    Receivers(interop::receivers::Arguments),
     /// Real peers: a PDS, Postfix, swaks, msmtp, nodemailer, smtplib, dkimpy, opendkim. Needs root
     Interop(interop::Arguments),
 }
@@ -56,6 +58,7 @@ fn main() -> ExitCode {
         Verb::Churn(arguments) => churn::run(&arguments),
         Verb::Disk(arguments) => disk::run(&arguments),
         Verb::Tls(arguments) => tls_cases::run(&arguments),
+        Verb::Receivers(arguments) => interop::receivers::run(&arguments),
         Verb::Interop(arguments) => interop::run(&arguments),
     };
     match done {

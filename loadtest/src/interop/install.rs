@@ -17,7 +17,7 @@ pub(super) struct Tools {
 impl Tools {
     /// Runs the script `interop/install`, which does nothing when all is there.
     pub(super) fn install() -> Result<Self> {
-        let script = Path::new(SCRIPTS).join("install");
+        let script = Self::script("install");
         let status = Command::new(&script).status().with_context(|| format!("run {}", script.display()))?;
         if !status.success() {
             bail!("the peers could not be installed; see above");
@@ -37,6 +37,21 @@ impl Tools {
         Ok(Self { cache })
     }
 
+    /// One of our scripts.
+    pub(super) fn script(name: &str) -> PathBuf {
+        Path::new(SCRIPTS).join(name)
+    }
+
+    /// Something of what was installed.
+    pub(super) fn cached(&self, name: &str) -> PathBuf {
+        self.cache.join(name)
+    }
+
+    /// Node itself.
+    pub(super) fn node_itself(&self) -> Command {
+        Command::new(self.cache.join("node/node"))
+    }
+
     /// A command that runs one of our scripts in Node.
     pub(super) fn node(&self, script: &str) -> Command {
         let mut command = Command::new(self.cache.join("node/node"));
@@ -47,7 +62,7 @@ impl Tools {
     /// A command that runs one of our scripts in Python.
     pub(super) fn python(&self, script: &str) -> Command {
         let mut command = Command::new(self.cache.join("python/bin/python"));
-        command.arg(Path::new(SCRIPTS).join(script));
+        command.arg(Self::script(script));
         command
     }
 }

@@ -11,6 +11,7 @@
 mod install;
 mod network;
 mod peers;
+pub mod receivers;
 mod verify;
 mod xrpc;
 

@@ -196,7 +196,18 @@ impl Client {
 
     /// Submits one message; `octets` are its header and body with CRLF line ends. Returns the final reply.
     pub async fn send(&mut self, reverse_path: &str, recipients: &[&str], octets: &[u8]) -> Result<Reply, Trouble> {
-        self.command("MAIL", &format!("MAIL FROM:<{reverse_path}>\r\n"), 250).await?;
+        self.send_with(reverse_path, "", recipients, octets).await
+    }
+
+    /// The same with parameters of MAIL, such as ` BODY=8BITMIME`.
+    pub async fn send_with(
+        &mut self,
+        reverse_path: &str,
+        parameters: &str,
+        recipients: &[&str],
+        octets: &[u8],
+    ) -> Result<Reply, Trouble> {
+        self.command("MAIL", &format!("MAIL FROM:<{reverse_path}>{parameters}\r\n"), 250).await?;
         for recipient in recipients {
             self.command("RCPT", &format!("RCPT TO:<{recipient}>\r\n"), 250).await?;
         }
