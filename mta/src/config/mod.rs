@@ -504,7 +504,7 @@ impl Config {
             config.shaped = shaping::Shaped::load(&config, folder)?;
         }
         if let Some(replies) = config.egress.replies.as_deref().filter(|_| with_files) {
-            config.replies = Arc::new(Replies::load(Some(replies))?);
+            config.replies = Arc::new(Replies::load(replies, &config.shaped.providers)?);
         }
         Ok(config)
     }

@@ -369,7 +369,9 @@ fn a_file_of_replies_is_read_with_the_settings_and_its_errors_name_it() {
     let folder = tempfile::tempdir().unwrap();
     let (settings, replies) = (folder.path().join("mta.toml"), folder.path().join("replies.toml"));
     let text = "hostname = \"relay.example.test\"\ndata_dir = \"data\"\n[egress]\nreplies = \"replies.toml\"\n\
-                [[source]]\nname = \"a\"\naddress = \"192.0.2.7\"\nehlo = \"a.example.test\"\n";
+                [[source]]\nname = \"a\"\naddress = \"192.0.2.7\"\nehlo = \"a.example.test\"\n\
+                [[listen]]\naddress = \"127.0.0.1:2525\"\nrole = \"relay\"\ntrusted_networks = [\"127.0.0.0/8\"]\n\
+                member = \"did:web:host.example.test\"\n";
     std::fs::write(&settings, text).unwrap();
     let entry = "[[reply]]\nname = \"ours\"\ntext = \"go away, please\"\nclass = \"policy\"\n";
     std::fs::write(&replies, entry).unwrap();

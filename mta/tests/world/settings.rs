@@ -12,7 +12,8 @@ use super::parts::{World, listener};
 pub(crate) fn configuration(world: &World) -> Config {
     let config = Config::parse(Path::new("world.toml"), &configuration_text(world)).unwrap_or_else(|error| panic!("{error}"));
     let replies = world.replies.as_ref();
-    let replies = replies.map(|file| Replies::load(Some(Path::new(file))).unwrap_or_else(|error| panic!("{error}")));
+    let replies =
+        replies.map(|file| Replies::load(Path::new(file), &config.shaped.providers).unwrap_or_else(|error| panic!("{error}")));
     Config { replies: replies.map_or_else(|| config.replies.clone(), Arc::new), ..config }
 }
 

@@ -21,6 +21,7 @@ use scheduler::{Reaction, ReplyClass};
 use smtp::client::Stage;
 use smtp::reply::Reply;
 
+use super::provider::Providers;
 use crate::config::ConfigError;
 
 /// What comes with the program.
@@ -67,7 +68,7 @@ impl PartialEq for Replies {
 
 impl Default for Replies {
     fn default() -> Self {
-        Self::load(None).unwrap_or_else(|_| Self::empty())
+        Self::of(read::File::default()).unwrap_or_else(|_| Self::empty())
     }
 }
 
@@ -98,15 +99,14 @@ struct Enhanced([(u16, u16); 3]);
 
 impl Replies {
     /// The shipped table and rules, and what an operator's file adds: its entries come first, and a rule replaces the one of its
-    /// name.
-    pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
-        let own = file.map(read::File::open).transpose()?;
-        Self::of(own.unwrap_or_default())
+    /// name. A provider that is not one of `providers` is refused: it would never fit.
+    pub fn load(file: &Path, providers: &Providers) -> Result<Self, ConfigError> {
+        Self::of(read::File::open(file, providers)?)
     }
 
     /// The same from a file's text.
-    pub fn parse(file: &Path, text: &str) -> Result<Self, ConfigError> {
-        Self::of(read::File::parse(file, text)?)
+    pub fn parse(file: &Path, text: &str, providers: &Providers) -> Result<Self, ConfigError> {
+        Self::of(read::File::parse(file, text, Some(providers))?)
     }
 
     /// The shipped table alone.
@@ -121,8 +121,8 @@ impl Replies {
     }
 
     fn of(own: read::File) -> Result<Self, ConfigError> {
-        let shipped = read::File::parse(Path::new("replies.toml (shipped)"), SHIPPED_REPLIES)?;
-        let rules = read::File::parse(Path::new("rules.toml (shipped)"), SHIPPED_RULES)?;
+        let shipped = read::File::parse(Path::new("replies.toml (shipped)"), SHIPPED_REPLIES, None)?;
+        let rules = read::File::parse(Path::new("rules.toml (shipped)"), SHIPPED_RULES, None)?;
         read::join(own, shipped, rules)
     }
 

@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use super::{Code, Enhanced, Entry, Replies};
 use crate::config::{ConfigError, Problem, SourceText as Source};
+use crate::egress::provider::{OTHER, Providers};
 
 /// Entries and rules of one file.
 const ROWS_MAX: usize = 1_000;
@@ -76,19 +77,26 @@ struct RuleRow {
 }
 
 impl File {
-    pub(super) fn open(path: &Path) -> Result<Self, ConfigError> {
+    pub(super) fn open(path: &Path, providers: &Providers) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path).map_err(|error| ConfigError {
             file: path.to_owned(),
             problems: vec![Problem { line: None, key: String::new(), message: format!("cannot be read: {error}") }],
         })?;
-        Self::parse(path, &text)
+        Self::parse(path, &text, Some(providers))
     }
 
-    pub(super) fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+    pub(super) fn parse(path: &Path, text: &str, providers: Option<&Providers>) -> Result<Self, ConfigError> {
         let fail = |problems| ConfigError { file: path.to_owned(), problems };
         let source = Source::parse(text).map_err(|problem| fail(vec![problem]))?;
         let rows: Rows = toml::from_str(text).map_err(|error| fail(vec![source.refusal(&error)]))?;
         let (mut problems, mut names) = (Vec::new(), BTreeSet::new());
+        let unknown = |name: &str| match providers {
+            Some(providers) if name != OTHER && !providers.has(name) => {
+                let known = providers.names().collect::<Vec<_>>().join(", ");
+                Some(format!("{name:?} is no provider; `tradewind config shaping` lists them: {known}, {OTHER}"))
+            }
+            _ => None,
+        };
         let mut file = File { path: path.to_owned(), text: text.to_owned(), ..File::default() };
         if rows.reply.len() > ROWS_MAX || rows.rule.len() > ROWS_MAX {
             problems.push(source.problem("reply", format!("more than {ROWS_MAX} of them; leave some out")));
@@ -98,6 +106,7 @@ impl File {
             if !names.insert(row.name.clone()) {
                 problems.push(source.problem(&at("name"), "this name is taken; give each entry its own"));
             }
+            problems.extend(row.provider.iter().find_map(|name| unknown(name)).map(|why| source.problem(&at("provider"), why)));
             match row.read() {
                 Ok((entry, text)) => file.replies.push((entry, text, source.problem(&at("text"), ""))),
                 Err((key, message)) => problems.push(source.problem(&at(key), message)),
@@ -109,6 +118,7 @@ impl File {
             if !names.insert(row.name.clone()) {
                 problems.push(source.problem(&at("name"), "this name is taken; give each rule its own"));
             }
+            problems.extend(row.provider.as_deref().and_then(unknown).map(|why| source.problem(&at("provider"), why)));
             match row.read() {
                 Ok(rule) => file.rules.push(rule),
                 Err((key, message)) => problems.push(source.problem(&at(key), message)),

@@ -5,6 +5,7 @@ use smtp::client::Stage;
 use smtp::reply::{EnhancedCode, Reply};
 
 use super::*;
+use crate::config::shaping::Shaped;
 
 const SAMPLES: &str = include_str!("samples.txt");
 
@@ -126,7 +127,8 @@ fn an_operators_entry_comes_first_and_a_rule_of_the_same_name_is_replaced() {
         do = "pause_site"
         for = "1h"
     "#;
-    let replies = Replies::parse(Path::new("replies.toml"), file).unwrap_or_else(|error| panic!("{error}"));
+    let replies =
+        Replies::parse(Path::new("replies.toml"), file, &Shaped::default().providers).unwrap_or_else(|error| panic!("{error}"));
     let class = |provider, text| replies.classify(provider, Stage::Mail, &reply(text)).unwrap();
     assert_eq!(class("yahoo", "421 4.7.0 [TSS04] later").class, ReplyClass::Host);
     assert_eq!(class("yahoo", "421 4.7.0 [TSS04] later").entry.as_deref(), Some("theirs"));
@@ -150,6 +152,8 @@ fn what_is_wrong_in_a_file_is_told_with_line_and_key() {
         (reply("class = \"rate\""), 2, "reply.name", "fit every reply"),
         (reply("code = \"250\"\nclass = \"rate\""), 3, "reply.code", "4xx"),
         (reply("enhanced = \"5.7\"\nclass = \"rate\""), 3, "reply.enhanced", "5.7.606-649"),
+        (reply("provider = [\"yahoo\", \"gogle\"]\ncode = \"550\"\nclass = \"rate\""), 3, "reply.provider", "google"),
+        (rule("provider = \"gogle\"\ncount = 3\nwithin = \"10m\"\ndo = \"narrow\"\nfor = \"1h\""), 4, "rule.provider", "other"),
         (reply("code = \"550\"\nclass = \"spam\""), 4, "reply.class", "mailbox, content"),
         (reply("code = \"550\"\nclass = \"rate\"\nverdict = \"fail\""), 5, "reply.verdict", "defer"),
         (reply("code = \"550\"\nclass = \"rate\"\ncolour = 1"), 5, "reply.colour", "no such setting"),
@@ -166,9 +170,20 @@ fn what_is_wrong_in_a_file_is_told_with_line_and_key() {
             "taken",
         ),
     ] {
-        let error = Replies::parse(Path::new("r.toml"), &text).err().unwrap_or_else(|| panic!("{text} is taken"));
+        let error = Replies::parse(Path::new("r.toml"), &text, &Shaped::default().providers)
+            .err()
+            .unwrap_or_else(|| panic!("{text} is taken"));
         let problem = &error.problems[0];
         assert!(problem.message.contains(says), "{text}: {error}");
         assert_eq!((problem.line, problem.key.as_str()), (Some(line), key), "{text}: {error}");
     }
+}
+
+#[test]
+fn the_shipped_table_names_known_providers_and_known_rules() {
+    let providers = Shaped::default().providers;
+    for entry in &Replies::shipped().entries {
+        assert!(entry.providers.iter().all(|name| providers.has(name)), "{}", entry.name);
+    }
+    assert_eq!((Replies::shipped().entries.len() > 80, Replies::shipped().rules().len()), (true, 5));
 }
