@@ -14,6 +14,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
+use loadtest::tls::Certificate;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+
 /// No test waits so long unless it fails.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -260,6 +264,50 @@ fn a_successor_with_wrong_settings_leaves_the_daemon_alone() {
     first.signal("HUP");
     first.says(&["read the settings again"]);
     assert!(place.connect().reply().starts_with("220"));
+}
+
+/// Whether a listener with TLS from the first octet shows a certificate that this authority vouches for.
+fn shows(address: SocketAddr, authority: &Certificate) -> bool {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(authority.ca_pem.as_bytes()).unwrap()).unwrap();
+    let config = rustls::ClientConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let name = "relay.example.test".try_into().unwrap();
+    let mut session = rustls::ClientConnection::new(config.into(), name).unwrap();
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    while session.is_handshaking() {
+        if session.complete_io(&mut stream).is_err() {
+            return false;
+        }
+    }
+    true
+}
+
+#[test]
+fn a_renewed_certificate_is_shown_after_a_hangup_and_half_of_one_is_not() {
+    let place = Place::new();
+    let folder = place.folder.path();
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let [old, new] = [(); 2].map(|()| Certificate::generate(&["relay.example.test"]).unwrap());
+    old.write_to(folder).unwrap();
+    place.write(&format!(
+        "[tls]\ncertificate = \"cert.pem\"\nprivate_key = \"key.pem\"\n[[listen]]\naddress = \"{address}\"\nrole = \"submissions\""
+    ));
+    let program = place.start(&[]);
+    program.says(&["ready"]);
+    assert!(shows(address, &old) && !shows(address, &new));
+    fs::write(folder.join("cert.pem"), &new.cert_pem).unwrap();
+    program.signal("HUP");
+    program.says(&["the certificate is not replaced", "is not the key of"]);
+    assert!(shows(address, &old));
+    new.write_to(folder).unwrap();
+    program.signal("HUP");
+    program.says(&["read the settings again"]);
+    assert!(shows(address, &new) && !shows(address, &old));
 }
 
 #[test]

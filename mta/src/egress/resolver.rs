@@ -74,7 +74,7 @@ impl RouteFinder {
                     let (router, routes, now) = (self.router.clone(), self.routes.clone(), self.clock.now());
                     let policies = self.policies.clone();
                     host::spawn_local(async move {
-                        let routed = policies.apply(&domain, router.route(&domain, now).await).await;
+                        let routed = policies.apply(&domain, router.route(&domain, now)).await;
                         // The dispatcher may have stopped; then nobody needs to know.
                         let _ = routes.send((domain, routed)).await;
                     });
@@ -82,7 +82,7 @@ impl RouteFinder {
                 Some(RouteQuestion(domain, mut answer)) = self.questions.recv() => {
                     let (router, policies, now) = (self.router.clone(), self.policies.clone(), self.clock.now());
                     host::spawn_local(async move {
-                        let routed = async { policies.apply(&domain, router.route(&domain, now).await).await };
+                        let routed = async { policies.apply(&domain, router.route(&domain, now)).await };
                         // Whoever asked stops waiting in the end; then the lookup is of no use.
                         tokio::select! {
                             routed = routed => drop(answer.send(routed)),

@@ -21,6 +21,7 @@ pub mod store;
 mod tests;
 
 use std::collections::HashMap;
+use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -47,8 +48,9 @@ const FLIGHTS_MAX: usize = 128;
 const VALID_MIN: Duration = Duration::from_secs(60);
 /// Kept policies are looked through at this pace, for those that should be fetched again before they run out.
 const ROUND: Duration = Duration::from_secs(3600);
-/// Of these so many are fetched, one after another.
+/// Of these so many are fetched, a few at the same time.
 const ROUND_MAX: usize = 1000;
+const ROUND_AT_ONCE: usize = 8;
 
 /// Finds the policies of domains. Cheap to clone.
 #[derive(Clone)]
@@ -85,15 +87,19 @@ impl Policies {
         Policies(Arc::new(Inner { dns, web, store, clock, notes, flights, failed }))
     }
 
-    /// The route of `domain` with what its policy demands.
-    pub async fn apply(&self, domain: &str, routed: Routed) -> Routed {
+    /// The route of `domain`, which is being looked up, with what its policy demands. The record is looked up meanwhile.
+    pub async fn apply(&self, domain: &str, route: impl Future<Output = Routed>) -> Routed {
+        // Address literals publish nothing.
+        if domain.starts_with('[') {
+            return route.await;
+        }
+        let (routed, record) = tokio::join!(route, self.record(domain));
         let Routed::Route(route) = routed else { return routed };
-        // Address literals publish nothing, and where DANE speaks for every host there is nothing left to demand.
-        let open = |demand: &Demand| matches!(demand, Demand::Opportunistic | Demand::Encrypted);
-        if domain.starts_with('[') || !route.hosts.iter().any(|host| open(&host.demand)) {
+        // Where DANE speaks for every host there is nothing left to demand.
+        if !route.hosts.iter().any(|host| matches!(host.demand, Demand::Opportunistic | Demand::Encrypted)) {
             return Routed::Route(route);
         }
-        match self.of(domain).await {
+        match self.of(domain, record).await {
             Sought::None => Routed::Route(route),
             Sought::Awaited => Routed::Trouble(RouteTrouble {
                 verdict: Verdict::Deferred,
@@ -104,9 +110,8 @@ impl Policies {
         }
     }
 
-    /// The policy of a domain (RFC 8461 §5.1).
-    pub async fn of(&self, domain: &str) -> Sought {
-        let record = self.record(domain).await;
+    /// The policy of a domain with this record (RFC 8461 §5.1).
+    async fn of(&self, domain: &str, record: Option<Record>) -> Sought {
         let now = self.0.clock.now();
         let kept = self.0.store.get(domain, now);
         let id = match (record, &kept) {
@@ -213,19 +218,20 @@ impl Policies {
     pub async fn keep_fresh(&self) {
         loop {
             tokio::time::sleep(ROUND).await;
-            let mut after = String::new();
-            for _ in 0..ROUND_MAX {
-                let now = self.0.clock.now();
-                let Ok(mut stale) = self.0.store.stale(&after, now, 1) else { break };
-                let Some((domain, kept_id)) = stale.pop() else { break };
-                // Under a new id, if there is one; without a record the file itself is asked.
-                let id = self.record(&domain).await.map_or(kept_id, |record| record.id);
-                if !self.has_failed(&domain, &id, now)
-                    && let Some(mut flight) = self.flight(&domain, &id)
-                {
+            let now = self.0.clock.now();
+            let stale = self.0.store.stale(now, ROUND_MAX).unwrap_or_default();
+            for some in stale.chunks(ROUND_AT_ONCE) {
+                let mut flights = Vec::with_capacity(some.len());
+                for (domain, kept_id) in some {
+                    // Under a new id, if there is one; without a record the file itself is asked.
+                    let id = self.record(domain).await.map_or_else(|| kept_id.clone(), |record| record.id);
+                    if !self.has_failed(domain, &id, now) {
+                        flights.extend(self.flight(domain, &id));
+                    }
+                }
+                for mut flight in flights {
                     let _ = flight.wait_for(Option::is_some).await;
                 }
-                after = domain;
             }
             if let Err(error) = self.0.store.sweep(self.0.clock.now()) {
                 tracing::error!(%error, "policies of MTA-STS cannot be looked through");

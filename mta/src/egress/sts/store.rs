@@ -120,12 +120,11 @@ impl Store {
         if over.is_empty() { Ok(()) } else { self.0.put(over.iter().map(|domain| (&domain[..], None))) }
     }
 
-    /// Up to `max` domains after `after` whose policies should be looked at again, each with the id that it has.
-    pub fn stale(&self, after: &str, now: SystemTime, max: usize) -> Result<Vec<(String, String)>, MemoryError> {
+    /// Up to `max` domains whose policies should be looked at again, each with the id that it has.
+    pub fn stale(&self, now: SystemTime, max: usize) -> Result<Vec<(String, String)>, MemoryError> {
         let mut found = Vec::new();
         self.0.each(|domain, row| {
             if let (Ok(domain), Some(kept)) = (std::str::from_utf8(domain), Kept::decode(row))
-                && domain > after
                 && kept.is_stale(now)
                 && kept.expires() > now
                 && kept.wanted + WANTED_MAX > now
@@ -173,12 +172,11 @@ mod tests {
         const DAY: u64 = 24 * 3600;
         store.put("long.example", &kept(365 * DAY), at(0));
         store.put("short.example", &kept(1000), at(0));
-        let stale = |now| store.stale("", at(now), 10).unwrap().into_iter().map(|(domain, _)| domain).collect::<Vec<_>>();
+        let stale = |now| store.stale(at(now), 10).unwrap().into_iter().map(|(domain, _)| domain).collect::<Vec<_>>();
         assert_eq!(stale(499), [""; 0]);
         assert_eq!(stale(500), ["short.example"]);
         assert_eq!(stale(1000), [""; 0], "it has run out");
         assert_eq!(stale(DAY), ["long.example"]);
-        assert_eq!(store.stale("long.example", at(DAY), 10).unwrap(), []);
         assert_eq!(stale(31 * DAY), [""; 0], "nobody has wanted it");
         store.get("long.example", at(31 * DAY)).unwrap();
         assert_eq!(stale(32 * DAY), ["long.example"]);

@@ -64,7 +64,7 @@ impl Bench {
 
     /// The first pattern and the mode of the policy that counts now.
     async fn seen(&self) -> String {
-        match self.policies.of("example.org").await {
+        match self.policies.of("example.org", self.policies.record("example.org").await).await {
             Sought::None => "none".to_owned(),
             Sought::Awaited => "awaited".to_owned(),
             Sought::Found(kept) => format!("{} {}", kept.policy.mode.as_str(), kept.policy.mx[0]),
