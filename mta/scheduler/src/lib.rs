@@ -77,6 +77,7 @@ mod tls;
 mod turns;
 mod types;
 mod view;
+pub mod warmup;
 mod weights;
 mod window;
 

@@ -1,0 +1,206 @@
+//! What follows from a day: pure, so that every step can be tried out and explained.
+//!
+//! The order is: what an operator said, what has gone wrong, what was not used, and only then the next stage.
+
+use std::fmt::Write;
+
+use super::climb::{Climb, ClimbState, Figures};
+use super::plan::{Days, Plan, Troubles};
+
+/// The rule by which a step was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Rule {
+    /// Its first day has come.
+    Start,
+    /// The day was used and went well.
+    Advance,
+    /// The last stage is done.
+    Finish,
+    /// Too little was used.
+    Utilisation,
+    /// Deferrals because of reputation.
+    Deferred,
+    /// Refusals by policy.
+    Refused,
+    /// Unknown mailboxes.
+    Unknown,
+    /// A reply that the plan names.
+    Code,
+    /// The days on the lower stage are not over.
+    Cool,
+    /// Nothing was sent.
+    Idle,
+    /// An operator wants it so.
+    Operator,
+}
+
+impl Rule {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Rule; 11] = [
+        Rule::Start,
+        Rule::Advance,
+        Rule::Finish,
+        Rule::Utilisation,
+        Rule::Deferred,
+        Rule::Refused,
+        Rule::Unknown,
+        Rule::Code,
+        Rule::Cool,
+        Rule::Idle,
+        Rule::Operator,
+    ];
+
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Rule::Start => "start",
+            Rule::Advance => "advance",
+            Rule::Finish => "finish",
+            Rule::Utilisation => "utilisation",
+            Rule::Deferred => "deferred",
+            Rule::Refused => "refused",
+            Rule::Unknown => "unknown",
+            Rule::Code => "code",
+            Rule::Cool => "cool",
+            Rule::Idle => "idle",
+            Rule::Operator => "operator",
+        }
+    }
+}
+
+/// What was decided, with the figures and the rule that led to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// The climb from now on.
+    pub next: Climb,
+    /// Why.
+    pub rule: Rule,
+    /// The same in words: figures, what was asked, what follows.
+    pub reason: String,
+}
+
+/// What follows from the day that `climb` lives in, now that it is over; `next.day` is the day after. Its figures are all that counts.
+pub fn decide(plan: &Plan, climb: &Climb, figures: &Figures) -> Decision {
+    let stages = plan.stages.list();
+    let idle = if figures.spent + figures.over == 0 { climb.idle.saturating_add(1) } else { 0 };
+    let mut next = Climb { day: climb.day.saturating_add(1), struck: false, idle, ..*climb };
+    let allowance = climb.allowance(&stages);
+    let (rule, mut reason) = match climb.state {
+        ClimbState::Planned if next.day >= climb.start => {
+            next.state = ClimbState::Warming;
+            next.idle = 0;
+            (Rule::Start, "its first day has come".to_owned())
+        }
+        ClimbState::Planned => (Rule::Start, format!("{} days until its first", climb.start - next.day)),
+        ClimbState::Paused => (Rule::Operator, "paused".to_owned()),
+        _ if let Some(pinned) = climb.pinned => (Rule::Operator, format!("pinned to {pinned} a day")),
+        _ if let Some(idle) = plan.idle.filter(|limits| idle >= limits.after_days) => {
+            next.stage = if next.idle >= idle.cold_days { 0 } else { climb.stage.saturating_sub(1) };
+            next.state = ClimbState::Cooling;
+            (Rule::Idle, format!("nothing sent for {} days, {} are borne", next.idle, idle.after_days.saturating_sub(1)))
+        }
+        ClimbState::Warm => (Rule::Finish, "warm".to_owned()),
+        _ if let Some((rule, why)) = trouble(&plan.regress, plan.sample, figures) => {
+            step_back(plan, climb, &mut next);
+            (rule, why)
+        }
+        _ if let Some((rule, why)) = trouble(&plan.hold, plan.sample, figures) => {
+            next.state = ClimbState::Holding;
+            (rule, why)
+        }
+        ClimbState::Regressed if climb.cooled + 1 < plan.cool_days => {
+            next.cooled = climb.cooled + 1;
+            (Rule::Cool, format!("day {} of {} on the lower stage", next.cooled + 1, plan.cool_days))
+        }
+        ClimbState::Regressed if climb.struck => {
+            next.state = ClimbState::Holding;
+            (Rule::Cool, "it went back today".to_owned())
+        }
+        ClimbState::Warming | ClimbState::Holding | ClimbState::Regressed | ClimbState::Cooling => {
+            let asked = allowance.unwrap_or(0);
+            let used = share(figures.spent, asked);
+            let why = format!("{} of {asked} used ({})", figures.spent, percent(used));
+            if plan.days == Days::Sending && used < plan.utilisation {
+                next.state = if climb.state == ClimbState::Cooling { ClimbState::Warming } else { ClimbState::Holding };
+                (Rule::Utilisation, format!("{why}, less than {}", percent(plan.utilisation)))
+            } else if climb.stage as usize + 1 >= stages.len() {
+                next.state = ClimbState::Warm;
+                (Rule::Finish, format!("{why} on the last stage"))
+            } else {
+                next.state = ClimbState::Warming;
+                next.stage = climb.stage + 1;
+                (Rule::Advance, why)
+            }
+        }
+    };
+    describe(&mut reason, climb, &next, &stages);
+    Decision { next, rule, reason }
+}
+
+/// What follows at once from a reply that is no acceptance. None: nothing, or it has gone back today already.
+pub fn strike(plan: &Plan, climb: &Climb, reply: &str) -> Option<Decision> {
+    let climbing = matches!(
+        climb.state,
+        ClimbState::Warming | ClimbState::Holding | ClimbState::Regressed | ClimbState::Cooling | ClimbState::Warm
+    );
+    let code = plan.codes.iter().find(|code| reply.contains(&***code))?;
+    if !climbing || climb.struck || climb.pinned.is_some() {
+        return None;
+    }
+    let mut next = Climb { struck: true, ..*climb };
+    step_back(plan, climb, &mut next);
+    let mut reason = format!("a reply with {code}: {}", reply.chars().take(200).collect::<String>());
+    describe(&mut reason, climb, &next, &plan.stages.list());
+    Some(Decision { next, rule: Rule::Code, reason })
+}
+
+fn step_back(plan: &Plan, climb: &Climb, next: &mut Climb) {
+    let last = u32::try_from(plan.stages.list().len().saturating_sub(1)).unwrap_or(0);
+    next.stage = climb.stage.min(last).saturating_sub(plan.regress_stages);
+    next.state = ClimbState::Regressed;
+    next.cooled = 0;
+}
+
+/// The first of the shares that is reached, in words.
+fn trouble(limits: &Troubles, sample: u64, figures: &Figures) -> Option<(Rule, String)> {
+    if figures.tried < sample.max(1) {
+        return None;
+    }
+    let shares = [
+        (Rule::Deferred, limits.deferred, figures.deferred, "deferred for reputation"),
+        (Rule::Refused, limits.refused, figures.refused, "refused by policy"),
+        (Rule::Unknown, limits.unknown, figures.unknown, "unknown mailboxes"),
+    ];
+    shares.into_iter().find_map(|(rule, limit, count, what)| {
+        let (limit, share) = (limit?, share(count, figures.tried));
+        let why = || format!("{count} of {} {what} ({}), {} is the limit", figures.tried, percent(share), percent(limit));
+        (count > 0 && share >= limit).then(|| (rule, why()))
+    })
+}
+
+/// In thousandths, rounded down.
+fn share(part: u64, of: u64) -> u32 {
+    let share = u128::from(part) * 1000 / u128::from(of.max(1));
+    u32::try_from(share).unwrap_or(u32::MAX)
+}
+
+fn percent(thousandths: u32) -> String {
+    match thousandths % 10 {
+        0 => format!("{} %", thousandths / 10),
+        rest => format!("{}.{rest} %", thousandths / 10),
+    }
+}
+
+/// What follows, in words.
+fn describe(reason: &mut String, climb: &Climb, next: &Climb, stages: &[u64]) {
+    let allowance = match next.allowance(stages) {
+        Some(allowance) => format!("{allowance} a day"),
+        None => "no limit".to_owned(),
+    };
+    // Writing to a string does not fail.
+    let _ = if next.stage == climb.stage || next.state == ClimbState::Warm {
+        write!(reason, "; {}, {allowance}", next.state)
+    } else {
+        write!(reason, "; {}, stage {} to {}, {allowance}", next.state, climb.stage + 1, next.stage + 1)
+    };
+}
