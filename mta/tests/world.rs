@@ -29,6 +29,8 @@ mod stopping;
 mod sts;
 #[path = "world/tls.rs"]
 mod tls;
+#[path = "world/watch.rs"]
+mod watch;
 
 use std::time::Duration;
 

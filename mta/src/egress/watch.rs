@@ -52,6 +52,8 @@ pub struct Sight {
     pub name: Verdict,
     /// What each zone says.
     pub zones: Vec<(Arc<str>, Listing)>,
+    /// A zone lists it, or did and has not answered since.
+    pub listed: bool,
 }
 
 /// What the DNS says of an address and its name.
@@ -174,7 +176,10 @@ impl Watch {
                 listing(&self.resolver, source.address, zone, before.map(|(_, was)| was), now).await,
             ));
         }
-        Sight { source: source.name.clone(), at: now, name, zones: said }
+        let unknown = said.iter().any(|(_, listing)| matches!(listing, Listing::Unknown(_)));
+        let listed = said.iter().any(|(_, listing)| matches!(listing, Listing::Listed(..)));
+        let listed = listed || unknown && known.is_some_and(|known| known.listed);
+        Sight { source: source.name.clone(), at: now, name, zones: said, listed }
     }
 
     /// Has the scheduler send less from a source that is listed, and as before from one that is no longer.
@@ -182,7 +187,7 @@ impl Watch {
         let listings = sight.listings();
         let (health, cause) = match listings.first() {
             Some((zone, answer)) => (SourceHealth::Degraded, format!("{zone} lists it ({answer})")),
-            None if known.is_some_and(|known| !known.listings().is_empty()) => {
+            None if !sight.listed && known.is_some_and(|known| known.listed) => {
                 (SourceHealth::Healthy, "no block list that we ask lists it any more".to_owned())
             }
             None => return Ok(()),
