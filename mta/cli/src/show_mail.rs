@@ -216,6 +216,7 @@ impl Show for Vec<SourceRow> {
             let lists: Vec<_> =
                 it.zones.iter().filter(|zone| zone.says != "clean").map(|zone| format!("{} {}", zone.zone, zone.says)).collect();
             let lists = match (it.zones.is_empty(), lists.is_empty()) {
+                (true, _) if it.seen_at.is_none() => "unseen".to_owned(),
                 (true, _) => "none asked".to_owned(),
                 (false, true) => "clean".to_owned(),
                 (false, false) => lists.join(", "),
