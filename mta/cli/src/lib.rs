@@ -174,7 +174,10 @@ fn config_verb(verb: &ConfigVerb, path: Option<&Path>, json: bool) -> anyhow::Re
         ConfigVerb::Describe => print!("{}", config::describe()),
         ConfigVerb::Shaping if json => println!("{}", serde_json::to_string_pretty(&config::shaping::TABLES)?),
         ConfigVerb::Shaping => print!("{}", config::shaping::print_shipped()),
-        ConfigVerb::Replies => print!("{}\n{}", mta::egress::replies::SHIPPED_REPLIES, mta::egress::replies::SHIPPED_RULES),
+        ConfigVerb::Replies => {
+            let (replies, rules) = (mta::egress::replies::SHIPPED_REPLIES, mta::egress::replies::SHIPPED_RULES);
+            show::say(&format!("{replies}\n{rules}"))?;
+        }
         ConfigVerb::Check { diff } => {
             let path = config_path(path)?;
             match Config::load(&path) {

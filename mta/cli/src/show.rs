@@ -27,8 +27,13 @@ pub(crate) fn keys_to_publish(keys: &[Key], json: bool) -> anyhow::Result<()> {
 }
 
 fn put(answer: &impl Serialize, json: bool, show: impl FnOnce() -> String) -> anyhow::Result<()> {
-    use std::io::Write as _;
     let text = if json { serde_json::to_string_pretty(answer)? + "\n" } else { show() };
+    say(&text)
+}
+
+/// Prints a text as it is.
+pub(crate) fn say(text: &str) -> anyhow::Result<()> {
+    use std::io::Write as _;
     // `tradewind queue list | head` is no error.
     match std::io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
