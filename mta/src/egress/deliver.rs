@@ -21,6 +21,7 @@ use smtp::envelope::DeliverBy;
 use tokio::sync::Notify;
 
 use super::Job;
+use super::broken::Broken;
 use super::cache::{ConnectionCache, Key, MESSAGES_MAX};
 use super::link::{Event, Link, Target, Tested, drive, hang_up};
 use super::race::Race;
@@ -116,6 +117,8 @@ pub struct Deliverer {
     kept: Notify,
     /// No connection is kept any more.
     retired: Cell<bool>,
+    /// What was promised and not kept, a moment ago.
+    broken: RefCell<Broken>,
     /// Connections that are saying goodbye.
     parting: Cell<usize>,
     parted: Notify,
@@ -131,8 +134,8 @@ enum Transacted {
 impl Deliverer {
     /// `port` is where hosts listen: 25, but for tests.
     pub fn new(net: Net, clients: Clients, port: u16, clock: Clock) -> Rc<Self> {
-        let (cache, kept, parted) = Default::default();
-        Rc::new(Deliverer { net, clients, port, clock, cache, kept, retired: Cell::new(false), parting: Cell::new(0), parted })
+        let (cache, kept, parted, broken, retired, parting) = Default::default();
+        Rc::new(Deliverer { net, clients, port, clock, cache, kept, retired, broken, parting, parted })
     }
 
     /// Tries to hand `job` over; comes back with a fate for each recipient, or with nothing when it was recalled.
@@ -166,7 +169,14 @@ impl Deliverer {
         let mut insecure = barred(job, results);
         // A host that could not be asked may have what the others lack.
         let mut unasked: Vec<(Arc<str>, Trouble)> = Vec::new();
-        let targets = targets(job);
+        let mut targets = targets(job);
+        targets.retain(|target| match self.broken.borrow().of(target, deadline_in(Duration::ZERO)) {
+            Some(trouble) => {
+                insecure = Some(milder(insecure.take(), trouble));
+                false
+            }
+            None => true,
+        });
         'hosts: for of_host in targets.chunk_by(|one, next| one.host == next.host) {
             if progress.is_recalled() {
                 return None;
@@ -199,7 +209,10 @@ impl Deliverer {
                         (last, insecure) = (trouble, None);
                         break 'hosts;
                     }
-                    Err(trouble) if trouble.scope == Scope::Message => insecure = Some(milder(insecure, trouble)),
+                    Err(trouble) if trouble.scope == Scope::Message => {
+                        self.broken.borrow_mut().note(&target, &trouble, deadline_in(Duration::ZERO));
+                        insecure = Some(milder(insecure, trouble));
+                    }
                     Err(trouble) => {
                         unasked.push((target.host, trouble.clone()));
                         last = trouble;

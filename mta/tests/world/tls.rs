@@ -77,6 +77,25 @@ fn no_session_is_resumed_past_the_records_that_do_not_vouch_for_its_certificate(
 }
 
 #[test]
+fn much_mail_to_a_host_that_breaks_its_promise_makes_few_connections() {
+    let (mut world, record) = shared_host(704, Script::accepts_all());
+    world.zone().tlsa("_25._tcp.mx.strict.example", record);
+    let provider = world.provider_of("strict.example");
+    world.live(24 * HOUR, |day| async move {
+        for n in 0..100 {
+            day.submit(n, &["b@strict.example"]).await;
+        }
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        // As many as were begun before the first had failed, and one a minute since.
+        let connections = provider.counts().connections;
+        assert!((1..20).contains(&connections), "{connections} connections");
+        provider.set_script(offers_tls());
+    });
+    world.check_all_arrived_once();
+    world.check_queue_is_empty();
+}
+
+#[test]
 fn where_one_host_fails_its_promise_the_next_is_tried() {
     let (server, record) = certificate();
     let mut world = World::seed(702)
