@@ -177,7 +177,7 @@ impl Stage {
             let deliverer = deliverer.clone();
             async move { deliverer.sweep().await }
         });
-        let mut count = Count::default();
+        let (mut count, mut jobs) = (Count::default(), Vec::new());
         for n in 0..1 + dice.below(3) {
             let job = job(&mut dice, n, route.clone(), clock.now());
             let attempt = deliverer.attempt(&job, &Progress::default()).await;
@@ -188,6 +188,7 @@ impl Stage {
                 let said: String = segments.iter().map(|segment| format!("\n{segment}")).collect();
                 format!("seed {seed}, message {n}{said}")
             })?;
+            jobs.push(job);
             tokio::time::sleep(Duration::from_millis(dice.below(15_000))).await;
         }
         deliverer.close().await;
@@ -195,6 +196,12 @@ impl Stage {
         tokio::time::sleep(AFTERWARDS).await;
         sweeper.abort();
         let log = log.borrow();
+        for job in &jobs {
+            check_copies(job, &log.segments).with_context(|| {
+                let said: String = log.segments.iter().map(|segment| format!("\n{segment}")).collect();
+                format!("seed {seed}, at the end{said}")
+            })?;
+        }
         count.connections += log.connections;
         count.tls += log.tls;
         count.mischief += log.mischief;
@@ -268,6 +275,17 @@ fn job(dice: &mut Dice, n: u64, route: Arc<Route>, now: SystemTime) -> Job {
     let source = Source { index: 0, name: "one".into(), address, ehlo: "one.relay.example".into() };
     let limits = Arc::new(Limits::without_rules(WindowLimits::default()));
     Job { stored: Arc::new(stored), route, source: Arc::new(source), limits }
+}
+
+/// A host may take a message long after we have given it up. It was tried once, so no second host can have it.
+fn check_copies(job: &Job, segments: &[Segment]) -> Result<()> {
+    let told: Vec<_> = segments.iter().flat_map(transactions).collect();
+    for recipient in &job.stored.recipients {
+        let name = recipient.mailbox.as_str();
+        let copies = told.iter().filter(|told| told.took(name, &job.stored.message.octets)).count();
+        ensure!(copies < 2, "{name} was accepted {copies} times in one attempt");
+    }
+    Ok(())
 }
 
 /// Holds the fates of one message against what the peers said.

@@ -212,4 +212,21 @@ mod tests {
         site.rest();
         assert!(octets(&site) < 3072, "{}", octets(&site));
     }
+
+    /// With an open connection it costs more, and that is the driver's.
+    #[test]
+    fn a_site_with_nothing_to_do_takes_less_than_4_kib() {
+        use crate::domain::{Active, Domain};
+        use crate::types::{Host, Route};
+        // Names of 64 octets behind two counts; a domain with its route of four hosts with two addresses each; one path; and places
+        // in three tables that are half empty.
+        let name = 2 * size_of::<usize>() + 64;
+        let host = size_of::<Host>() + name + 2 * size_of::<std::net::IpAddr>();
+        let route = 2 * size_of::<usize>() + size_of::<Route>() + 4 * host + 4 * name;
+        let domain = size_of::<Domain>() + size_of::<Active>() + name;
+        let site = size_of::<Site>() + size_of::<Path>() + size_of::<Option<Box<Path>>>() + 3 * name;
+        let tables = 3 * 2 * (size_of::<Arc<str>>() + size_of::<u32>() + 1);
+        let bytes = route + domain + site + tables;
+        assert!(bytes <= 4096, "{bytes} octets");
+    }
 }
