@@ -207,8 +207,9 @@ async fn batches_are_bounded_and_otp_mail_is_first_in_each() {
 async fn while_many_messages_are_signed_a_batch_is_gathered_but_not_for_a_one_time_code() {
     let dir = TempDir::new().unwrap();
     let bench = Bench::open(&dir, options());
+    let clock = Clock::simulated(start());
     let one_after_another = async |last: Lane| {
-        let (before, began) = (bench.commits(), tokio::time::Instant::now());
+        let (before, began) = (bench.commits(), clock.now());
         let tasks: Vec<_> = [Lane::Notice, last]
             .into_iter()
             .map(|lane| {
@@ -224,7 +225,7 @@ async fn while_many_messages_are_signed_a_batch_is_gathered_but_not_for_a_one_ti
         for task in tasks {
             task.await.unwrap();
         }
-        (bench.commits() - before, began.elapsed().as_millis())
+        (bench.commits() - before, clock.now().duration_since(began).unwrap().as_millis())
     };
     assert_eq!(one_after_another(Lane::Transactional).await, (2, 1), "nobody is expected");
     let expected: Vec<_> = (0..16).map(|_| bench.queue.expect()).collect();
