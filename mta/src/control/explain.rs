@@ -38,7 +38,9 @@ impl Daemon {
             Ok::<_, QueueError>((reader.show(id)?, reader.story(id, STORY_MAX)?))
         });
         let (shown, story) = read.await?.map_err(unable)?;
-        if shown.is_none() && story.is_empty() {
+        // The events of automatic actions lie in the same index, under numbers that are no message's: their time is nought.
+        let is_action = id.time() == std::time::UNIX_EPOCH;
+        if shown.is_none() && (story.is_empty() || is_action) {
             return Err(Refusal::Unknown(format!("{id} is not in the queue, and no event of it is kept (any more)")));
         }
         let directory = self.directory.load_full();
