@@ -336,9 +336,13 @@ pub async fn start(config: Arc<Config>, environment: Environment) -> Result<Runn
         plan: plan_rx,
         tls: tls_notes,
     };
+    let assigned = scheduling.warmup.clone();
     let mut scheduler = Scheduler::new(scheduling, dice.below(u64::MAX));
     let (actions, last_action) = reader.actions().map_err(|error| StartError::Queue { path: config.data_dir.clone(), error })?;
     scheduler.handle_measures(clock.now(), actions, last_action);
+    let climbs = assigned.iter().map(|climb| (climb.source.clone(), climb.provider.clone()));
+    let climbs = reader.climbs(climbs).map_err(|error| StartError::Queue { path: config.data_dir.clone(), error })?;
+    scheduler.handle_climbs(clock.now(), climbs);
     let (dispatched, dispatcher) = oneshot::channel();
     let (dispatch_clock, dispatch_queue) = (clock.clone(), queue.clone());
     floor.start(&Io::Epoll, "scheduler", move || async move {

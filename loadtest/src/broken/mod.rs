@@ -274,7 +274,7 @@ fn job(dice: &mut Dice, n: u64, route: Arc<Route>, now: SystemTime) -> Job {
     let address = IpAddr::from([192, 0, 2, 1]);
     let source = Source { index: 0, name: "one".into(), address, ehlo: "one.relay.example".into() };
     let limits = Arc::new(Limits::without_rules(WindowLimits::default()));
-    Job { stored: Arc::new(stored), route, source: Arc::new(source), limits }
+    Job { stored: Arc::new(stored), route, source: Arc::new(source), limits, partial: false }
 }
 
 /// A host may take a message long after we have given it up. It was tried once, so no second host can have it.

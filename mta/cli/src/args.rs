@@ -326,6 +326,8 @@ pub(crate) enum ConfigVerb {
     },
     /// Print what is known of receivers, and every setting that a file of shaping may have
     Shaping,
+    /// Print the shipped plans of warmup, and every setting that a plan may have
+    Warmup,
     /// Print what replies speak of and what is done about it, in the form of a file of [egress] replies
     Replies,
     /// Print the annotated example of every setting

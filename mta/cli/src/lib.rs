@@ -173,6 +173,8 @@ fn config_verb(verb: &ConfigVerb, path: Option<&Path>, json: bool) -> anyhow::Re
         ConfigVerb::Describe if json => println!("{}", serde_json::to_string_pretty(&config::TABLES)?),
         ConfigVerb::Describe => print!("{}", config::describe()),
         ConfigVerb::Shaping if json => println!("{}", serde_json::to_string_pretty(&config::shaping::TABLES)?),
+        ConfigVerb::Warmup if json => println!("{}", serde_json::to_string_pretty(&config::warmup::TABLES)?),
+        ConfigVerb::Warmup => print!("{}", config::warmup::print_shipped()),
         ConfigVerb::Shaping => print!("{}", config::shaping::print_shipped()),
         ConfigVerb::Replies => {
             let (replies, rules) = (mta::egress::replies::SHIPPED_REPLIES, mta::egress::replies::SHIPPED_RULES);

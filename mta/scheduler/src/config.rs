@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::measure::Reaction;
 use crate::shaping::Shaping;
 use crate::types::Lane;
+use crate::warmup::Assignment;
 
 /// The pool of mail that nothing gives another one.
 pub const DEFAULT_POOL: &str = "default";
@@ -31,6 +32,8 @@ pub struct Config {
     pub retry: Retry,
     /// How long a site, or one source at a site, is left alone after trouble.
     pub suspend: Backoff,
+    /// Which sources climb at which providers, each pair once. Default: none.
+    pub warmup: Arc<[Assignment]>,
     /// What is done about replies by their class. All that match are counted. Default: none; the driver ships some.
     pub rules: Arc<[Reaction]>,
     /// How long a domain whose DNS does not answer waits before it is asked for again.
@@ -57,6 +60,7 @@ impl Default for Config {
             pools: Vec::new(),
             lane_pools: [const { None }; 3],
             shaping: Arc::default(),
+            warmup: Arc::from([]),
             window: WindowLimits::default(),
             retry: Retry::default(),
             suspend: Backoff { first: Duration::from_secs(30), max: Duration::from_secs(30 * 60) },

@@ -20,6 +20,7 @@ use crate::site::{Path, Site};
 use crate::source::{Pooled, Sources};
 use crate::time::Time;
 use crate::types::{Lane, Route, RouteTrouble, SourceId};
+use crate::warmup::{Stop, Warmup};
 
 /// What would happen to a domain's next delivery.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -135,6 +136,15 @@ pub enum Reason {
         /// How many that is.
         rate: Rate,
     },
+    /// The source warms up at the provider, and may send it no more now.
+    Warmup {
+        /// Which.
+        source: SourceId,
+        /// With whom.
+        provider: Arc<str>,
+        /// Why.
+        stop: Stop,
+    },
 }
 
 /// Who could change what holds a delivery.
@@ -189,7 +199,7 @@ impl Hold {
 
     /// It holds all sites of the provider.
     fn concerns_the_provider(&self) -> bool {
-        matches!(self.reason, Reason::ProviderFull { .. } | Reason::ProviderRateReached { .. })
+        matches!(self.reason, Reason::ProviderFull { .. } | Reason::ProviderRateReached { .. } | Reason::Warmup { .. })
     }
 }
 
@@ -211,6 +221,7 @@ pub(crate) struct AtSite<'a> {
     /// Who operates the site, if anything has gone there.
     pub(crate) provider: Option<&'a Provider>,
     pub(crate) measures: &'a Measures,
+    pub(crate) warmup: &'a Warmup,
 }
 
 /// The question for one source at that site.
@@ -227,7 +238,7 @@ pub(crate) struct AtSource<'a> {
 
 const SITE_CHECKS: [fn(&AtSite) -> Option<Hold>; 3] = [node_is_full, site_is_suspended, site_is_probed];
 
-const SOURCE_CHECKS: [fn(&AtSource) -> Option<Hold>; 10] = [
+const SOURCE_CHECKS: [fn(&AtSource) -> Option<Hold>; 11] = [
     source_is_retired,
     site_has_no_address,
     source_is_paused,
@@ -238,12 +249,16 @@ const SOURCE_CHECKS: [fn(&AtSource) -> Option<Hold>; 10] = [
     connect_rate_is_reached,
     provider_is_full,
     provider_rate_is_reached,
+    // The last one: what it holds could go otherwise.
+    allowance_is_spent,
 ];
 
 /// Who may send it, or what stops everybody.
 pub(crate) struct Evaluation {
     /// The sources that are free, with their weights.
     pub(crate) free: SmallVec<[(SourceId, u32); 16]>,
+    /// Those that nothing but warmup holds.
+    pub(crate) rationed: SmallVec<[(SourceId, u32); 4]>,
     /// If none is free.
     pub(crate) hold: Option<Hold>,
     /// The earliest time at which one of the holds clears that are the site's own.
@@ -254,7 +269,8 @@ pub(crate) struct Evaluation {
 
 /// Asks all checks.
 pub(crate) fn evaluate(asked: &AtSite, route: &Route, sources: &Sources) -> Evaluation {
-    let mut found = Evaluation { free: SmallVec::new(), hold: None, wake: Time::NEVER, provider: None };
+    let mut found =
+        Evaluation { free: SmallVec::new(), rationed: SmallVec::new(), hold: None, wake: Time::NEVER, provider: None };
     if let Some(hold) = SITE_CHECKS.iter().find_map(|check| check(asked)) {
         found.wake = hold.clears_at().into();
         found.hold = Some(hold);
@@ -265,6 +281,9 @@ pub(crate) fn evaluate(asked: &AtSite, route: &Route, sources: &Sources) -> Eval
             None => found.free.push((id, share(asked, route, id, weight))),
             Some(hold) => {
                 let clears = Time::from(hold.clears_at());
+                if matches!(hold.reason, Reason::Warmup { .. }) {
+                    found.rationed.push((id, weight));
+                }
                 if hold.concerns_the_provider() {
                     found.provider = Some(found.provider.unwrap_or(Time::NEVER).min(clears));
                 } else {
@@ -416,6 +435,12 @@ fn provider_rate_is_reached(question: &AtSource) -> Option<Hold> {
     let until = question.provider.rate.held_until(rate, question.asked.now)?;
     let reason = Reason::ProviderRateReached { source: question.id, rate };
     Some(Hold { reason, set_by: question.by(Knob::ProviderRate), clears: at(until) })
+}
+
+fn allowance_is_spent(question: &AtSource) -> Option<Hold> {
+    let (stop, until) = question.asked.warmup.get(question.provider.climb())?.stop(question.asked.now)?;
+    let reason = Reason::Warmup { source: question.id, provider: question.route.provider.clone(), stop };
+    Some(Hold { reason, set_by: SetBy::Setting("warmup"), clears: at(until) })
 }
 
 impl AtSource<'_> {

@@ -9,13 +9,13 @@ use std::time::SystemTime;
 
 use crate::config::Source;
 use crate::domain::{Stand, Way};
-use crate::evaluate::{AtSite, Clears, Decision, Hold, Reason, SetBy, at_each_source, evaluate, in_flight_max};
+use crate::evaluate::{AtSite, Clears, Decision, Hold, Reason, SetBy, at_each_source, in_flight_max};
 use crate::machine::Scheduler;
+use crate::ration::{Candidate, Choice};
 use crate::send::FlightState;
 use crate::shape::Shape;
 use crate::shaping::{Destination, Limits, short};
 use crate::site::{self, Site};
-use crate::source;
 use crate::time::Time;
 use crate::types::{Lane, QueueId, Route, RouteTrouble, Routed, SourceId};
 use crate::view::{DomainView, FlightView, SiteView};
@@ -272,8 +272,9 @@ impl Scheduler {
     }
 
     fn decide(&self, now: Time, site: &Site, route: &Route, lane: Lane, pool: u16) -> Option<Decision> {
-        let found = evaluate(&self.at(now, site, lane, pool), route, &self.sources);
-        match source::choose(&found.free, &mut self.dice.clone()) {
+        let next = Candidate { lane, hurry: None, pin: None };
+        let Choice { found, source, .. } = self.choose(now, site, route, pool, next, &mut self.dice.clone());
+        match source {
             Some(source) => {
                 let slot = site.path(source).map_or(0, |path| path.window.next_slot());
                 Some(Decision::Send { source, slot })
@@ -283,8 +284,18 @@ impl Scheduler {
     }
 
     pub(crate) fn at<'a>(&'a self, now: Time, site: &'a Site, lane: Lane, pool: u16) -> AtSite<'a> {
-        let (provider, measures) = (self.providers.get(site.provider_key as usize), &self.measures);
-        AtSite { now, config: &self.config, busy: self.busy, lane, site, pool, pools: &self.pools, provider, measures }
+        AtSite {
+            now,
+            config: &self.config,
+            busy: self.busy,
+            lane,
+            site,
+            pool,
+            pools: &self.pools,
+            provider: self.providers.get(site.provider_key as usize),
+            measures: &self.measures,
+            warmup: &self.warmup,
+        }
     }
 
     fn limits(&self) -> Vec<Limit> {

@@ -50,6 +50,7 @@ pub(crate) struct Queued {
     pub(crate) deadline: Time,
     pub(crate) late: Time,
     pub(crate) attempts: u16,
+    pub(crate) recipients: u16,
 }
 
 impl Queued {
@@ -162,6 +163,7 @@ impl Flow {
             deadline: delivery.deadline.into(),
             late: delivery.late_at.into(),
             attempts: delivery.attempts,
+            recipients: delivery.recipients,
         };
         let lane = delivery.lane;
         let mut kept = Kept::Added;

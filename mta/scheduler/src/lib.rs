@@ -15,7 +15,7 @@
 //! layers (`shaping.rs`), merged once for the sites that it fits (`shape.rs`) and counted by `bucket.rs` and `provider.rs`.
 //! A site in trouble is left alone, and then probed by one delivery (`health.rs`). Rules act on what replies speak of
 //! (`react.rs`, counted in `tally.rs`); whatever stops mail by itself is a *measure* with an id, a cause and an end (`measure.rs`,
-//! `measures.rs`). A delivery may remember a source to stay with or to avoid (`pin.rs`). `evaluate.rs` decides whether
+//! `measures.rs`). A young source sends what its plan of warmup allows (`warmup/`, `ration.rs`). A delivery may remember a source to stay with or to avoid (`pin.rs`). `evaluate.rs` decides whether
 //! something may go, or says why not; `send.rs` starts it and learns from the outcome; `retry.rs` knows when to try
 //! again; `attend.rs` keeps everything in order; `machine.rs` joins the parts. `view.rs` and `explain.rs` tell an operator
 //! what is going on and why, `operate.rs` does what he wants done.
@@ -62,6 +62,7 @@ mod operate;
 mod pin;
 mod pools;
 mod provider;
+mod ration;
 mod react;
 mod retry;
 mod ring;
@@ -89,6 +90,7 @@ pub use machine::Scheduler;
 pub use measure::*;
 pub use operate::*;
 pub use pools::MemberPools;
+pub use ration::ClimbWish;
 pub use react::SourceHealthView;
 pub use shaping::*;
 pub use tls::*;

@@ -26,6 +26,7 @@ use crate::source::Sources;
 use crate::tally::Tallies;
 use crate::time::Time;
 use crate::types::{Action, Delivery, Lane, QueueId, Routed, SourceId, Verdict};
+use crate::warmup::Warmup;
 use crate::weights::Weights;
 
 /// A driver that answers `Load` with nothing although something is due is not asked again at once.
@@ -46,6 +47,7 @@ pub struct Scheduler {
     pub(crate) measures: Measures,
     pub(crate) tallies: Tallies,
     pub(crate) pins: Pins,
+    pub(crate) warmup: Warmup,
     pub(crate) domains: Slab<Domain>,
     pub(crate) domain_by_name: HashMap<Arc<str>, u32, Hashing>,
     pub(crate) flows: Slab<Flow>,
@@ -119,6 +121,7 @@ impl Scheduler {
             measures: Measures::new(hashing.clone()),
             tallies: Tallies::new(hashing.clone()),
             pins: Pins::new(hashing.clone()),
+            warmup: Warmup::default(),
             domains: Slab::new(),
             domain_by_name: HashMap::with_hasher(hashing.clone()),
             flows: Slab::new(),
@@ -155,6 +158,8 @@ impl Scheduler {
         self.sources.configure(&config.sources);
         self.pools.configure(&config, &self.sources);
         self.config = config;
+        self.warmup.configure(now, &self.config.warmup);
+        self.bind_climbs();
         self.measures.derive(&self.sources);
         // They are counted by a rule's place in the list.
         self.tallies.clear();
@@ -340,6 +345,7 @@ impl Scheduler {
     /// What to do next; None: nothing until `next_timeout` or an input.
     pub fn poll(&mut self, now: SystemTime) -> Option<Action> {
         let now = Time::from(now);
+        self.turn_days(now);
         loop {
             let more = self.go_off(now);
             let pushed = self.pushed;
@@ -359,7 +365,8 @@ impl Scheduler {
 
     /// When to `poll` again without an input. It may come to nothing: timers are moved lazily.
     pub fn next_timeout(&self) -> Option<SystemTime> {
-        self.timers.first().and_then(|(time, _)| time.system())
+        let timer = self.timers.first().map(|(time, _)| *time);
+        timer.into_iter().chain(self.warmup.turns).min()?.system()
     }
 
     /// Lets timers go off; true: there are more.

@@ -82,7 +82,7 @@ impl Pools {
         self.pools.iter().map(|(name, _)| name)
     }
 
-    fn find(&self, name: &str) -> Option<u16> {
+    pub(crate) fn find(&self, name: &str) -> Option<u16> {
         self.pools.iter().position(|(known, _)| **known == *name).and_then(|nth| u16::try_from(nth).ok())
     }
 }

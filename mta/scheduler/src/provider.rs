@@ -32,6 +32,19 @@ struct Queue {
 pub(crate) struct AtProvider {
     pub(crate) in_flight: u32,
     pub(crate) rate: Bucket,
+    /// The number of its climb and one, or 0.
+    climb: u32,
+}
+
+impl AtProvider {
+    /// Its climb, if it has one.
+    pub(crate) fn climb(self) -> Option<u32> {
+        self.climb.checked_sub(1)
+    }
+
+    pub(crate) fn set_climb(&mut self, nth: u32) {
+        self.climb = nth + 1;
+    }
 }
 
 impl Default for Provider {
@@ -51,6 +64,11 @@ impl Provider {
             self.sources.resize(nth + 1, AtProvider::default());
         }
         &mut self.sources[nth]
+    }
+
+    /// Climbs change: none is known.
+    pub(crate) fn forget_climbs(&mut self) {
+        self.sources.iter_mut().for_each(|source| source.climb = 0);
     }
 
     /// Pools change: nobody waits any more.

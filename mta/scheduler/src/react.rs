@@ -349,7 +349,7 @@ impl Scheduler {
     }
 
     /// Once for each delivery, and only where there is another source.
-    fn try_elsewhere(
+    pub(crate) fn try_elsewhere(
         &mut self,
         now: Time,
         attempt: &Attempt,

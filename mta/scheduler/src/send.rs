@@ -4,17 +4,17 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::domain::Way;
-use crate::evaluate::{evaluate, in_flight_max};
+use crate::evaluate::in_flight_max;
 use crate::flow::Load;
 use crate::machine::Scheduler;
 use crate::measure::{MeasureKind, Object, ReplyClass};
 use crate::measures::Wanted;
-use crate::pin::Pin;
+use crate::ration::{Candidate, Choice};
 use crate::retry;
 use crate::shaping::Limits;
-use crate::source;
 use crate::time::Time;
 use crate::types::{Action, Cancellation, Cause, Lane, Next, Outcome, QueueId, Route, Scope, SourceId, Verdict};
+use crate::warmup::{Reservation, Spent};
 
 /// Hosts of a site that must be in trouble one after the other before the site is; fewer if it has fewer.
 const HOST_TROUBLES: usize = 3;
@@ -58,6 +58,11 @@ pub(crate) struct Attempt {
     attempts: u16,
     /// An operator wants gone what this leaves open.
     cancelled: Option<Cancellation>,
+    /// Its climb, and what of the allowance it holds.
+    pub(crate) climb: Option<u32>,
+    pub(crate) reserved: Option<Reservation>,
+    /// Not all of its recipients are tried.
+    partial: bool,
 }
 
 impl Attempt {
@@ -119,13 +124,13 @@ impl Scheduler {
             let Some(domain_key) = self.flows.get(key).map(|flow| flow.domain) else { continue };
             let active = self.domains.get(domain_key).and_then(|domain| domain.active.as_ref());
             let Some(route) = active.and_then(|active| active.route()).cloned() else { continue };
-            let mut found = evaluate(&self.at(now, site, lane, pool), &route, &self.sources);
-            if let Some(pin) = self.pin_of_next(now, key, lane) {
-                pin.narrow(&mut found.free);
-            }
-            if let Some(source) = source::choose(&found.free, &mut self.dice) {
+            let next = self.candidate(now, key, lane);
+            let mut dice = self.dice.clone();
+            let Choice { found, source, pool, over } = self.choose(now, site, &route, pool, next, &mut dice);
+            self.dice = dice;
+            if let Some(source) = source {
                 in_line(self);
-                let action = self.begin(now, berth_key, key, lane, route, source);
+                let action = self.begin(now, berth_key, key, lane, route, (source, pool, over));
                 self.rouse(site_key);
                 return action;
             }
@@ -193,15 +198,25 @@ impl Scheduler {
         stale || flow.watch <= now || self.measures.holds(now, flow.member).is_some()
     }
 
-    fn pin_of_next(&self, now: Time, key: u32, lane: Lane) -> Option<Pin> {
-        let flow = self.flows.get(key)?;
-        let next = flow.lanes[lane.index()].front()?;
-        self.pins.get(now, next.id, &self.domains.get(flow.domain)?.name)
+    fn candidate(&self, now: Time, key: u32, lane: Lane) -> Candidate {
+        let flow = self.flows.get(key);
+        let next = flow.and_then(|flow| flow.lanes[lane.index()].front());
+        let domain = flow.and_then(|flow| self.domains.get(flow.domain));
+        let pin = next.zip(domain).and_then(|(next, domain)| self.pins.get(now, next.id, &domain.name));
+        Candidate { lane, hurry: next.map(|next| (next.deadline, next.attempts > 0)), pin }
     }
 
-    fn begin(&mut self, now: Time, berth_key: u32, key: u32, lane: Lane, route: Arc<Route>, source: SourceId) -> Option<Action> {
+    fn begin(
+        &mut self,
+        now: Time,
+        berth_key: u32,
+        key: u32,
+        lane: Lane,
+        route: Arc<Route>,
+        (source, pool, over): (SourceId, u16, bool),
+    ) -> Option<Action> {
         let berth = self.berths.get_mut(berth_key)?;
-        let (site_key, pool) = (berth.site, berth.pool);
+        let site_key = berth.site;
         let site = self.sites.get_mut(site_key)?;
         let flow = self.flows.get_mut(key)?;
         let (domain_key, member) = (flow.domain, flow.member);
@@ -224,13 +239,17 @@ impl Scheduler {
         if let Some(rate) = limits.connect_rate.filter(|_| path.is_cold(slot, now)) {
             path.connects.take(rate, now);
         }
+        let mut climb = None;
         if let Some(provider) = self.providers.get_mut(provider as usize) {
             let there = provider.source_mut(source);
             there.in_flight += 1;
+            climb = there.climb();
             if let Some(rate) = limits.provider_rate {
                 there.rate.take(rate, now);
             }
         }
+        let reserved = climb.and_then(|climb| self.warmup.reserve(now, climb, entry.recipients, over));
+        let recipients = reserved.map_or(entry.recipients, |reserved| reserved.recipients());
         let attempt = Attempt {
             site: site_key,
             provider,
@@ -246,26 +265,52 @@ impl Scheduler {
             deadline: entry.deadline,
             attempts: entry.attempts,
             cancelled: None,
+            climb,
+            reserved,
+            partial: recipients < entry.recipients,
         };
         self.flights.insert((entry.id, domain_key), Flight { flow: key, lane, state: FlightState::InFlight(attempt) });
         self.count_out(member, 1);
         self.note_begun(now, entry.id, &name, source);
         self.attend(now, key);
-        Some(Action::Deliver { id: entry.id, domain: name, lane, route, source, slot, limits })
+        Some(Action::Deliver { id: entry.id, domain: name, lane, route, source, slot, limits, recipients })
     }
 
-    /// Answers `Action::Deliver`. `reply` is the text that decided, verbatim: the cause of what follows from it.
+    /// Answers `Action::Deliver`. `reply` is the text that decided, verbatim: the cause of what follows from it. All recipients were
+    /// accepted, or none.
     pub fn handle_outcome(&mut self, now: SystemTime, id: QueueId, domain: &str, outcome: Outcome, reply: &str) {
+        let accepted = if outcome.verdict == Verdict::Delivered { u16::MAX } else { 0 };
+        self.handle_outcome_of(now, id, domain, (outcome, accepted), reply);
+    }
+
+    /// Answers `Action::Deliver` where it is known how many recipients were accepted. What is to be written down in the ledger
+    /// with the settlement, if the source warms up.
+    pub fn handle_outcome_of(
+        &mut self,
+        now: SystemTime,
+        id: QueueId,
+        domain: &str,
+        (outcome, accepted): (Outcome, u16),
+        reply: &str,
+    ) -> Option<Spent> {
         let now = Time::from(now);
-        let Some(&key) = self.domain_by_name.get(domain) else { return };
-        let Some(flight) = self.flights.get_mut(&(id, key)) else { return };
-        let FlightState::InFlight(attempt) = &flight.state else { return };
+        let key = *self.domain_by_name.get(domain)?;
+        let flight = self.flights.get_mut(&(id, key))?;
+        let FlightState::InFlight(attempt) = &flight.state else { return None };
         let (attempt, lane, flow_key) = (attempt.clone(), flight.lane, flight.flow);
         flight.state = FlightState::Settling { tried: true };
         self.trying -= 1;
         self.learn(now, &attempt, outcome, reply);
         let found = self.domains.get(key).map(|domain| domain.name.clone()).zip(self.flows.get(flow_key).map(|flow| flow.member));
-        let elsewhere = found.is_some_and(|(name, member)| self.react(now, &attempt, (id, &name, member), outcome, reply));
+        // What was left out is as good as new.
+        let mut elsewhere = attempt.partial && outcome.verdict == Verdict::Delivered;
+        let mut spent = None;
+        if let Some((name, member)) = found {
+            let again;
+            (spent, again) = self.account(now, &attempt, (id, &name), (outcome, accepted), reply);
+            elsewhere |= again;
+            elsewhere |= self.react(now, &attempt, (id, &name, member), outcome, reply);
+        }
         let cancelled = attempt.cancelled.clone().filter(|_| outcome.open);
         let next = if outcome.open && cancelled.is_none() {
             let Attempt { attempts, deadline, .. } = attempt;
@@ -286,6 +331,7 @@ impl Scheduler {
         self.rouse(attempt.site);
         self.leave_unused(now, attempt.site);
         self.attend(now, flow_key);
+        spent
     }
 
     /// What an outcome says about the site and about our source there.

@@ -323,6 +323,8 @@ pub enum Action {
         slot: u16,
         /// What holds there.
         limits: Arc<Limits>,
+        /// At most so many of its recipients; the others stay open.
+        recipients: u16,
     },
     /// Write it down; answer with `handle_settled` after the commit.
     Settle {

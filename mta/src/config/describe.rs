@@ -2,13 +2,14 @@
 
 use std::fmt::Write;
 
+use super::warmup::{ClimbTable, Warmup};
 use super::{
     Admin, Config, Dns, Dnsbl, Duplicates, Egress, Events, Identity, Labeler, Listen, Notice, Otp, Pool, Presence, Shaping,
     Signing, Source, Table, Tier, Tls, TlsReports, Transactional,
 };
 
 /// All tables, in the order of the file.
-pub const TABLES: [Table; 20] = [
+pub const TABLES: [Table; 22] = [
     Config::TABLE,
     Listen::TABLE,
     Tls::TABLE,
@@ -23,6 +24,8 @@ pub const TABLES: [Table; 20] = [
     Pool::TABLE,
     Tier::TABLE,
     Shaping::TABLE,
+    Warmup::TABLE,
+    ClimbTable::TABLE,
     Dnsbl::TABLE,
     Duplicates::TABLE,
     Labeler::TABLE,

@@ -14,6 +14,7 @@ mod reports;
 mod settings;
 pub mod shaping;
 mod value;
+pub mod warmup;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -116,6 +117,15 @@ settings! {
             /// What the world finds when it looks at our sources.
             #[serde(default)]
             pub dnsbl: Dnsbl;
+            /// How young sources begin.
+            #[serde(default)]
+            pub warmup: warmup::Warmup;
+            /// Which do.
+            #[serde(default)]
+            pub climb: Vec<warmup::ClimbTable>;
+            /// What these say, with the plans of all files.
+            #[serde(skip)]
+            pub climbs: Arc<[scheduler::warmup::Assignment]>;
             /// Messages that are submitted a second time.
             #[serde(default)]
             pub duplicates: Duplicates;
@@ -502,6 +512,7 @@ impl Config {
         }
         if with_files {
             config.shaped = shaping::Shaped::load(&config, folder)?;
+            config.climbs = warmup::load(&config, (path, &source), folder)?;
         }
         if let Some(replies) = config.egress.replies.as_deref().filter(|_| with_files) {
             config.replies = Arc::new(Replies::load(replies, &config.shaped.providers)?);

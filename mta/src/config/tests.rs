@@ -104,10 +104,10 @@ fn a_wrong_value_is_named_with_its_line() {
         ("[admin]", "[[admin]]", "mta.toml:39: key `admin`: invalid type: map, expected a string"),
         (
             "[admin]",
-            "[warmup]",
-            "mta.toml:39: key `warmup`: no such setting, or it does not work yet; this table knows `hostname`, `data_dir`, \
+            "[warming]",
+            "mta.toml:39: key `warming`: no such setting, or it does not work yet; this table knows `hostname`, `data_dir`, \
           `io`, `threads`, `connections_max`, `message_bytes_max`, `recipients_max`, `future_release_max`, `deliver_by_min`, `drain_secs`, `listen`, `tls`, `dns`, `signing`, `class`, `egress`, `tls_reports`, `source`, `pool`, \
-          `tier`, `shaping`, `dnsbl`, `duplicates`, `labeler`, `identity`, `events`, `admin`",
+          `tier`, `shaping`, `dnsbl`, `warmup`, `climb`, `duplicates`, `labeler`, `identity`, `events`, `admin`",
         ),
         ("port = 25", "port = ", "mta.toml:20: string values must be quoted, expected literal string"),
         (

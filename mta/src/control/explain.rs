@@ -5,6 +5,7 @@
 
 use std::{sync::Arc, time::SystemTime};
 
+use scheduler::warmup::Stop;
 use scheduler::{Clears, Decision, Hold, Knob, Rate, Reason, Set, SetBy, Survey, Value, WayView, Whereabouts};
 use smtp::address::canonical_domain;
 
@@ -206,6 +207,17 @@ fn shaped(knob: Knob, set: &Set) -> Option<WhereLimit> {
     Some(WhereLimit { name: knob.name().to_owned(), value: set.value.to_string(), set_by })
 }
 
+/// What warmup says.
+fn rationed(stop: &Stop) -> String {
+    match stop {
+        Stop::Planned => "it has not begun".to_owned(),
+        Stop::Paused => "paused by an operator".to_owned(),
+        Stop::Day { allowance, spent, reserved: 0 } => format!("{spent} of {allowance} spent today"),
+        Stop::Day { allowance, spent, reserved } => format!("{spent} of {allowance} spent today and {reserved} under way"),
+        Stop::Hour { allowance, used } => format!("{used} of the {allowance} of this hour spent or under way"),
+    }
+}
+
 fn would(decision: &Decision, sources: &[Arc<str>]) -> Would {
     match decision {
         Decision::Send { source, slot } => Would::Send { source: name_of(sources, *source), slot: *slot },
@@ -258,6 +270,9 @@ fn held(hold: &Hold, sources: &[Arc<str>]) -> Held {
         }
         Reason::ProviderRateReached { source, rate } => {
             ("provider_rate_reached", format!("{} has sent the provider {}", name(*source), in_a_while(*rate, "messages")))
+        }
+        Reason::Warmup { source, provider, stop } => {
+            ("warmup", format!("warmup of {} at {provider}: {}", name(*source), rationed(stop)))
         }
     };
     let clears = match hold.clears {

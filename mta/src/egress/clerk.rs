@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 use super::deliver::Attempt;
 use super::settle::{self, Closing};
-use crate::queue::{Backlog, Queue, QueueError, Reader, Settlement, StoredDelivery};
+use crate::queue::{Backlog, LedgerCount, Queue, QueueError, Reader, Settlement, StoredDelivery};
 use crate::sign::{Job as SignJob, Prepared, Signers};
 
 /// Errands that the clerk has before it, enough to be never idle. The others wait with the dispatcher, where what somebody
@@ -60,6 +60,8 @@ pub struct Close {
     pub attempt: Option<Attempt>,
     /// Name of the source that was used.
     pub source: Arc<str>,
+    /// What was spent of an allowance of warmup.
+    pub ledger: Option<LedgerCount>,
 }
 
 /// What the clerk brings back.
@@ -160,7 +162,13 @@ impl Clerk {
                 },
                 Errand::Load { domain, member, max } => self.load(domain, member, max),
                 Errand::Fetch { id, domain } => self.fetch(id, domain),
-                Errand::Close(close) => self.close(*close).await,
+                Errand::Close(mut close) => {
+                    let ledger = close.ledger.take();
+                    let mut settlement = self.close(*close).await;
+                    // Whatever became of the message: what was spent is spent.
+                    settlement.ledger.extend(ledger);
+                    Errands::Settlement(Box::new(settlement))
+                }
             };
             if self.done.send(answer).await.is_err() {
                 return;
@@ -242,7 +250,7 @@ impl Clerk {
         }
     }
 
-    async fn close(&self, close: Close) -> Errands {
+    async fn close(&self, close: Close) -> Settlement {
         let found = match close.stored {
             Some(stored) => Found::Stored(stored),
             None => self.read(close.id, &close.domain),
@@ -254,11 +262,11 @@ impl Clerk {
                 let by = if let Cause::Cancelled(wish) = &close.cause { wish.by.to_string() } else { String::new() };
                 let gone = nothing(close.id, close.domain, self.clock.now());
                 let cancelled = crate::queue::Next::Cancelled;
-                return Errands::Settlement(Box::new(Settlement { next: cancelled, last_reply: by, ..gone }));
+                return Settlement { next: cancelled, last_reply: by, ..gone };
             }
             // Nobody may lose mail, or a notice, because a disk was slow to answer.
             Found::Gone | Found::Unreadable => {
-                return Errands::Settlement(Box::new(nothing(close.id, close.domain, self.clock.now())));
+                return nothing(close.id, close.domain, self.clock.now());
             }
         };
         let closing = Closing {
@@ -273,7 +281,7 @@ impl Clerk {
         if !reports.is_empty() {
             settlement.dsn = self.notice(&stored, &reports).await;
         }
-        Errands::Settlement(Box::new(settlement))
+        settlement
     }
 
     async fn notice(&self, stored: &StoredDelivery, reports: &[super::dsn::Report]) -> Option<crate::queue::NewMessage> {

@@ -14,11 +14,13 @@ use std::time::Duration;
 
 use host::Clock;
 use metrics::Counter;
+use scheduler::warmup::Spent;
 use scheduler::{Action, Cause, Lane, MemberPools, Next, Outcome, QueueId, Routed, Scheduler, Scope, Verdict, Weights};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::clerk::{self, Close, Errand, Errands, Found};
+use super::climbs::Climbs;
 use super::deliver::Attempt;
 use super::notebook::Notebook;
 use super::plan::{Plan, Surroundings};
@@ -27,7 +29,7 @@ use super::tls_reports::notes::Notes;
 use super::{Finished, Job, Source};
 use crate::control::metrics as names;
 use crate::drain::Drain;
-use crate::queue::{self, Note, Queue, QueueError, Settlement, StoredDelivery};
+use crate::queue::{self, LedgerCount, Note, Queue, QueueError, Settlement, StoredDelivery};
 
 /// Octets of fresh messages that are kept at hand so that they are sent without a read; what comes
 /// beyond is read from disk when its turn comes.
@@ -86,6 +88,16 @@ struct Trip {
     route: Arc<scheduler::Route>,
     limits: Arc<scheduler::Limits>,
     slot: u16,
+    /// At most so many are tried.
+    recipients: u16,
+}
+
+/// What was tried.
+struct Tried {
+    job: Job,
+    attempt: Attempt,
+    /// Of an allowance of warmup.
+    ledger: Option<LedgerCount>,
 }
 
 /// The actor.
@@ -104,7 +116,7 @@ pub struct Dispatcher {
     /// Deliveries whose message is being read, with what they wait to be sent by.
     fetching: HashMap<Key, (Arc<Source>, Trip)>,
     /// What was tried and is not settled yet.
-    attempted: HashMap<Key, (Job, Attempt)>,
+    attempted: HashMap<Key, Tried>,
     /// What was found to be gone when its turn came, until it is settled.
     gone: HashSet<Key>,
     /// Settlements that the clerk is writing.
@@ -115,6 +127,8 @@ pub struct Dispatcher {
     settlements: Vec<Settlement>,
     /// What the scheduler does by itself.
     notebook: Notebook,
+    /// What it decides about warmup.
+    climbs: Climbs,
     /// Batches of settlements that the queue has and has not committed.
     settling: JoinSet<()>,
     in_flight: usize,
@@ -148,6 +162,7 @@ impl Dispatcher {
             lookups: VecDeque::new(),
             settlements: Vec::new(),
             notebook,
+            climbs: Climbs::default(),
             settling: JoinSet::new(),
             in_flight: 0,
             deferred,
@@ -218,6 +233,7 @@ impl Dispatcher {
                 }
                 Some(_) = self.settling.join_next() => {}
                 Some(()) = self.notebook.written() => {}
+                Some(()) = self.climbs.written() => {}
                 Some(question) = self.lines.questions.recv() => question.answer(&mut self.scheduler, self.clock.now()),
                 changed = self.lines.draining.changed() => {
                     if changed.is_err() {
@@ -257,6 +273,7 @@ impl Dispatcher {
     /// Everything that was tried is written down.
     fn is_settled(&self) -> bool {
         self.notebook.is_empty()
+            && self.climbs.is_empty()
             && self.settling.is_empty()
             && self.settlements.is_empty()
             && self.attempted.is_empty()
@@ -276,13 +293,14 @@ impl Dispatcher {
                 Action::Resolve { domain } => self.lookups.push_back(domain),
                 // Few, and the windows of sites wait for them.
                 Action::Load { domain, member, max } => self.errands[0].push_back(Errand::Load { domain, member, max }),
-                Action::Deliver { id, domain, lane, route, source, slot, limits } => {
-                    self.deliver((id, domain), lane, source.0, Trip { route, limits, slot })
+                Action::Deliver { id, domain, lane, route, source, slot, limits, recipients } => {
+                    self.deliver((id, domain), lane, source.0, Trip { route, limits, slot, recipients })
                 }
                 Action::Settle { id, domain, cause, next } => self.settle((id, domain), cause, next),
             }
         }
         self.notebook.hear(&mut self.scheduler);
+        self.climbs.hear(&mut self.scheduler);
     }
 
     /// While draining, only what ends something is done; deliveries that were about to begin stay in the queue.
@@ -294,6 +312,7 @@ impl Dispatcher {
             }
         }
         self.notebook.hear(&mut self.scheduler);
+        self.climbs.hear(&mut self.scheduler);
     }
 
     fn deliver(&mut self, key: Key, lane: Lane, source: u16, trip: Trip) {
@@ -317,8 +336,9 @@ impl Dispatcher {
 
     /// The ring thread follows from site and slot: slots are handed out lowest first, so a site's mail
     /// comes back to the thread that holds its idle connections, and a busy site uses every thread.
-    fn send(&mut self, stored: Arc<StoredDelivery>, source: Arc<Source>, Trip { route, limits, slot }: Trip) {
-        let job = Job { stored, route, source, limits };
+    fn send(&mut self, stored: Arc<StoredDelivery>, source: Arc<Source>, Trip { route, limits, slot, recipients }: Trip) {
+        let (stored, partial) = first_of(stored, recipients);
+        let job = Job { stored, route, source, limits, partial };
         let nth =
             (self.hasher.hash_one(&job.route.site) as usize).wrapping_add(usize::from(slot)) % self.lines.rings.len().max(1);
         // The channel holds as many as may be in flight, so it is full only when the thread is gone.
@@ -347,7 +367,8 @@ impl Dispatcher {
             });
             return;
         }
-        if let Some((job, attempt)) = &attempted
+        if let Some(Tried { job, attempt, ledger }) = &attempted
+            && !job.partial
             && super::settle::ends_in_silence(&job.stored, attempt)
         {
             // The common end needs no notice and no read.
@@ -359,13 +380,18 @@ impl Dispatcher {
                 source: &job.source.name,
                 now: self.clock.now(),
             };
-            let (settlement, _) = super::settle::settlement(&closing);
+            let (mut settlement, _) = super::settle::settlement(&closing);
+            settlement.ledger.extend(ledger.clone());
             self.settlements.push(settlement);
             return;
         }
-        let stored = attempted.as_ref().map(|(job, _)| job.stored.clone()).or_else(|| self.take_payload(&key));
-        let source = attempted.as_ref().map_or_else(|| "".into(), |(job, _)| job.source.name.clone());
-        let attempt = attempted.map(|(_, attempt)| attempt);
+        let stored = match &attempted {
+            // All that are open have to be settled, and not all of them were tried.
+            Some(tried) => (!tried.job.partial).then(|| tried.job.stored.clone()),
+            None => self.take_payload(&key),
+        };
+        let source = attempted.as_ref().map_or_else(|| "".into(), |tried| tried.job.source.name.clone());
+        let (attempt, ledger) = attempted.map_or((None, None), |tried| (Some(tried.attempt), tried.ledger));
         self.closing += 1;
         self.errands[1].push_back(Errand::Close(Box::new(Close {
             id: key.0,
@@ -375,6 +401,7 @@ impl Dispatcher {
             next,
             attempt,
             source,
+            ledger,
         })));
     }
 
@@ -399,6 +426,7 @@ impl Dispatcher {
             self.settling.spawn_local(write(self.queue.clone(), batch));
         }
         self.notebook.flush(&self.queue);
+        self.climbs.flush(&self.queue);
     }
 
     fn handle_note(&mut self, note: Note) {
@@ -427,7 +455,8 @@ impl Dispatcher {
         // Recalled: we stop, and it stays in the queue as if it had not been tried.
         let Some(attempt) = attempt else { return };
         let key = (job.stored.message.id, job.stored.domain.clone());
-        let open = attempt.outcomes.iter().any(|outcome| outcome.verdict == Verdict::Deferred);
+        let open = job.partial || attempt.outcomes.iter().any(|outcome| outcome.verdict == Verdict::Deferred);
+        let accepted = attempt.outcomes.iter().filter(|outcome| outcome.verdict == Verdict::Delivered).count();
         self.record(&job, &attempt);
         self.lines.tls.attempted(&job, &attempt);
         let told = attempt.told.clone();
@@ -435,8 +464,10 @@ impl Dispatcher {
         let retry_after = told.as_ref().and_then(|told| told.after);
         let outcome = Outcome { scope: attempt.scope, verdict: attempt.verdict, retry_after, open, class };
         let reply = told.map(|told| told.reply).unwrap_or_default();
-        self.attempted.insert(key.clone(), (job, attempt));
-        self.scheduler.handle_outcome(self.clock.now(), key.0, &key.1, outcome, &reply);
+        let counted = (outcome, u16::try_from(accepted).unwrap_or(u16::MAX));
+        let spent = self.scheduler.handle_outcome_of(self.clock.now(), key.0, &key.1, counted, &reply);
+        let ledger = spent.map(|Spent { source, provider, day, hour, count }| LedgerCount { source, provider, day, hour, count });
+        self.attempted.insert(key, Tried { job, attempt, ledger });
     }
 
     fn handle_errand(&mut self, done: Errands) {
@@ -511,6 +542,15 @@ impl Dispatcher {
         self.payload_bytes -= stored.message.octets.len();
         Some(stored)
     }
+}
+
+/// A delivery to the first of its recipients; true: there are others, which stay open.
+fn first_of(stored: Arc<StoredDelivery>, recipients: u16) -> (Arc<StoredDelivery>, bool) {
+    if stored.recipients.len() <= usize::from(recipients) {
+        return (stored, false);
+    }
+    let first = stored.recipients.iter().take(usize::from(recipients)).cloned().collect();
+    (Arc::new(StoredDelivery { recipients: first, ..StoredDelivery::clone(&stored) }), true)
 }
 
 /// Writes a batch, and tries again until it is written.

@@ -11,6 +11,7 @@
 mod broken;
 pub mod cache;
 pub mod clerk;
+mod climbs;
 pub mod dane;
 pub mod deliver;
 pub mod dispatch;
@@ -63,6 +64,8 @@ pub struct Job {
     pub source: Arc<Source>,
     /// What holds there: timeouts, messages over one connection, the least that is demanded of it.
     pub limits: Arc<Limits>,
+    /// Further recipients are open, and not to be tried now.
+    pub partial: bool,
 }
 
 /// A tried delivery, on its way back to the scheduler.

@@ -72,6 +72,7 @@ impl Plan {
             pools: config.pool.iter().map(pool).collect(),
             lane_pools: config.class.pools().map(|(_, pool)| pool.as_deref().map(Arc::from)),
             shaping: config.shaped.shaping.clone(),
+            warmup: config.climbs.clone(),
             rules: config.replies.rules(),
             ..scheduler::Config::default()
         };

@@ -45,6 +45,7 @@
 
 mod actions;
 mod apply;
+mod climbs;
 pub(crate) mod codec;
 mod duplicates;
 mod faults;

@@ -20,7 +20,7 @@ pub type Table = Database<'static, Bytes, Bytes>;
 pub type Environment = Env<WithoutTls>;
 
 /// How many there are.
-const COUNT: usize = 19;
+const COUNT: usize = 21;
 
 /// Tables that the environment has room for; later versions may open more.
 pub(crate) const TABLES_MAX: u32 = 32;
@@ -56,6 +56,10 @@ pub struct Tables {
     pub(crate) story: Table,
     /// id → what the scheduler does about trouble by itself.
     pub(crate) actions: Table,
+    /// (source, provider) → where the one stands with the other.
+    pub(crate) climbs: Table,
+    /// (source, provider, time) → what was decided then.
+    pub(crate) climb_steps: Table,
     /// `policy`'s.
     pub members: Table,
     /// `policy`'s.
@@ -94,6 +98,8 @@ impl Tables {
                 open("held")?,
                 open("story")?,
                 open("actions")?,
+                open("climbs")?,
+                open("climb_steps")?,
             ]))
         })?;
         // The closure above says commit.
@@ -152,6 +158,8 @@ impl Tables {
             self.held,
             self.story,
             self.actions,
+            self.climbs,
+            self.climb_steps,
         ]
     }
 }
@@ -178,6 +186,8 @@ impl From<[Table; COUNT]> for Tables {
             held,
             story,
             actions,
+            climbs,
+            climb_steps,
         ] = tables;
         Self {
             messages,
@@ -199,6 +209,8 @@ impl From<[Table; COUNT]> for Tables {
             held,
             story,
             actions,
+            climbs,
+            climb_steps,
         }
     }
 }

@@ -187,6 +187,7 @@ impl Recipient {
 }
 
 /// What an attempt needs: the message, and who at this domain still waits for it.
+#[derive(Clone)]
 pub struct StoredDelivery {
     /// The message, shared by its deliveries.
     pub message: Arc<StoredMessage>,

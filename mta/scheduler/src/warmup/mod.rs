@@ -15,6 +15,7 @@
 mod climb;
 mod decide;
 mod plan;
+mod table;
 #[cfg(test)]
 mod tests;
 mod zone;
@@ -22,4 +23,6 @@ mod zone;
 pub use climb::*;
 pub use decide::*;
 pub use plan::*;
+pub use table::{Assignment, ClimbNews, ClimbRow, ClimbView, Remembered, Spent, Step, Stop};
+pub(crate) use table::{Entry, Reservation, Warmup};
 pub use zone::*;

@@ -16,4 +16,6 @@ mod random;
 mod routes;
 mod shaping;
 mod trouble;
+mod warmup;
+mod warmup_world;
 mod world;
