@@ -75,8 +75,15 @@ fn dependencies(manifest: &str) -> Vec<String> {
     names
 }
 
-const TESTS: &[&str] =
-    &["mta/tests/", "mta/host/tests/", "mta/smtp/tests/", "mta/scheduler/tests/", "labeler/tests/", "labeler/atproto/tests/"];
+const TESTS: &[&str] = &[
+    "mta/tests/",
+    "mta/host/tests/",
+    "mta/smtp/tests/",
+    "mta/scheduler/tests/",
+    "mta/simulate/tests/",
+    "labeler/tests/",
+    "labeler/atproto/tests/",
+];
 
 #[test]
 fn only_host_is_unsafe() {
@@ -99,7 +106,7 @@ fn only_host_reads_clocks_and_throws_dice() {
 
 #[test]
 fn the_pure_crates_have_no_way_to_do_io() {
-    for manifest in ["mta/smtp/Cargo.toml", "mta/scheduler/Cargo.toml", "labeler/atproto/Cargo.toml"] {
+    for manifest in ["mta/smtp/Cargo.toml", "mta/scheduler/Cargo.toml", "mta/simulate/Cargo.toml", "labeler/atproto/Cargo.toml"] {
         for name in dependencies(manifest) {
             let impure = [
                 "tokio",
@@ -118,20 +125,24 @@ fn the_pure_crates_have_no_way_to_do_io() {
         }
     }
     let words = ["std::net::Tcp", "std::net::Udp", "std::fs", "std::thread", "async fn"];
-    check_none("pure means pure", &offenders(&["mta/smtp/src", "mta/scheduler/src", "labeler/atproto/src"], &words, &[]));
+    check_none(
+        "pure means pure",
+        &offenders(&["mta/smtp/src", "mta/scheduler/src", "mta/simulate/src", "labeler/atproto/src"], &words, &[]),
+    );
 }
 
 #[test]
 fn crates_know_only_whom_they_may() {
-    let ours = ["smtp", "scheduler", "host", "atproto", "mta", "labeler", "loadtest"];
+    let ours = ["smtp", "scheduler", "simulate", "host", "atproto", "mta", "labeler", "loadtest"];
     let table: &[(&str, &[&str])] = &[
         ("mta/smtp/Cargo.toml", &[]),
         ("mta/scheduler/Cargo.toml", &[]),
+        ("mta/simulate/Cargo.toml", &["scheduler"]),
         ("mta/host/Cargo.toml", &[]),
         ("labeler/atproto/Cargo.toml", &[]),
         ("labeler/Cargo.toml", &["atproto"]),
         ("mta/Cargo.toml", &["smtp", "scheduler", "host", "atproto"]),
-        ("mta/cli/Cargo.toml", &["smtp", "host", "atproto", "mta", "labeler", "loadtest"]),
+        ("mta/cli/Cargo.toml", &["smtp", "simulate", "host", "atproto", "mta", "labeler", "loadtest"]),
         // The daemon itself only for its queue: millions of messages are put there without a session for each.
         ("loadtest/Cargo.toml", &["smtp", "scheduler", "host", "atproto", "mta"]),
     ];

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args as Arguments, Parser, Subcommand, ValueEnum};
 
+use crate::simulate::SimulateArgs;
+
 /// Operate the tradewind MTA.
 #[derive(Debug, Parser)]
 #[command(name = "tradewind", version, propagate_version = true)]
@@ -70,6 +72,11 @@ pub(crate) enum Verb {
     Actions {
         #[command(subcommand)]
         verb: ActionsVerb,
+    },
+    /// Warmup: how much young sources may send
+    Warmup {
+        #[command(subcommand)]
+        verb: WarmupVerb,
     },
     /// How the daemon is
     Status,
@@ -317,6 +324,12 @@ pub(crate) enum ActionsVerb {
 }
 
 #[derive(Debug, Subcommand)]
+pub(crate) enum WarmupVerb {
+    /// What a plan would do: the scheduler itself, in virtual time, against models of receivers. Needs no daemon
+    Simulate(SimulateArgs),
+}
+
+#[derive(Debug, Subcommand)]
 pub(crate) enum ConfigVerb {
     /// Say what is wrong with the file, with line and key
     Check {
@@ -377,6 +390,8 @@ mod tests {
             "tradewind actions cancel 17 --why delisted",
             "tradewind actions extend 17 --for 1h --why wait",
             "tradewind sources",
+            "tradewind warmup simulate --plan gentle --plan b.toml:b --volume steady:20000 --days 60 --provider-model strict --svg c.svg",
+            "tradewind warmup simulate --plan gentle --volume days.csv --provider-model csv:limits.csv --sources 4 --json",
             "tradewind config replies",
             "tradewind config check --config x.toml",
             "tradewind config check --diff",
@@ -387,6 +402,8 @@ mod tests {
             Args::try_parse_from(line.split(' ')).unwrap_or_else(|error| panic!("{line}: {error}"));
         }
         for line in [
+            "tradewind warmup simulate --volume steady:1",
+            "tradewind warmup simulate --plan gentle --volume steady:1 --days 0",
             "tradewind member set a.example",
             "tradewind key remove --domain a.example",
             "tradewind key remove --domain a --all --selector s",

@@ -11,6 +11,7 @@ mod show;
 mod show_actions;
 mod show_diff;
 mod show_mail;
+mod simulate;
 
 use std::{
     path::{Path, PathBuf},
@@ -28,7 +29,7 @@ use mta::{
 };
 use serde_json::json;
 
-use args::{ActionsVerb, Args, ConfigVerb, KeyVerb, MemberVerb, Verb};
+use args::{ActionsVerb, Args, ConfigVerb, KeyVerb, MemberVerb, Verb, WarmupVerb};
 use client::{Client, escape};
 use show::print;
 
@@ -54,8 +55,10 @@ pub fn main() -> ExitCode {
 }
 
 fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let json = args.json;
     let verb = match args.verb {
         Verb::Config { verb } => return config_verb(&verb, args.config.as_deref(), args.json),
+        Verb::Warmup { verb: WarmupVerb::Simulate(args) } => return simulate::run(&args, json).map(|()| ExitCode::SUCCESS),
         Verb::Demo { once } => return demo::run(once).map(|()| ExitCode::SUCCESS),
         verb => verb,
     };
@@ -87,7 +90,7 @@ async fn ask(verb: Verb, daemon: &Client, json: bool) -> anyhow::Result<()> {
         Verb::Events { after, follow, limit, member, id } => {
             mail::events(EventFilter { after, limit, member, id, wait: None }, follow, daemon, json).await
         }
-        Verb::Config { .. } | Verb::Demo { .. } => unreachable!("answered without the daemon"),
+        Verb::Config { .. } | Verb::Demo { .. } | Verb::Warmup { .. } => unreachable!("answered without the daemon"),
     }
 }
 

@@ -1,0 +1,163 @@
+//! A trial: which plan, how much mail, which receivers, for how long; and how its days pass.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use scheduler::warmup::{Assignment, ClimbRow, ClimbState, ClimbView, Plan, Rule, Step, Zone};
+use scheduler::{Config, Source};
+
+use crate::luck::Luck;
+use crate::outlook::outlook;
+use crate::receiver::Model;
+use crate::report::{Day, Report};
+use crate::tally::Tally;
+use crate::volume::{Volume, minutes};
+use crate::world::{World, first_day};
+
+/// Sources that a trial may have.
+pub const SOURCES_MAX: u16 = 250;
+
+/// Deliveries that a day of the simulation has at most, more or less. A day with more mail has deliveries with more recipients.
+const DELIVERIES_A_DAY: u64 = 20_000;
+
+/// Mailbox providers, and what of a mail system's addresses lies with them, in thousandths. The order of magnitude is that of
+/// lists of consumers' addresses in Europe and North America; yours will differ.
+const PROVIDERS: [(&str, u32); 12] = [
+    ("google", 480),
+    ("microsoft", 190),
+    ("yahoo", 90),
+    ("apple", 60),
+    ("proton", 40),
+    ("gmx", 30),
+    ("comcast", 25),
+    ("orange", 20),
+    ("fastmail", 20),
+    ("zoho", 15),
+    ("yandex", 15),
+    ("other", 15),
+];
+
+/// What is tried out.
+#[derive(Clone, Debug)]
+pub struct Trial {
+    /// The plan that every source follows at every provider, from the first day. Its days are taken as days of UTC.
+    pub plan: Plan,
+    /// How much mail there is.
+    pub volume: Volume,
+    /// For how long.
+    pub days: u32,
+    /// How each provider treats each source.
+    pub model: Model,
+    /// How many young sources share the mail. At most `SOURCES_MAX`.
+    pub sources: u16,
+    /// At how many providers: the largest ones.
+    pub providers: usize,
+    /// What the scheduler is told otherwise: retries, windows, rules. Its sources and climbs are the trial's.
+    pub config: Config,
+    /// The same seed gives the same report.
+    pub seed: u64,
+}
+
+impl Trial {
+    /// A trial of a plan with one source and one provider, for 60 days.
+    pub fn of(plan: Plan, volume: Volume, model: Model) -> Trial {
+        Trial { plan, volume, days: 60, model, sources: 1, providers: 1, config: Config::default(), seed: 1 }
+    }
+
+    /// Names and shares of the providers.
+    pub(crate) fn shares(&self) -> Vec<(Arc<str>, f64)> {
+        let some = &PROVIDERS[..self.providers.clamp(1, PROVIDERS.len())];
+        let all: u32 = some.iter().map(|(_, share)| share).sum();
+        some.iter().map(|(name, share)| (Arc::from(*name), f64::from(*share) / f64::from(all))).collect()
+    }
+
+    /// Lets the days pass.
+    pub fn run(&self) -> Report {
+        let shares = self.shares();
+        let names: Vec<Arc<str>> = shares.iter().map(|(name, _)| name.clone()).collect();
+        let mut world = World::new(self.world_config(&names), self.model.clone(), &names, first_day(), self.seed);
+        let mut luck = Luck::seeded(self.seed.rotate_left(17));
+        let (mut days, mut finished, mut coarsest) = (Vec::new(), None, 1);
+        world.begin_day(0);
+        for nth in 0..self.days {
+            let messages = self.volume.on(nth);
+            let grain = u16::try_from(messages.div_ceil(DELIVERIES_A_DAY).max(1)).unwrap_or(u16::MAX);
+            coarsest = coarsest.max(u64::from(grain));
+            let volume: Vec<f64> = shares.iter().map(|(_, share)| share * messages as f64).collect();
+            let climbs: Vec<ClimbView> = world.scheduler.climbs().collect();
+            world.run_day(&volume, &minutes(&mut luck), grain);
+            let tally = std::mem::take(&mut world.tally);
+            let waiting = world.waiting();
+            world.begin_day(nth + 1);
+            let steps = std::mem::take(&mut world.steps);
+            days.push(row(nth + 1, &climbs, &tally, &steps, waiting));
+            if finished.is_none() && world.scheduler.climbs().all(|view| view.climb.state == ClimbState::Warm) {
+                finished = Some(nth + 1);
+            }
+        }
+        let outlook = outlook(self, finished, &world.scheduler.climbs().collect::<Vec<_>>());
+        Report { plan: self.plan.name.to_string(), days, finished, grain: coarsest, outlook }
+    }
+
+    fn world_config(&self, providers: &[Arc<str>]) -> Config {
+        let address = |nth: u16| IpAddr::V4(Ipv4Addr::new(198, 51, 100, (nth + 1) as u8));
+        let source = |nth: u16| Source { name: format!("source-{}", nth + 1).into(), address: address(nth), weight: 1 };
+        let sources: Vec<Source> = (0..self.sources.clamp(1, SOURCES_MAX)).map(source).collect();
+        let plan = Arc::new(Plan { zone: Arc::new(Zone::utc()), overflow_pool: None, ..self.plan.clone() });
+        let start = plan.zone.day(first_day()).number;
+        let climb = |source: &Source, provider: &Arc<str>| Assignment {
+            source: source.name.clone(),
+            provider: provider.clone(),
+            plan: plan.clone(),
+            start,
+        };
+        let warmup = sources.iter().flat_map(|source| providers.iter().map(move |provider| climb(source, provider))).collect();
+        Config { sources, pools: Vec::new(), lane_pools: Default::default(), warmup, ..self.config.clone() }
+    }
+}
+
+fn row(day: u32, climbs: &[ClimbView], tally: &Tally, steps: &[(ClimbRow, Step)], waiting: u64) -> Day {
+    let [sent, deferred, refused] = tally.tried;
+    Day {
+        day,
+        allowance: climbs.iter().map(|view| view.allowance).sum(),
+        arrived: tally.arrived,
+        sent,
+        deferred,
+        refused,
+        expired: tally.expired,
+        waiting,
+        most: tally.most(),
+        state: states(climbs),
+        decision: decisions(steps, climbs.len()),
+    }
+}
+
+/// `warming`, or `8 warming, 4 holding`.
+fn states(climbs: &[ClimbView]) -> String {
+    let count = |state: ClimbState| climbs.iter().filter(|view| view.climb.state == state).count();
+    let counts: Vec<(ClimbState, usize)> =
+        ClimbState::ALL.into_iter().map(|state| (state, count(state))).filter(|(_, count)| *count > 0).collect();
+    match counts.as_slice() {
+        [(state, _)] => state.to_string(),
+        many => many.iter().map(|(state, count)| format!("{count} {state}")).collect::<Vec<_>>().join(", "),
+    }
+}
+
+/// In the engine's words where there is one climb; where there are many, how often each rule was the reason, and the words of the
+/// first decision that was no advance.
+fn decisions(steps: &[(ClimbRow, Step)], climbs: usize) -> String {
+    if climbs <= 1 {
+        let words = |(_, step): &(ClimbRow, Step)| format!("{}: {}", step.rule.as_str(), step.reason);
+        return steps.iter().map(words).collect::<Vec<_>>().join(" / ");
+    }
+    let mut rules: BTreeMap<&str, usize> = BTreeMap::new();
+    steps.iter().for_each(|(_, step)| *rules.entry(step.rule.as_str()).or_default() += 1);
+    let mut text = rules.iter().map(|(rule, count)| format!("{count} {rule}")).collect::<Vec<_>>().join(", ");
+    let telling = |(_, step): &&(ClimbRow, Step)| !matches!(step.rule, Rule::Advance | Rule::Finish);
+    if let Some((row, step)) = steps.iter().find(telling) {
+        text += &format!(" ({} at {}: {})", row.source, row.provider, step.reason);
+    }
+    text
+}
