@@ -51,6 +51,12 @@ member = "did:web:host.example.test"
 pub fn describe() -> String {
     let mut out = String::new();
     for table in &TABLES {
+        // Whoever starts from this file must not warm up a source without having said so.
+        if table.header == ClimbTable::TABLE.header {
+            out.push('\n');
+            out.push_str(&commented(std::slice::from_ref(table)));
+            continue;
+        }
         write_table(&mut out, table);
         if table.header == Listen::TABLE.header {
             out.push_str(OTHER_LISTENERS);
@@ -101,9 +107,18 @@ mod tests {
     use super::*;
     use std::path::Path;
 
+    /// The example with the table that it has only as a comment.
+    fn with_climb() -> String {
+        let lines = ["[[climb]]", "source = \"ip-a\"", "plan = \"gentle\""];
+        lines.iter().fold(describe(), |text, line| {
+            assert_eq!(text.matches(&format!("\n#{line}\n")).count(), 1, "{line}");
+            text.replacen(&format!("\n#{line}\n"), &format!("\n{line}\n"), 1)
+        })
+    }
+
     /// The example with the settings that `pick` chooses taken out of their comments.
     fn example(pick: impl Fn(&Table, &super::super::Setting) -> bool) -> String {
-        let mut text = describe();
+        let mut text = with_climb();
         for table in &TABLES {
             for setting in table.settings.iter().filter(|it| pick(table, it)) {
                 let line = format!("{} = {}\n", setting.name, setting.example);
@@ -126,7 +141,7 @@ mod tests {
 
     #[test]
     fn every_printed_default_is_the_default() {
-        let without = parse(&describe());
+        let without = parse(&with_climb());
         let with = parse(&example(|_, setting| setting.presence == Presence::Default));
         assert_eq!(with, without);
     }

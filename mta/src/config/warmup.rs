@@ -41,7 +41,7 @@ settings! {
 
 settings! {
     /// A source that warms up. Write the table once for each source and provider, or once for a source and all providers.
-    /// Follow it with `tradewind warmup show`.
+    /// `tradewind why` says when it is what a message waits for, and the log has each step with its reason.
     pub struct ClimbTable as "[[climb]]" {
         /// The source.
         pub source: String = r#""ip-a""#, Required;
