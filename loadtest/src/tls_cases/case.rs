@@ -230,7 +230,6 @@ impl Case {
     }
 
     /// One more line of the zone file.
-    #[allow(dead_code)]
     pub(super) fn line(mut self, line: &str) -> Self {
         self.lines.push(line.to_owned());
         self

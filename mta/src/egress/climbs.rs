@@ -1,26 +1,18 @@
 //! What the scheduler decides about warmup, on its way to the queue: one batch at a time, tried again until it is written. What
 //! waits is bounded: of rows the last word of each climb is kept, and of steps the last ones.
 
-use std::time::Duration;
-
 use scheduler::Scheduler;
 use scheduler::warmup::ClimbNews;
-use tokio::task::JoinSet;
 
-use crate::queue::{Queue, QueueError};
+use super::outbox::Outbox;
+use crate::queue::Queue;
 
 /// Steps that wait while the queue cannot write; past it the oldest are dropped.
 const STEPS_MAX: usize = 16_384;
 
-/// A batch that cannot be written is tried again at this pace.
-const WRITE_AGAIN: Duration = Duration::from_secs(1);
-
 /// What is not written down yet.
 #[derive(Default)]
-pub(super) struct Climbs {
-    news: Vec<ClimbNews>,
-    writing: JoinSet<()>,
-}
+pub(super) struct Climbs(Outbox<ClimbNews>);
 
 impl Climbs {
     /// Takes all news.
@@ -37,46 +29,32 @@ impl Climbs {
                     "warmup"
                 ),
                 // Without a step only the last word counts.
-                None => self.news.retain(|other| {
+                None => self.0.news.retain(|other| {
                     other.step.is_some() || other.row.source != news.row.source || other.row.provider != news.row.provider
                 }),
             }
-            self.news.push(news);
+            self.0.news.push(news);
         }
-        if self.news.len() > STEPS_MAX {
-            self.news.drain(..self.news.len() - STEPS_MAX);
+        if self.0.news.len() > STEPS_MAX {
+            self.0.news.drain(..self.0.news.len() - STEPS_MAX);
         }
     }
 
     /// Hands over what waits, unless a batch is on its way.
     pub(super) fn flush(&mut self, queue: &Queue) {
-        if self.writing.is_empty() && !self.news.is_empty() {
-            self.writing.spawn_local(write(queue.clone(), std::mem::take(&mut self.news)));
-        }
+        let queue = queue.clone();
+        self.0.flush("steps of warmup", move |batch| {
+            let queue = queue.clone();
+            async move { queue.note_climbs(batch).await }
+        });
     }
 
     /// Waits for a batch to be written; never without one.
     pub(super) async fn written(&mut self) -> Option<()> {
-        self.writing.join_next().await.map(drop)
+        self.0.written().await
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.writing.is_empty() && self.news.is_empty()
-    }
-}
-
-async fn write(queue: Queue, batch: Vec<ClimbNews>) {
-    let mut said = false;
-    loop {
-        match queue.note_climbs(batch.clone()).await {
-            Ok(()) | Err(QueueError::Stopped) => return,
-            Err(error) => {
-                if !said {
-                    tracing::error!(%error, "steps of warmup cannot be written down; trying again every second");
-                    said = true;
-                }
-                tokio::time::sleep(WRITE_AGAIN).await;
-            }
-        }
+        self.0.is_empty()
     }
 }

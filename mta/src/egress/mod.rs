@@ -18,6 +18,7 @@ pub mod dispatch;
 pub mod dsn;
 pub mod link;
 mod notebook;
+mod outbox;
 pub mod plan;
 pub mod provider;
 pub mod question;

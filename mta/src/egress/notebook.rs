@@ -3,27 +3,20 @@
 //! One batch is written at a time, and tried again until it is written. What comes meanwhile waits here, within a bound.
 
 use std::collections::HashSet;
-use std::time::Duration;
 
 use scheduler::{Change, MeasureNews, Scheduler};
-use tokio::task::JoinSet;
 
+use super::outbox::Outbox;
 use crate::control::metrics as names;
-use crate::queue::{Queue, QueueError};
+use crate::queue::Queue;
 
 /// News that wait while the queue cannot write. Past it only the last word about each measure is kept, and what began and ended
 /// meanwhile is no event: some 16,384 run at most.
 const NEWS_MAX: usize = 65_536;
 
-/// A batch that cannot be written is tried again at this pace.
-const WRITE_AGAIN: Duration = Duration::from_secs(1);
-
 /// What is not written down yet.
 #[derive(Default)]
-pub(super) struct Notebook {
-    news: Vec<MeasureNews>,
-    writing: JoinSet<()>,
-}
+pub(super) struct Notebook(Outbox<MeasureNews>);
 
 impl Notebook {
     /// What runs from before a restart is counted.
@@ -42,30 +35,32 @@ impl Notebook {
                 Change::Started => metrics::gauge!(names::ACTIONS, "kind" => kind).increment(1),
                 change if change.is_end() => metrics::gauge!(names::ACTIONS, "kind" => kind).decrement(1),
                 // The last word about an end that moves is enough.
-                Change::Again => self.news.retain(|other| other.measure.id != news.measure.id || other.change != Change::Again),
+                Change::Again => self.0.news.retain(|other| other.measure.id != news.measure.id || other.change != Change::Again),
                 Change::Extended(_) | Change::Cancelled(_) | Change::Expired => {}
             }
-            self.news.push(news);
+            self.0.news.push(news);
         }
-        if self.news.len() > NEWS_MAX {
-            shorten(&mut self.news);
+        if self.0.news.len() > NEWS_MAX {
+            shorten(&mut self.0.news);
         }
     }
 
     /// Hands over what waits, unless a batch is on its way.
     pub(super) fn flush(&mut self, queue: &Queue) {
-        if self.writing.is_empty() && !self.news.is_empty() {
-            self.writing.spawn_local(write(queue.clone(), std::mem::take(&mut self.news)));
-        }
+        let queue = queue.clone();
+        self.0.flush("actions", move |batch| {
+            let queue = queue.clone();
+            async move { queue.note_actions(batch).await }
+        });
     }
 
     /// Waits for a batch to be written; never without one.
     pub(super) async fn written(&mut self) -> Option<()> {
-        self.writing.join_next().await.map(drop)
+        self.0.written().await
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.writing.is_empty() && self.news.is_empty()
+        self.0.is_empty()
     }
 }
 
@@ -77,22 +72,6 @@ fn shorten(news: &mut Vec<MeasureNews>) {
     last.retain(|news| !(news.change.is_end() && began.contains(&news.measure.id)));
     last.reverse();
     *news = last;
-}
-
-async fn write(queue: Queue, batch: Vec<MeasureNews>) {
-    let mut said = false;
-    loop {
-        match queue.note_actions(batch.clone()).await {
-            Ok(()) | Err(QueueError::Stopped) => return,
-            Err(error) => {
-                if !said {
-                    tracing::error!(%error, "actions cannot be written down; trying again every second");
-                    said = true;
-                }
-                tokio::time::sleep(WRITE_AGAIN).await;
-            }
-        }
-    }
 }
 
 #[cfg(test)]
