@@ -8,6 +8,8 @@
 //! data from wherever they are started.
 
 mod check;
+mod classes;
+mod defaults;
 mod describe;
 mod error;
 mod reports;
@@ -24,6 +26,7 @@ use std::{
     time::Duration,
 };
 
+pub use classes::{Classes, Notice, Otp, Transactional};
 pub use describe::{TABLES, describe};
 pub(crate) use error::Source as SourceText;
 pub use error::{ConfigError, Problem};
@@ -207,90 +210,6 @@ settings! {
         /// logged and counted. Default: true.
         #[serde(default = "defaults::yes")]
         pub required: bool = "true", Default;
-    }
-}
-
-/// What becomes of mail by what it is for: one table for each class.
-#[derive(Debug, Clone, Default, PartialEq, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Classes {
-    /// One-time codes.
-    #[serde(default)]
-    pub otp: Otp,
-    /// What a person waits for.
-    #[serde(default)]
-    pub transactional: Transactional,
-    /// The rest.
-    #[serde(default)]
-    pub notice: Notice,
-}
-
-settings! {
-    /// Mail of class otp: login links and one-time codes. A message says what it is for by its header field
-    /// X-Atmos-Category (login-link or mfa-otp: otp; password-reset or verification: transactional; bulk or broadcast:
-    /// notice), else by MT-PRIORITY (4 to 9: otp; 1 to 3: transactional; below 0: notice), else it is what its credential
-    /// says; and never more than its credential may claim.
-    pub struct Otp as "[class.otp]" {
-        /// What is undelivered after this time fails, and the sender is told at once. BY of the dialogue may shorten it
-        /// for one message; a held message's time begins when it is released. One minute to 30 days (720h).
-        /// Default: 15m, because a code that comes late teaches people to expect old ones.
-        #[serde(default = "defaults::otp_lifetime", deserialize_with = "value::duration")]
-        pub lifetime: Duration = r#""15m""#, Default;
-        /// What is undelivered after this time is reported to the sender as late, once, unless NOTIFY forbids it. Not
-        /// shorter than the lifetime: never. Default: 5m.
-        #[serde(default = "defaults::otp_delay", deserialize_with = "value::duration")]
-        pub delay_notice_after: Duration = r#""5m""#, Default;
-        /// The pool that it goes by, unless its member has one. Default: the pool called default.
-        #[serde(default)]
-        pub pool: Option<String> = r#""default""#, Optional;
-    }
-}
-
-settings! {
-    /// Mail of class transactional: what a person waits for. As above.
-    pub struct Transactional as "[class.transactional]" {
-        /// Default: 48h.
-        #[serde(default = "defaults::transactional_lifetime", deserialize_with = "value::duration")]
-        pub lifetime: Duration = r#""48h""#, Default;
-        /// Default: 4h.
-        #[serde(default = "defaults::transactional_delay", deserialize_with = "value::duration")]
-        pub delay_notice_after: Duration = r#""4h""#, Default;
-        /// As above.
-        #[serde(default)]
-        pub pool: Option<String> = r#""default""#, Optional;
-    }
-}
-
-settings! {
-    /// Mail of class notice: what may arrive tomorrow. As above. RFC 5321 §4.5.4.1 asks for four to five days.
-    pub struct Notice as "[class.notice]" {
-        /// Default: 120h.
-        #[serde(default = "defaults::notice_lifetime", deserialize_with = "value::duration")]
-        pub lifetime: Duration = r#""120h""#, Default;
-        /// Default: 24h.
-        #[serde(default = "defaults::notice_delay", deserialize_with = "value::duration")]
-        pub delay_notice_after: Duration = r#""24h""#, Default;
-        /// As above.
-        #[serde(default)]
-        pub pool: Option<String> = r#""default""#, Optional;
-    }
-}
-
-impl Classes {
-    /// The pool of each class, most urgent first, with its name.
-    pub fn pools(&self) -> [(&'static str, &Option<String>); 3] {
-        let Classes { otp, transactional, notice } = self;
-        [("otp", &otp.pool), ("transactional", &transactional.pool), ("notice", &notice.pool)]
-    }
-
-    /// (lifetime, delay_notice_after) of each class, most urgent first, with its name.
-    pub fn each(&self) -> [(&'static str, Duration, Duration); 3] {
-        let Classes { otp, transactional, notice } = self;
-        [
-            ("otp", otp.lifetime, otp.delay_notice_after),
-            ("transactional", transactional.lifetime, transactional.delay_notice_after),
-            ("notice", notice.lifetime, notice.delay_notice_after),
-        ]
     }
 }
 
@@ -542,153 +461,6 @@ impl Config {
     pub fn pool_names(&self) -> impl Iterator<Item = &str> {
         let default = self.pool.is_empty().then_some(scheduler::DEFAULT_POOL);
         self.pool.iter().map(|pool| pool.name.as_str()).chain(default)
-    }
-}
-
-/// Every default, in one place; `describe`'s test holds the printed ones to these.
-mod defaults {
-    use super::*;
-
-    pub(super) fn io() -> Io {
-        Io::Auto
-    }
-    pub(super) fn connections_max() -> NonZeroUsize {
-        const { NonZeroUsize::new(10_000).unwrap() }
-    }
-    pub(super) fn message_bytes_max() -> u64 {
-        35 << 20
-    }
-    pub(super) fn drain_secs() -> u64 {
-        15
-    }
-    pub(super) fn recipients_max() -> usize {
-        1000
-    }
-    pub(super) fn future_release_max() -> Duration {
-        Duration::from_secs(168 * 3600)
-    }
-    pub(super) fn deliver_by_min() -> Duration {
-        Duration::from_secs(30)
-    }
-    pub(super) fn otp_lifetime() -> Duration {
-        Duration::from_secs(15 * 60)
-    }
-    pub(super) fn otp_delay() -> Duration {
-        Duration::from_secs(5 * 60)
-    }
-    pub(super) fn transactional_lifetime() -> Duration {
-        Duration::from_secs(48 * 3600)
-    }
-    pub(super) fn transactional_delay() -> Duration {
-        Duration::from_secs(4 * 3600)
-    }
-    pub(super) fn notice_lifetime() -> Duration {
-        Duration::from_secs(120 * 3600)
-    }
-    pub(super) fn notice_delay() -> Duration {
-        Duration::from_secs(24 * 3600)
-    }
-    pub(super) fn dnssec() -> Dnssec {
-        Dnssec::Off
-    }
-    pub(super) fn selector() -> String {
-        "coop".to_owned()
-    }
-    pub(super) fn yes() -> bool {
-        true
-    }
-    pub(super) fn port() -> u16 {
-        25
-    }
-    pub(super) fn sts_port() -> u16 {
-        443
-    }
-    pub(super) fn weight() -> u16 {
-        1
-    }
-    pub(super) fn duplicates_window() -> Duration {
-        Duration::from_secs(3600)
-    }
-    pub(super) fn require() -> Vec<String> {
-        ["verified-mail-operator", "relay-member"].map(str::to_owned).to_vec()
-    }
-    pub(super) fn poll_interval() -> Duration {
-        Duration::from_secs(30)
-    }
-    pub(super) fn stale_after() -> Duration {
-        Duration::from_secs(6 * 3600)
-    }
-    pub(super) fn dnsbl_zones() -> Vec<String> {
-        Vec::new()
-    }
-    pub(super) fn dnsbl_interval() -> Duration {
-        Duration::from_secs(15 * 60)
-    }
-    pub(super) fn shaping_files() -> Vec<PathBuf> {
-        Vec::new()
-    }
-    pub(super) fn plc_url() -> String {
-        "https://plc.directory".to_owned()
-    }
-
-    impl Default for Dnsbl {
-        fn default() -> Self {
-            Dnsbl { zones: dnsbl_zones(), interval: dnsbl_interval() }
-        }
-    }
-    impl Default for Shaping {
-        fn default() -> Self {
-            Shaping { files: shaping_files() }
-        }
-    }
-    impl Default for Dns {
-        fn default() -> Self {
-            Dns { nameservers: None, dnssec: dnssec(), trust_anchor: None }
-        }
-    }
-    impl Default for Signing {
-        fn default() -> Self {
-            Signing { domain: None, selector: selector(), required: yes() }
-        }
-    }
-    impl Default for Otp {
-        fn default() -> Self {
-            Otp { lifetime: otp_lifetime(), delay_notice_after: otp_delay(), pool: None }
-        }
-    }
-    impl Default for Transactional {
-        fn default() -> Self {
-            Transactional { lifetime: transactional_lifetime(), delay_notice_after: transactional_delay(), pool: None }
-        }
-    }
-    impl Default for Notice {
-        fn default() -> Self {
-            Notice { lifetime: notice_lifetime(), delay_notice_after: notice_delay(), pool: None }
-        }
-    }
-    impl Default for Egress {
-        fn default() -> Self {
-            Egress { port: port(), allow_private_addresses: false, trust_anchors: None, replies: None, sts_port: sts_port() }
-        }
-    }
-    impl Default for Duplicates {
-        fn default() -> Self {
-            Duplicates { suppress: yes(), window: duplicates_window() }
-        }
-    }
-    pub(super) fn keep() -> Keep {
-        Keep { count: 500_000, age: None }
-    }
-
-    impl Default for Events {
-        fn default() -> Self {
-            Events { keep: keep() }
-        }
-    }
-    impl Default for Identity {
-        fn default() -> Self {
-            Identity { plc_url: plc_url() }
-        }
     }
 }
 

@@ -13,10 +13,11 @@ use scheduler::QueueId;
 use super::codec::{Decoder, Encoder, cut, millis, time};
 use super::duplicates::RecordChanges;
 use super::handle::{Prepared, PreparedSettlement};
-use super::rows::{
-    DeliveryRow, MessageRow, PendingKey, PendingRow, Place, delivery_from_key, delivery_key, held_key, last_number, ledger_key,
-    ledger_prefix, member_key, message_key, story_key,
+use super::keys::{
+    PendingKey, delivery_from_key, delivery_key, held_key, last_number, ledger_key, ledger_prefix, member_key, message_key,
+    story_key,
 };
+use super::rows::{DeliveryRow, MessageRow, PendingRow, Place};
 use super::segments::Changes;
 use super::tables::{Environment, Table, Tables};
 use super::types::{Fate, LedgerCount, Next, QueueError, REPLY_BYTES_MAX, Recipient};

@@ -10,8 +10,8 @@ use scheduler::warmup::{Climb, ClimbNews, ClimbRow, ClimbState, Figures, Remembe
 
 use super::codec::{Damaged, Decoder, Encoder, millis};
 use super::handle::Queue;
+use super::keys::ledger_prefix;
 use super::reader::Reader;
-use super::rows::ledger_prefix;
 use super::types::QueueError;
 
 const VERSION: u8 = 1;

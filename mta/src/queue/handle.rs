@@ -16,8 +16,9 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::codec::{millis, time};
 use super::duplicates::Recent;
+use super::keys::DOMAIN_BYTES_MAX;
 use super::operate::{Operated, Operation};
-use super::rows::{DOMAIN_BYTES_MAX, DeliveryRow, Place};
+use super::rows::{DeliveryRow, Place};
 use super::story::News;
 use super::tables::Tables;
 use super::types::{

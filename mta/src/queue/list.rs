@@ -5,9 +5,10 @@ use std::time::SystemTime;
 
 use scheduler::{Lane, QueueId};
 
+use super::keys::{PendingKey, delivery_from_key, delivery_key, held_from_key, held_key, message_key};
 use super::operate::of_member;
 use super::reader::{Reader, Txn};
-use super::rows::{DeliveryRow, HeldRow, PendingKey, delivery_from_key, delivery_key, held_from_key, held_key, message_key};
+use super::rows::{DeliveryRow, HeldRow};
 use super::types::QueueError;
 
 /// Rows that one page of a list looks at; a filter that matches little answers a short page that

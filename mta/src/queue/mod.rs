@@ -44,14 +44,17 @@
 //! ```
 
 mod actions;
+mod answering;
 mod apply;
 mod climbs;
 pub(crate) mod codec;
 mod duplicates;
 mod faults;
 mod handle;
+mod keys;
 mod list;
 mod operate;
+mod options;
 mod reader;
 mod room;
 mod rows;
@@ -69,6 +72,7 @@ pub use faults::{Fault, Faults};
 pub use handle::{Expected, Queue, Stats};
 pub use list::{Filter, Hold, Page, Summary};
 pub use operate::{Operated, Operation, Which, Wish};
+pub use options::Options;
 pub use reader::{Backlog, Counts, Reader, Shown, ShownDelivery};
 pub use story::{EventsFound, News};
 pub use tables::{Environment, Table, Tables};
@@ -78,4 +82,4 @@ pub use types::{
     TlsWish,
 };
 pub use usage::{Held, OWN, Usage};
-pub use writer::{Options, Writer};
+pub use writer::Writer;

@@ -15,10 +15,8 @@ use scheduler::QueueId;
 
 use super::apply::Transaction;
 use super::codec::{millis, time};
-use super::rows::{
-    DeliveryRow, HeldRow, PendingKey, PendingRow, delivery_from_key, delivery_key, held_from_key, held_key, last_number,
-    member_key, message_key,
-};
+use super::keys::{PendingKey, delivery_from_key, delivery_key, held_from_key, held_key, last_number, member_key, message_key};
+use super::rows::{DeliveryRow, HeldRow, PendingRow};
 use super::tables::Tables;
 use super::types::QueueError;
 use crate::events::{Event, What};

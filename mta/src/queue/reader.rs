@@ -13,10 +13,9 @@ use heed::{RoTxn, WithoutTls};
 use scheduler::{Delivery, Lane, QueueId};
 
 use super::apply::{aside_reason, ledger_count};
+use super::keys::{PendingKey, delivery_from_key, delivery_key, ledger_key, message_key};
 use super::list::Summary;
-use super::rows::{
-    DeliveryRow, MessageRow, PendingKey, PendingRow, SegmentRow, delivery_from_key, delivery_key, ledger_key, message_key,
-};
+use super::rows::{DeliveryRow, MessageRow, PendingRow, SegmentRow};
 use super::segments::{self, Files};
 use super::tables::{Environment, Tables};
 use super::types::{Parameters, QueueError, Recipient, StoredDelivery, StoredMessage};

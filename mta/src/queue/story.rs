@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use scheduler::QueueId;
 use tokio::sync::Notify;
 
+use super::keys::{last_number, message_key, story_key};
 use super::reader::{Reader, Txn};
-use super::rows::{last_number, message_key, story_key};
 use super::types::QueueError;
 use crate::events::Event;
 

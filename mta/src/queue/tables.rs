@@ -10,7 +10,8 @@ use heed::types::Bytes;
 use heed::{CommitOrAbort, Database, Env, RoTxn, WithoutTls};
 use scheduler::QueueId;
 
-use super::rows::{MessageRow, last_number, member_key};
+use super::keys::{last_number, member_key};
+use super::rows::MessageRow;
 use super::types::QueueError;
 
 /// A table of octets.

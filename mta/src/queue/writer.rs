@@ -15,21 +15,22 @@ use std::time::Duration;
 
 use host::{Clock, disk};
 use metrics::histogram;
-use scheduler::{Delivery, QueueId};
 use tokio::sync::mpsc::{self, error::TrySendError};
 
-use super::apply::{EventRange, Settled, Transaction};
+use super::answering::{Done, Durable};
+use super::apply::{EventRange, Transaction};
 use super::codec::{Decoder, Encoder};
-use super::duplicates::{Duplicates, RECORDS_MAX};
-use super::faults::{Fault, Faults};
-use super::handle::{Answer, Ids, Prepared, PreparedSettlement, Queue, Request, Stats};
-use super::operate::{CHANGED_MAX, Moved, Operated};
+use super::duplicates::Duplicates;
+use super::faults::Fault;
+use super::handle::{Ids, Prepared, Queue, Request, Stats};
+use super::operate::CHANGED_MAX;
+use super::options::Options;
 use super::reader::Reader;
 use super::room::Room;
 use super::rows::SegmentRow;
 use super::segments::{Body, Segments, Stragglers, Written};
 use super::tables::{Environment, TABLES_MAX, Tables};
-use super::types::{Note, QueueError, StoredDelivery};
+use super::types::{Note, QueueError};
 use super::usage::Usages;
 use crate::control::metrics as names;
 
@@ -44,50 +45,6 @@ const CROWD: usize = 16;
 /// meanwhile, and saves most of its commits, each of which costs as much as it holds. One-time codes do not wait for it.
 const GATHERING: Duration = Duration::from_millis(2);
 
-/// How the queue is kept. The defaults are meant for production.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// Address space for the database, and so the most it may ever hold; memory and disk are taken as
-    /// it fills. At half of it new mail is refused. Default: 64 GiB.
-    pub map_bytes: usize,
-    /// Size of a segment file. A larger body gets a larger one. Default: 64 MiB.
-    pub segment_bytes: u64,
-    /// Most requests in a transaction; the others wait for the next. Default: 1024.
-    pub batch_requests: usize,
-    /// Most rows that new mail adds in a transaction, one request excepted. Default: 16,384.
-    pub batch_rows: usize,
-    /// Most octets of bodies in a transaction, one request excepted. Default: 8 MiB.
-    pub batch_bytes: usize,
-    /// Free disk below which new mail is refused. Default: 256 MiB.
-    pub free_bytes_floor: u64,
-    /// Events kept; older ones leave. Default: 500,000.
-    pub events_max: u64,
-    /// Events older than this leave with the next mail. Default: none for its age.
-    pub events_age_max: Option<Duration>,
-    /// Submitted messages remembered, so that they are not queued again; beyond it the oldest are forgotten before
-    /// their time. Default: 262,144.
-    pub submitted_max: usize,
-    /// For tests.
-    pub faults: Faults,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            map_bytes: 64 << 30,
-            segment_bytes: 64 << 20,
-            batch_requests: 1024,
-            batch_rows: 16 << 10,
-            batch_bytes: 8 << 20,
-            free_bytes_floor: 256 << 20,
-            events_max: 500_000,
-            events_age_max: None,
-            submitted_max: RECORDS_MAX,
-            faults: Faults::default(),
-        }
-    }
-}
-
 /// The only one that writes.
 pub struct Writer {
     env: Environment,
@@ -96,7 +53,7 @@ pub struct Writer {
     room: Room,
     clock: Clock,
     options: Options,
-    stats: Arc<Stats>,
+    pub(super) stats: Arc<Stats>,
     notes: mpsc::Sender<Vec<Note>>,
     urgent: mpsc::Receiver<Request>,
     normal: mpsc::Receiver<Request>,
@@ -436,96 +393,6 @@ impl Writer {
         }
         Ok(done)
     }
-
-    /// Tells all but those who submitted, and makes the notes for the scheduler.
-    fn answer(&self, batch: Vec<Request>, done: Vec<Done>) -> Durable {
-        let (mut notes, mut accepted) = (Vec::new(), Vec::new());
-        let gone = |id, domain| Note::Settled { id, domain, member: 0, next_due: None };
-        // Whoever asked may have gone meanwhile; the mail is ours all the same.
-        for (request, done) in batch.into_iter().zip(done) {
-            match (request, done) {
-                (Request::Enqueue(mut message, answer), _) => {
-                    let id = message.message.id;
-                    accepted.extend(message.followers.drain(..).chain([answer]).map(|answer| (answer, id)));
-                    Stats::add(&self.stats.enqueued, 1);
-                    note_enqueued(*message, &mut notes);
-                }
-                (Request::Settle(settlements, answer), Done::Settled(settled)) => {
-                    let _ = answer.send(Ok(()));
-                    Stats::add(&self.stats.settled, settled.len());
-                    for (PreparedSettlement { settlement, dsn }, settled) in settlements.into_iter().zip(settled) {
-                        let id = settlement.id;
-                        notes.extend(settled.aside.into_iter().map(|domain| gone(id, domain)));
-                        let Settled { member, next_due, .. } = settled;
-                        notes.push(Note::Settled { id, domain: settlement.domain, member, next_due });
-                        if let Some(dsn) = dsn.filter(|_| settled.dsn) {
-                            Stats::add(&self.stats.enqueued, 1);
-                            note_enqueued(dsn, &mut notes);
-                        }
-                    }
-                }
-                (Request::SetAside(id, _, answer), Done::Aside(domains)) => {
-                    let _ = answer.send(domains.is_some().then_some(()).ok_or(QueueError::Unknown(id)));
-                    notes.extend(domains.into_iter().flatten().map(|domain| gone(id, domain)));
-                }
-                (Request::Operate(_, answer), Done::Operated(operated, moved)) => {
-                    let _ = answer.send(Ok(operated));
-                    notes.extend(moved.into_iter().map(|moved| match moved {
-                        Moved::Until(id, domain, member, due) => Note::Settled { id, domain, member, next_due: Some(due) },
-                        Moved::Due(domain, member, at) => Note::Due { domain, member, at },
-                    }));
-                }
-                (Request::NoteActions(_, answer), _) => drop(answer.send(Ok(()))),
-                (Request::Work(work), _) => work.finish(Ok(())),
-                (Request::Settle(..) | Request::SetAside(..) | Request::Operate(..) | Request::Stop, _) => {}
-            }
-        }
-        Durable { notes, accepted }
-    }
-
-    /// Answers some of the batch with an error and takes them out. False: there were none.
-    fn refuse(&self, batch: &mut Vec<Request>, error: &QueueError, which: fn(&Request) -> bool) -> bool {
-        let refused: Vec<Request> = batch.extract_if(.., |request| which(request)).collect();
-        let any = !refused.is_empty();
-        for request in refused {
-            match request {
-                Request::Enqueue(message, answer) => {
-                    if matches!(error, QueueError::Full(_)) {
-                        Stats::add(&self.stats.refused_full, 1);
-                    }
-                    for answer in message.followers.into_iter().chain([answer]) {
-                        let _ = answer.send(Err(error.clone()));
-                    }
-                }
-                Request::Settle(_, answer) | Request::SetAside(_, _, answer) | Request::NoteActions(_, answer) => {
-                    let _ = answer.send(Err(error.clone()));
-                }
-                Request::Operate(_, answer) => {
-                    let _ = answer.send(Err(error.clone()));
-                }
-                Request::Work(work) => work.finish(Err(error.clone())),
-                Request::Stop => {}
-            }
-        }
-        any
-    }
-}
-
-/// What a commit made true, for those who wait for it.
-#[derive(Default)]
-struct Durable {
-    /// For the scheduler.
-    notes: Vec<Note>,
-    /// Whoever submitted a message, and its id.
-    accepted: Vec<(Answer<QueueId>, QueueId)>,
-}
-
-/// What the transaction has to say to a request.
-enum Done {
-    Nothing,
-    Settled(Vec<Settled>),
-    Aside(Option<Vec<Arc<str>>>),
-    Operated(Operated, Vec<Moved>),
 }
 
 fn is_enqueue(request: &Request) -> bool {
@@ -548,33 +415,6 @@ fn size(request: &Request) -> (usize, usize) {
         Request::Operate(..) => (5 * CHANGED_MAX, 0),
         Request::NoteActions(news, _) => (3 * news.len(), 0),
         _ => (4, 0),
-    }
-}
-
-fn note_enqueued(new: Prepared, notes: &mut Vec<Note>) {
-    let (message, due) = (Arc::new(new.message), new.due);
-    for delivery in new.deliveries {
-        notes.push(Note::Enqueued {
-            delivery: Delivery {
-                id: message.id,
-                domain: delivery.domain.clone(),
-                lane: message.lane,
-                member: message.member,
-                due,
-                deadline: message.deadline,
-                late_at: message.late_at(&delivery.recipients),
-                attempts: 0,
-                recipients: delivery.recipients.len() as u16,
-                bytes: u32::try_from(message.octets.len()).unwrap_or(u32::MAX),
-            },
-            stored: Arc::new(StoredDelivery {
-                message: message.clone(),
-                domain: delivery.domain,
-                attempts: 0,
-                last_reply: String::new(),
-                recipients: delivery.recipients,
-            }),
-        });
     }
 }
 

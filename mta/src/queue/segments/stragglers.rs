@@ -14,7 +14,8 @@ use bytes::Bytes;
 use scheduler::QueueId;
 
 use super::{Body, HEADER, PAGE, SPARE, Segments, Written, header, read, read_header, record_bytes};
-use crate::queue::rows::{MessageRow, Place, SegmentRow, message_key};
+use crate::queue::keys::message_key;
+use crate::queue::rows::{MessageRow, Place, SegmentRow};
 use crate::queue::tables::{Environment, Tables};
 use crate::queue::types::QueueError;
 

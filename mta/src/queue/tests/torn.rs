@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use host::sim;
 
 use super::*;
-use crate::queue::rows::{MessageRow, Place, message_key};
+use crate::queue::keys::message_key;
+use crate::queue::rows::{MessageRow, Place};
 use crate::queue::segments::{HEADER, record_bytes};
 
 const SECTOR: u64 = 512;
