@@ -11,7 +11,7 @@ pub(crate) fn outlook(trial: &Trial, finished: Option<u32>, climbs: &[ClimbView]
     if finished.is_none() {
         let warm = climbs.iter().filter(|view| view.climb.state == ClimbState::Warm).count();
         let stage = climbs.iter().map(|view| view.climb.stage + 1).min().unwrap_or(1);
-        let stages = climbs.first().map_or(0, |view| view.stages);
+        let stages = climbs.first().map_or(0, |view| view.stages.len());
         lines.push(format!(
             "after {} days {warm} of {} climbs are through; the last of the others is on stage {stage} of {stages}",
             trial.days,

@@ -26,6 +26,7 @@ impl Climbs {
                     stage = news.row.climb.stage + 1,
                     rule = step.rule.as_str(),
                     reason = %step.reason,
+                    by = step.by.as_deref(),
                     "warmup"
                 ),
                 // Without a step only the last word counts.

@@ -15,6 +15,7 @@ use super::reader::Reader;
 use super::types::QueueError;
 
 const VERSION: u8 = 1;
+const STEP_VERSION: u8 = 2;
 
 /// Steps older than this leave when there is a new one of the same climb, as rows of the ledger do.
 const STEPS_KEPT: Duration = Duration::from_secs(400 * 24 * 3600);
@@ -23,7 +24,7 @@ impl Queue {
     /// Writes down where climbs stand and what was decided, in one transaction.
     pub async fn note_climbs(&self, news: Vec<ClimbNews>) -> Result<(), QueueError> {
         self.transact(move |txn, tables| {
-            for ClimbNews { row, step } in &news {
+            for ClimbNews { row, step, .. } in &news {
                 let prefix = ledger_prefix(&row.source, &row.provider);
                 tables.climbs.put(txn, &prefix, &encode(row))?;
                 let Some(step) = step else { continue };
@@ -91,21 +92,43 @@ fn encode(row: &ClimbRow) -> Vec<u8> {
     let ClimbRow { source, provider, climb, figures } = row;
     let mut out = Encoder::new(VERSION);
     out.text(source).text(provider);
-    let state = ClimbState::ALL.iter().position(|state| *state == climb.state).unwrap_or(0);
-    out.u8(state as u8).u32(climb.stage).u32(climb.day).u32(climb.start).u32(climb.cooled).u32(climb.idle);
+    out.u8(number(climb.state)).u32(climb.stage).u32(climb.day).u32(climb.start).u32(climb.cooled).u32(climb.idle);
     out.u8(climb.struck.into()).u8(climb.pinned.is_some().into()).u64(climb.pinned.unwrap_or(0));
+    encode_figures(&mut out, figures);
+    out.done()
+}
+
+fn number(state: ClimbState) -> u8 {
+    ClimbState::ALL.iter().position(|it| *it == state).unwrap_or(0) as u8
+}
+
+fn encode_figures(out: &mut Encoder, figures: &Figures) {
     let Figures { spent, over, tried, deferred, refused, unknown } = *figures;
     for count in [spent, over, tried, deferred, refused, unknown] {
         out.u64(count);
     }
-    out.done()
+}
+
+fn decode_state(fields: &mut Decoder<'_>) -> Result<ClimbState, Damaged> {
+    ClimbState::ALL.get(usize::from(fields.u8()?)).copied().ok_or(Damaged)
+}
+
+fn decode_figures(fields: &mut Decoder<'_>) -> Result<Figures, Damaged> {
+    Ok(Figures {
+        spent: fields.u64()?,
+        over: fields.u64()?,
+        tried: fields.u64()?,
+        deferred: fields.u64()?,
+        refused: fields.u64()?,
+        unknown: fields.u64()?,
+    })
 }
 
 fn decode(row: &[u8]) -> Result<ClimbRow, Damaged> {
     let mut fields = Decoder::new(row, VERSION)?;
     let (source, provider) = (fields.text()?.into(), fields.text()?.into());
     let climb = Climb {
-        state: *ClimbState::ALL.get(usize::from(fields.u8()?)).ok_or(Damaged)?,
+        state: decode_state(&mut fields)?,
         stage: fields.u32()?,
         day: fields.u32()?,
         start: fields.u32()?,
@@ -114,30 +137,37 @@ fn decode(row: &[u8]) -> Result<ClimbRow, Damaged> {
         struck: fields.flag()?,
         pinned: if fields.flag()? { Some(fields.u64()?) } else { fields.u64().map(|_| None)? },
     };
-    let figures = Figures {
-        spent: fields.u64()?,
-        over: fields.u64()?,
-        tried: fields.u64()?,
-        deferred: fields.u64()?,
-        refused: fields.u64()?,
-        unknown: fields.u64()?,
-    };
+    let figures = decode_figures(&mut fields)?;
     fields.end()?;
     Ok(ClimbRow { source, provider, climb, figures })
 }
 
 fn encode_step(step: &Step) -> Vec<u8> {
-    let mut out = Encoder::new(VERSION);
+    let mut out = Encoder::new(STEP_VERSION);
     let rule = Rule::ALL.iter().position(|rule| *rule == step.rule).unwrap_or(0);
-    out.time(step.at).u8(rule as u8).text(&step.reason);
+    out.time(step.at).u8(rule as u8).text(&step.reason).u32(step.day);
+    for (state, stage) in [step.from, step.to] {
+        out.u8(number(state)).u32(stage);
+    }
+    out.u8(step.allowance.is_some().into()).u64(step.allowance.unwrap_or(0));
+    encode_figures(&mut out, &step.figures);
+    out.text_or_none(step.by.as_deref());
     out.done()
 }
 
 fn decode_step(row: &[u8]) -> Result<Step, Damaged> {
-    let mut fields = Decoder::new(row, VERSION)?;
-    let at = fields.time()?;
-    let rule = *Rule::ALL.get(usize::from(fields.u8()?)).ok_or(Damaged)?;
-    let step = Step { at, rule, reason: fields.text()?.into() };
+    let mut fields = Decoder::new(row, STEP_VERSION)?;
+    let step = Step {
+        at: fields.time()?,
+        rule: *Rule::ALL.get(usize::from(fields.u8()?)).ok_or(Damaged)?,
+        reason: fields.text()?.into(),
+        day: fields.u32()?,
+        from: (decode_state(&mut fields)?, fields.u32()?),
+        to: (decode_state(&mut fields)?, fields.u32()?),
+        allowance: if fields.flag()? { Some(fields.u64()?) } else { fields.u64().map(|_| None)? },
+        figures: decode_figures(&mut fields)?,
+        by: fields.text_or_none()?.map(Into::into),
+    };
     fields.end()?;
     Ok(step)
 }
@@ -166,7 +196,17 @@ mod tests {
             assert_eq!(decode(&encode(&row)[..20]), Err(Damaged));
         }
         for rule in Rule::ALL {
-            let step = Step { at: UNIX_EPOCH + Duration::from_millis(1_790_000_000_001), rule, reason: "because".into() };
+            let step = Step {
+                at: UNIX_EPOCH + Duration::from_millis(1_790_000_000_001),
+                rule,
+                reason: "because".into(),
+                day: 20_010,
+                from: (ClimbState::Warming, 2),
+                to: (ClimbState::Holding, 1),
+                allowance: (rule != Rule::Finish).then_some(7),
+                figures: Figures { spent: 1, over: 2, tried: 3, deferred: 4, refused: 5, unknown: 6 },
+                by: (rule == Rule::Operator).then(|| "anna: why not".into()),
+            };
             assert_eq!(decode_step(&encode_step(&step)), Ok(step));
         }
     }

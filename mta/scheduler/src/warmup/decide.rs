@@ -32,11 +32,13 @@ pub enum Rule {
     Idle,
     /// An operator wants it so.
     Operator,
+    /// One-time codes went beyond the allowance: nothing changes, but a person should look.
+    Over,
 }
 
 impl Rule {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Rule; 11] = [
+    pub const ALL: [Rule; 12] = [
         Rule::Start,
         Rule::Advance,
         Rule::Finish,
@@ -48,6 +50,7 @@ impl Rule {
         Rule::Cool,
         Rule::Idle,
         Rule::Operator,
+        Rule::Over,
     ];
 
     /// The word for it.
@@ -64,6 +67,7 @@ impl Rule {
             Rule::Cool => "cool",
             Rule::Idle => "idle",
             Rule::Operator => "operator",
+            Rule::Over => "over",
         }
     }
 }

@@ -48,6 +48,18 @@ pub struct Step {
     pub rule: Rule,
     /// The figures and what follows, in words.
     pub reason: Arc<str>,
+    /// The day that it was decided about, since 1970 in the plan's zone.
+    pub day: u32,
+    /// State and stage, from 0, until then.
+    pub from: (ClimbState, u32),
+    /// The same from then on.
+    pub to: (ClimbState, u32),
+    /// What could be accepted on that day. None: as much as shaping lets through.
+    pub allowance: Option<u64>,
+    /// What that day had brought.
+    pub figures: Figures,
+    /// Who wanted it, and why. None: the engine itself.
+    pub by: Option<Arc<str>>,
 }
 
 /// To be written down by the driver.
@@ -57,6 +69,8 @@ pub struct ClimbNews {
     pub row: ClimbRow,
     /// What was decided, if that is why.
     pub step: Option<Step>,
+    /// One-time codes that were accepted beyond the allowance just now.
+    pub over: u64,
 }
 
 /// What was known of a climb before a restart.
@@ -123,8 +137,8 @@ pub struct ClimbView {
     pub plan: Arc<str>,
     /// Where it stands.
     pub climb: Climb,
-    /// How many stages there are.
-    pub stages: usize,
+    /// The allowances of its stages.
+    pub stages: Arc<[u64]>,
     /// Of the day; None: as much as shaping lets through.
     pub allowance: Option<u64>,
     /// Under way.
@@ -171,7 +185,7 @@ pub(crate) struct Entry {
     pub(crate) source: Arc<str>,
     pub(crate) provider: Arc<str>,
     pub(crate) plan: Arc<Plan>,
-    stages: Box<[u64]>,
+    stages: Arc<[u64]>,
     pub(crate) climb: Climb,
     figures: Figures,
     day: Day,
@@ -282,7 +296,12 @@ impl Warmup {
         let (accepted, all) = (u64::from(accepted.min(recipients)), u64::from(recipients));
         if entry.climb.day == day {
             if over {
+                let first = entry.figures.over == 0;
                 entry.figures.over += accepted;
+                if accepted > 0 {
+                    let step = first.then(|| now.system()).flatten().map(|at| entry.went_over(at));
+                    self.news.push_back(ClimbNews { row: entry.row(), step, over: accepted });
+                }
             } else {
                 entry.reserved -= all;
                 entry.used[usize::from(hour)] -= all - accepted;
@@ -292,8 +311,10 @@ impl Warmup {
             refused(&mut entry.figures, all - accepted);
             if now >= entry.save_at {
                 entry.save_at = now.plus(SAVE_EVERY);
-                self.news.push_back(ClimbNews { row: entry.row(), step: None });
+                self.news.push_back(ClimbNews { row: entry.row(), step: None, over: 0 });
             }
+        } else if over && accepted > 0 {
+            self.news.push_back(ClimbNews { row: entry.row(), step: None, over: accepted });
         }
         let (source, provider) = (entry.source.clone(), entry.provider.clone());
         (accepted > 0 && !over).then_some(Spent { source, provider, day, hour, count: accepted })
@@ -303,7 +324,8 @@ impl Warmup {
     pub(crate) fn strike(&mut self, now: Time, climb: u32, reply: &str) {
         let Some(entry) = self.entries.get_mut(climb as usize) else { return };
         if let (Some(decision), Some(at)) = (strike(&entry.plan, &entry.climb, reply), now.system()) {
-            entry.take(at, decision, &mut self.news);
+            let figures = entry.figures;
+            entry.take(at, decision, (figures, None), &mut self.news);
         }
     }
 
@@ -311,7 +333,9 @@ impl Warmup {
     pub(crate) fn operate(&mut self, now: SystemTime, nth: u32, by: &str, change: impl FnOnce(&Climb, usize) -> (Climb, String)) {
         let Some(entry) = self.entries.get_mut(nth as usize) else { return };
         let (next, what) = change(&entry.climb, entry.stages.len());
-        entry.take(now, Decision { next, rule: Rule::Operator, reason: format!("{what}: {by}") }, &mut self.news);
+        let decision = Decision { next, rule: Rule::Operator, reason: what };
+        let figures = entry.figures;
+        entry.take(now, decision, (figures, Some(by.into())), &mut self.news);
     }
 }
 
@@ -388,7 +412,7 @@ impl Entry {
                 let until = if before.state == ClimbState::Planned { today.min(before.start) } else { today };
                 decision.next.day = decision.next.day.max(until.saturating_sub(1)).min(today);
             }
-            self.figures = Figures::default();
+            let figures = std::mem::take(&mut self.figures);
             // What says nothing new is no step: of a day that was used, or asked for something, the decision is told.
             let unmoved = decision.next.state == before.state && decision.next.stage == before.stage;
             let silent = matches!(decision.rule, Rule::Start | Rule::Operator | Rule::Idle | Rule::Finish);
@@ -396,17 +420,38 @@ impl Entry {
                 self.climb = decision.next;
             } else {
                 let ends = self.day.ends;
-                self.take(ends.min(now), decision, news);
+                self.take(ends.min(now), decision, (figures, None), news);
             }
             self.load_day(ledger);
         }
-        news.push_back(ClimbNews { row: self.row(), step: None });
+        news.push_back(ClimbNews { row: self.row(), step: None, over: 0 });
     }
 
-    fn take(&mut self, at: SystemTime, decision: Decision, news: &mut VecDeque<ClimbNews>) {
-        self.climb = decision.next;
-        let step = Step { at, rule: decision.rule, reason: decision.reason.into() };
-        news.push_back(ClimbNews { row: self.row(), step: Some(step) });
+    fn take(
+        &mut self,
+        at: SystemTime,
+        decision: Decision,
+        (figures, by): (Figures, Option<Arc<str>>),
+        news: &mut VecDeque<ClimbNews>,
+    ) {
+        let Decision { next, rule, reason } = decision;
+        let step = Step { rule, to: (next.state, next.stage), figures, by, ..self.told(at, reason) };
+        self.climb = next;
+        news.push_back(ClimbNews { row: self.row(), step: Some(step), over: 0 });
+    }
+
+    /// The first one-time codes of a day that go beyond its allowance: nothing changes, but somebody should look.
+    fn went_over(&self, at: SystemTime) -> Step {
+        let most = self.allowance().unwrap_or(0);
+        self.told(at, format!("a one-time code went beyond the {most} of the day, because no other source could carry it"))
+    }
+
+    /// Something is said of its day, and nothing changes.
+    fn told(&self, at: SystemTime, reason: String) -> Step {
+        let Entry { climb, figures, .. } = self;
+        let stands = (climb.state, climb.stage);
+        let (rule, allowance) = (Rule::Over, self.allowance());
+        Step { at, rule, reason: reason.into(), day: climb.day, from: stands, to: stands, allowance, figures: *figures, by: None }
     }
 
     fn row(&self) -> ClimbRow {
@@ -466,7 +511,7 @@ impl Entry {
             provider: self.provider.clone(),
             plan: self.plan.name.clone(),
             climb: self.climb,
-            stages: self.stages.len(),
+            stages: self.stages.clone(),
             allowance: self.allowance(),
             reserved: self.reserved,
             figures: self.figures,

@@ -213,6 +213,9 @@ fn codes_that_nobody_else_can_carry_go_beyond_the_allowance_only_where_the_plan_
         world.run(HOUR);
         assert_eq!(world.delivered, delivered);
         assert_eq!(world.row("cold", "big").climb.state, ClimbState::Warming);
+        // It is told once a day, not once a code.
+        let told: Vec<_> = world.steps.iter().filter(|(_, step)| step.rule == Rule::Over).collect();
+        assert_eq!(told.len(), usize::from(oversend_otp), "{told:?}");
     }
 }
 
@@ -267,6 +270,7 @@ fn an_operator_pauses_resumes_pins_skips_and_rewinds_and_it_is_written_down() {
     world.run(HOUR);
     assert_eq!(world.delivered, 10);
     let last = &world.steps.last().unwrap().1;
-    assert_eq!((last.rule, &*last.reason), (Rule::Operator, "rewound to stage 2: anna: to try it"));
+    assert_eq!((last.rule, &*last.reason), (Rule::Operator, "rewound to stage 2"));
+    assert_eq!((last.by.as_deref(), last.from.1, last.to.1, last.figures.spent), (Some("anna: to try it"), 2, 1, 10));
     assert!(world.scheduler.wish_climb(world.now(), "cold", "small", ClimbWish::Skip, "x").is_none());
 }
