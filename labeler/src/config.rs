@@ -37,6 +37,30 @@ pub struct Config {
     /// How often members are looked at again.
     #[serde(default)]
     pub verify: Verify,
+    /// How long labels hold.
+    #[serde(default)]
+    pub labels: Labels,
+}
+
+/// How long labels hold.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Labels {
+    /// From its issue until a label runs out (`exp`), so that the word of a labeler which is dead ends. Labels in force are issued again when
+    /// half of it has passed. At least `1h`; default: `168h`.
+    #[serde(deserialize_with = "hours")]
+    pub expires_after: Duration,
+    /// How long labels that newer ones have superseded are still streamed to who was away. The newest of each kind are kept anyhow. At least `1h`;
+    /// default: `720h`.
+    #[serde(deserialize_with = "hours")]
+    pub history: Duration,
+}
+
+impl Default for Labels {
+    fn default() -> Self {
+        let crate::store::Terms { expires_after, history } = crate::store::Terms::default();
+        Self { expires_after, history }
+    }
 }
 
 /// How DIDs are looked up.
@@ -166,6 +190,13 @@ fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::E
     Duration::try_from(parsed).ok().filter(|parsed| *parsed >= Duration::from_secs(1)).ok_or_else(right)
 }
 
+fn hours<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let parsed = duration(deserializer)?;
+    // Ten years: times that a label can say.
+    let right = Duration::from_secs(3600)..=Duration::from_secs(10 * 366 * 86_400);
+    if right.contains(&parsed) { Ok(parsed) } else { Err(de::Error::custom("at least \"1h\", at most ten years")) }
+}
+
 /// Why a configuration cannot be used. The program prints it and exits 2.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
@@ -282,6 +313,11 @@ interval = "24h"
             ),
             ("\"24h\"", "\"often\"", "labeler.toml:14: key `verify.interval`: \"often\" is not a duration"),
             ("\"24h\"", "\"0s\"", "at least one second"),
+            (
+                "[verify]",
+                "[labels]\nexpires_after = \"10m\"\n[verify]",
+                "labeler.toml:14: key `labels.expires_after`: at least \"1h\"",
+            ),
             ("127.0.0.1:3100", "here", "labeler.toml:5: key `listen`: "),
             ("did:web:labeler.example.test", "labeler", "labeler.toml:2: key `did`: "),
             ("did:web:labeler.example.test", "did:web:host:path", "host only"),

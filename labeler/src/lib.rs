@@ -10,6 +10,7 @@
 //! | the facts are judged (pure) | [`judge`] |
 //! | the label is signed, numbered and kept, with the reasons of every refusal | [`store`] |
 //! | it is looked at again when due | `rounds` |
+//! | it is issued again before it runs out | `upkeep` |
 //! | anybody may read it | `serve` |
 //!
 //! [`start`] runs all of it inside of a tokio runtime; the program `tradewind-labeler` is a thin wrapper.
@@ -25,6 +26,7 @@ mod outside;
 mod rounds;
 mod serve;
 pub mod store;
+mod upkeep;
 mod verify;
 
 use std::net::SocketAddr;
@@ -70,8 +72,9 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let other = |error: &dyn std::fmt::Display| StartError::Other(error.to_string());
     let key = key::open(&config.signing_key).map_err(|why| StartError::Key(config.signing_key.clone(), why))?;
     let did_key = key.verifying_key().did_key();
-    let store =
-        Store::open(&config.data_dir, &config.did, &key).map_err(|error| StartError::Store(config.data_dir.clone(), error))?;
+    let terms = store::Terms { expires_after: config.labels.expires_after, history: config.labels.history };
+    let store = Store::open(&config.data_dir, &config.did, &key, terms, outside::now())
+        .map_err(|error| StartError::Store(config.data_dir.clone(), error))?;
     let store = Arc::new(store);
     let listener = TcpListener::bind(config.listen).await.map_err(|error| StartError::Listen(config.listen, error))?;
     let address = listener.local_addr().map_err(|error| StartError::Listen(config.listen, error))?;
@@ -86,6 +89,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let mut tasks = JoinSet::new();
     let answers = serve::Answers { store: store.clone(), did: config.did.as_str().into(), document };
     tasks.spawn(serve::run(listener, answers, stopped.clone()));
+    tasks.spawn(upkeep::run(store.clone(), key.clone(), stopped.clone()));
     let verifier = verify::Verifier { resolver, dns };
     let rounds = rounds::Rounds { store: store.clone(), verifier, key, interval: config.verify.interval, bell: bell.clone() };
     tasks.spawn(rounds.run(stopped.clone()));

@@ -19,7 +19,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
-use crate::store::{Pattern, Store};
+use crate::store::{Cursor, Pattern, Store};
 
 /// Further ones wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 1024;
@@ -108,14 +108,8 @@ async fn query_labels(State(answers): State<Arc<Answers>>, RawQuery(query): RawQ
     if !query.sources.is_empty() && !query.sources.contains(&answers.did) {
         return open(Json(json!({ "labels": [] })));
     }
-    match answers.store.query(&query.patterns, query.cursor.as_deref(), query.limit) {
-        Ok(page) => {
-            let mut output = json!({ "labels": page.labels.iter().map(atproto::label::Label::to_json).collect::<Vec<_>>() });
-            if let Some(cursor) = page.cursor {
-                output["cursor"] = cursor.into();
-            }
-            open(Json(output))
-        }
+    match answers.store.query(&query.patterns, query.cursor.as_ref(), query.limit) {
+        Ok(json) => open(([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], json)),
         Err(why) => {
             tracing::error!(error = %why, "cannot answer queryLabels");
             error(StatusCode::INTERNAL_SERVER_ERROR, "InternalServerError", "the store cannot be read")
@@ -129,7 +123,7 @@ struct Query {
     patterns: Vec<Pattern>,
     sources: Vec<String>,
     limit: usize,
-    cursor: Option<String>,
+    cursor: Option<Cursor>,
 }
 
 impl Query {
@@ -143,7 +137,7 @@ impl Query {
                     let limit = value.parse().ok().filter(|limit| (LIMITS.0..=LIMITS.2).contains(limit));
                     query.limit = limit.ok_or_else(|| format!("limit is {} to {}", LIMITS.0, LIMITS.2))?;
                 }
-                "cursor" => query.cursor = Some(value.into_owned()).filter(|cursor| !cursor.is_empty()),
+                "cursor" if !value.is_empty() => query.cursor = Some(Cursor::parse(&value)?),
                 _ => {}
             }
         }
@@ -190,8 +184,12 @@ mod tests {
     #[test]
     fn parameters_are_read_as_the_lexicon_says() {
         let query =
-            Query::read("uriPatterns=did%3Aplc%3Aa&uriPatterns=did:plc:b*&sources=did:web:x&limit=250&cursor=7&odd=1").unwrap();
-        assert_eq!((query.patterns.len(), query.sources.len(), query.limit, query.cursor.as_deref()), (2, 1, 250, Some("7")));
+            Query::read("uriPatterns=did%3Aplc%3Aa&uriPatterns=did:plc:b*&sources=did:web:x&limit=250&cursor=did:plc:a+b&odd=1")
+                .unwrap();
+        assert_eq!(
+            (query.patterns.len(), query.sources.len(), query.limit, query.cursor),
+            (2, 1, 250, Some(Cursor::parse("did:plc:a b").unwrap()))
+        );
         assert_eq!(Query::read("uriPatterns=*").unwrap().limit, 50);
         for wrong in [
             "",
@@ -200,6 +198,7 @@ mod tests {
             "uriPatterns=*&limit=0",
             "uriPatterns=*&limit=251",
             "uriPatterns=*&limit=x",
+            "uriPatterns=*&cursor=7",
             &"uriPatterns=a&".repeat(1001),
         ] {
             assert!(Query::read(wrong).is_err(), "{wrong:.40}");

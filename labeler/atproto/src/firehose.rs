@@ -42,7 +42,7 @@ pub enum Change {
 /// Not a frame: the connection is of no use any more (spec: "drop the connection").
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("malformed frame: {0}")]
-pub struct FrameError(String);
+pub struct FrameError(pub(crate) String);
 
 /// Reads one frame; of commits, the keys of `collection`.
 pub fn read(octets: &[u8], collection: &str) -> Result<Frame, FrameError> {
@@ -106,12 +106,12 @@ fn named(body: &[u8]) -> Result<String, FrameError> {
     decode::<Named>(body).map(|named| named.name.chars().take(100).collect())
 }
 
-fn decode<'a, T: Deserialize<'a>>(octets: &'a [u8]) -> Result<T, FrameError> {
+pub(crate) fn decode<'a, T: Deserialize<'a>>(octets: &'a [u8]) -> Result<T, FrameError> {
     serde_ipld_dagcbor::from_slice(octets).map_err(|error| FrameError(error.to_string()))
 }
 
 /// Octets of the first CBOR item, without recursion: what is still to come is a number.
-fn item_length(octets: &[u8]) -> Option<usize> {
+pub(crate) fn item_length(octets: &[u8]) -> Option<usize> {
     let (mut at, mut items) = (0usize, 1u64);
     while items > 0 {
         items -= 1;

@@ -94,6 +94,14 @@ impl Label {
         }
     }
 
+    /// The same as text, without the detour over a tree.
+    pub fn to_json_text(&self) -> String {
+        match serde_json::to_string(self) {
+            Ok(text) => text,
+            Err(_) => unreachable!("a label is strings, a number and a flag"),
+        }
+    }
+
     /// Reads DAG-CBOR, with or without `sig`.
     pub fn from_cbor(octets: &[u8]) -> Result<Self, LabelError> {
         serde_ipld_dagcbor::from_slice::<Self>(octets).map_err(malformed)?.within_limits()
@@ -162,6 +170,13 @@ impl PartialEq for Label {
     }
 }
 impl Eq for Label {}
+
+/// Whether a value is one that a labeler should define (label spec, "Label values"): `a` to `z` and hyphens between them, at most 128 octets.
+/// What begins with `!` is the protocol's own.
+pub fn is_value(text: &str) -> bool {
+    let parts = |text: &str| text.split('-').all(|part| !part.is_empty() && part.bytes().all(|octet| octet.is_ascii_lowercase()));
+    text.len() <= VALUE_BYTES_MAX && parts(text)
+}
 
 /// `src`, `uri`, `val`.
 pub type Key<'a> = (&'a str, &'a str, &'a str);

@@ -212,3 +212,13 @@ fn octets_and_signatures_are_those_of_the_reference_implementation() {
         assert_eq!(label.to_json(), theirs["label"]);
     }
 }
+
+#[test]
+fn values_are_words_with_hyphens_between() {
+    for value in crate::lexicon::CooperativeLabel::ALL {
+        assert!(is_value(value.as_str()), "{value}");
+    }
+    for wrong in ["", "-", "a-", "-a", "a--b", "!hide", "A", "a_b", "ä", "a b", "a1", &"a".repeat(129)] {
+        assert!(!is_value(wrong), "{wrong}");
+    }
+}

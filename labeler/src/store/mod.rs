@@ -5,29 +5,41 @@
 //! | `attested` | DID, NUL, domain → [`Row`] (JSON) |
 //! | `due` | when (ms), row id → key of `attested` |
 //! | `log` | sequence number → signed label (DAG-CBOR); never changed, numbers never used twice |
-//! | `current` | subject, NUL, value → sequence number of its newest label |
-//! | `meta` | issuer, key, last sequence number, last row id, cursors |
+//! | `current` | subject, NUL, value → sequence number of its newest label, and the label in JSON |
+//! | `renew` | when (ms), sequence number → key of `current`: what will run out |
+//! | `superseded` | since when (ms), sequence number → nothing: what may be forgotten |
+//! | `meta` | issuer, key, last sequence number, last row id, cursors, which file this is |
 //!
 //! What belongs together commits together: a finding, the labels that follow from it, and when to look again are one transaction. So is a
 //! cursor with what was seen up to it: a crash repeats work and loses none.
+//!
+//! **No sequence number is used twice**, not even when an old copy of the store takes the place of a newer one, whose numbers it does not know. A copy made
+//! by [`Store::backup`] says that it is one, and any other is found out by its file being another; then numbers go on far beyond (they may
+//! have gaps), everything is looked at again, and what is found is said again, later than whatever was said meanwhile.
 
+mod backup;
 mod env;
+mod labels;
+mod log;
 mod query;
 mod rows;
 #[cfg(test)]
 mod tests;
 
 use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use atproto::Did;
 use atproto::key::SigningKey;
-use atproto::label::Label;
-use atproto::lexicon::{CooperativeLabel, DOMAIN_CHARS_MAX};
+use atproto::lexicon::DOMAIN_CHARS_MAX;
 use heed::{Env, RoTxn, RwTxn, WithoutTls};
+use tokio::sync::watch;
 
+pub use backup::{BackupError, backup, restore};
 use env::Table;
-pub use query::{Page, Pattern};
+pub use labels::{Terms, Upkeep};
+pub use log::LogPage;
+pub use query::{Cursor, Pattern};
 pub use rows::{Found, Row, State, Task, Touch};
 
 /// LMDB keys hold 511 octets: DID, NUL, domain. The DIDs of atproto's methods are far shorter (plc: 32).
@@ -44,7 +56,12 @@ pub struct Store {
     due: Table,
     log: Table,
     current: Table,
+    renew: Table,
+    superseded: Table,
     issuer: Did,
+    terms: Terms,
+    news: watch::Sender<u64>,
+    pages: log::Pages,
     _lock: std::fs::File,
 }
 
@@ -66,30 +83,73 @@ const ISSUER: &[u8] = b"issuer";
 const KEY: &[u8] = b"key";
 const SEQ: &[u8] = b"seq";
 const ROW: &[u8] = b"row";
+const FORMAT: &[u8] = b"format";
+/// Of the tables, as this version writes them.
+const FORMAT_NOW: u64 = 2;
+/// Which file this is.
+const FILE: &[u8] = b"file";
+/// Present in a copy that was not opened yet.
+const COPY: &[u8] = b"copy";
+/// When this store was last found to be a copy, in milliseconds since 1970.
+const RESTORED: &[u8] = b"restored";
+/// The highest number that was forgotten.
+const FLOOR: &[u8] = b"floor";
 const CURSOR: &str = "cursor ";
+/// How far numbers go on beyond a copy's: more labels than were issued after it was made, and two million times below 2^53.
+const COPY_GAP: u64 = 1 << 32;
 
 impl Store {
-    /// Opens or makes the store of `issuer`. If the signing key has changed since, the labels in force are signed again, with their old times.
-    pub fn open(path: &Path, issuer: &Did, key: &SigningKey) -> Result<Self, StoreError> {
-        let env::Opened { env, tables: [meta, attested, due, log, current], lock } =
-            env::open(path, ["meta", "attested", "due", "log", "current"])?;
-        let store = Self { env, meta, attested, due, log, current, issuer: issuer.clone(), _lock: lock };
+    /// Opens or makes the store of `issuer`. If the signing key has changed since, the labels are signed again, with their old times; if
+    /// this is a copy, numbers go on beyond those of the original, and everything is due.
+    pub fn open(path: &Path, issuer: &Did, key: &SigningKey, terms: Terms, now: SystemTime) -> Result<Self, StoreError> {
+        let env::Opened { env, tables, lock } = env::open(path, env::TABLES)?;
+        let file = env::file_identity(path)?;
+        let [meta, attested, due, log, current, renew, superseded] = tables;
+        let (news, _) = watch::channel(0);
+        let pages = log::Pages::default();
+        let issuer = issuer.clone();
+        let store = Self { env, meta, attested, due, log, current, renew, superseded, issuer, terms, news, pages, _lock: lock };
         let mut txn = store.env.write_txn()?;
         match store.meta.get(&txn, ISSUER)? {
-            Some(found) if found != issuer.as_str().as_bytes() => {
+            Some(found) if found != store.issuer.as_str().as_bytes() => {
                 return Err(StoreError::OtherIssuer(String::from_utf8_lossy(found).into_owned()));
             }
-            _ => store.meta.put(&mut txn, ISSUER, issuer.as_str().as_bytes())?,
+            _ => store.meta.put(&mut txn, ISSUER, store.issuer.as_str().as_bytes())?,
         }
+        if store.counter(&txn, FORMAT)? != FORMAT_NOW {
+            store.rebuild(&mut txn)?;
+            store.meta.put(&mut txn, FORMAT, &FORMAT_NOW.to_be_bytes())?;
+        }
+        let other_file = store.meta.get(&txn, FILE)?.is_some_and(|known| known != file);
+        if other_file || store.meta.get(&txn, COPY)?.is_some() {
+            store.begin_after_copy(&mut txn, now)?;
+        }
+        store.meta.put(&mut txn, FILE, &file)?;
         let did_key = key.verifying_key().did_key();
         let known = store.meta.get(&txn, KEY)?.map(<[u8]>::to_vec);
         if known.as_deref().is_some_and(|known| known != did_key.as_bytes()) {
-            let again = store.sign_again(&mut txn, key)?;
+            let again = store.sign_again(&mut txn, key, now)?;
             tracing::warn!(labels = again, key = did_key, "the signing key has changed: labels were signed again");
         }
         store.meta.put(&mut txn, KEY, did_key.as_bytes())?;
         txn.commit()?;
+        store.tell();
         Ok(store)
+    }
+
+    /// This is a copy of the store as it was once: what the original said since is not known.
+    fn begin_after_copy(&self, txn: &mut RwTxn<'_>, now: SystemTime) -> Result<(), StoreError> {
+        let seq = self.counter(txn, SEQ)? + COPY_GAP;
+        self.meta.put(txn, SEQ, &seq.to_be_bytes())?;
+        self.meta.put(txn, RESTORED, &millis(now).to_be_bytes())?;
+        self.meta.delete(txn, COPY)?;
+        let due = self.ask_all(txn, now)?;
+        tracing::warn!(
+            attestations = due,
+            after = seq,
+            "the store is a copy: all is looked at and said again, and numbers go on far beyond"
+        );
+        Ok(())
     }
 
     /// How far a stream was read.
@@ -132,65 +192,6 @@ impl Store {
         let next = self.counter(txn, name)? + 1;
         self.meta.put(txn, name, &next.to_be_bytes())?;
         Ok(next)
-    }
-
-    /// The newest label about `subject` with this value.
-    fn newest(&self, txn: &RoTxn<'_>, subject: &str, val: &str) -> Result<Option<Label>, StoreError> {
-        match self.current.get(txn, &current_key(subject, val))? {
-            None => Ok(None),
-            Some(seq) => self.label(txn, seq).map(Some),
-        }
-    }
-
-    fn label(&self, txn: &RoTxn<'_>, seq: &[u8]) -> Result<Label, StoreError> {
-        let corrupt = || StoreError::Corrupt(format!("label {seq:?}"));
-        Label::from_cbor(self.log.get(txn, seq)?.ok_or_else(corrupt)?).map_err(|_| corrupt())
-    }
-
-    /// Issues what is to be said of `did` now, where it differs from what was said. `clean-sender` is not ours to touch here.
-    fn issue(
-        &self,
-        txn: &mut RwTxn<'_>,
-        did: &Did,
-        wanted: &[CooperativeLabel],
-        now: SystemTime,
-        key: &SigningKey,
-    ) -> Result<Vec<Label>, StoreError> {
-        let mut issued = Vec::new();
-        for value in [CooperativeLabel::VerifiedMailOperator, CooperativeLabel::RelayMember] {
-            let newest = self.newest(txn, did.as_str(), value.as_str())?;
-            let said = newest.as_ref().is_some_and(|label| !label.negates());
-            let wanted = wanted.contains(&value);
-            if said == wanted {
-                continue;
-            }
-            // Consumers keep the newest `cts`, so a clock that stands still or goes back must not hide this one.
-            let after = newest.map_or(UNIX_EPOCH, |label| atproto::instant(&label.cts) + Duration::from_millis(1));
-            let mut label = Label::account(self.issuer.clone(), did, value.as_str(), atproto::datetime(now.max(after)));
-            label.neg = (!wanted).then_some(true);
-            label.sign(key);
-            self.append(txn, &label)?;
-            issued.push(label);
-        }
-        Ok(issued)
-    }
-
-    fn append(&self, txn: &mut RwTxn<'_>, label: &Label) -> Result<(), StoreError> {
-        let seq = self.next(txn, SEQ)?.to_be_bytes();
-        self.log.put(txn, &seq, &label.to_cbor())?;
-        self.current.put(txn, &current_key(&label.uri, &label.val), &seq)?;
-        Ok(())
-    }
-
-    /// atproto label spec, "Key rotation": the same statements with the same times under the new key.
-    fn sign_again(&self, txn: &mut RwTxn<'_>, key: &SigningKey) -> Result<usize, StoreError> {
-        let seqs = self.current.iter(txn)?.map(|entry| entry.map(|(_, seq)| seq.to_vec())).collect::<Result<Vec<_>, _>>()?;
-        for seq in &seqs {
-            let mut label = self.label(txn, seq)?;
-            label.sign(key);
-            self.append(txn, &label)?;
-        }
-        Ok(seqs.len())
     }
 }
 

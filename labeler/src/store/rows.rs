@@ -153,6 +153,17 @@ impl Store {
         self.put_row(txn, key, &row)
     }
 
+    /// Makes every attestation due now; says how many there are.
+    pub(super) fn ask_all(&self, txn: &mut RwTxn<'_>, now: SystemTime) -> Result<usize, StoreError> {
+        let keys = self.attested.iter(txn)?.map(|entry| Ok(entry?.0.to_vec())).collect::<Result<Vec<_>, StoreError>>()?;
+        for key in &keys {
+            if let Some(row) = self.row_in(txn, key)? {
+                self.ask(txn, key, row, now)?;
+            }
+        }
+        Ok(keys.len())
+    }
+
     fn put_row(&self, txn: &mut RwTxn<'_>, key: &[u8], row: &Row) -> Result<(), StoreError> {
         let Ok(json) = serde_json::to_vec(row) else { unreachable!("a row is numbers, flags and strings") };
         self.attested.put(txn, key, &json)?;
@@ -199,12 +210,41 @@ impl Store {
         now: SystemTime,
         key: &SigningKey,
     ) -> Result<Vec<Label>, StoreError> {
+        self.settle_all(std::iter::once((task, found)), interval, now, key)
+    }
+
+    /// The same for many at once, in one transaction: the disk is waited for once.
+    pub fn settle_all<'f>(
+        &self,
+        found: impl IntoIterator<Item = (&'f Task, &'f Found)>,
+        interval: Duration,
+        now: SystemTime,
+        key: &SigningKey,
+    ) -> Result<Vec<Label>, StoreError> {
         let mut txn = self.env.write_txn()?;
+        let mut issued = Vec::new();
+        for (task, found) in found {
+            issued.extend(self.settle_in(&mut txn, task, found, interval, now, key)?);
+        }
+        txn.commit()?;
+        self.tell();
+        Ok(issued)
+    }
+
+    fn settle_in(
+        &self,
+        txn: &mut RwTxn<'_>,
+        task: &Task,
+        found: &Found,
+        interval: Duration,
+        now: SystemTime,
+        key: &SigningKey,
+    ) -> Result<Vec<Label>, StoreError> {
         let name = row_key(&task.did, &task.rkey);
-        let Some(mut row) = self.row_in(&txn, &name)?.filter(|row| row.id == task.id) else {
+        let Some(mut row) = self.row_in(txn, &name)?.filter(|row| row.id == task.id) else {
             return Ok(Vec::new());
         };
-        self.due.delete(&mut txn, &due_key(&row))?;
+        self.due.delete(txn, &due_key(&row))?;
         row.checked_ms = Some(millis(now));
         match found {
             Found::Absent => (row.stands, row.relay, row.state, row.reasons) = (false, false, State::New, Vec::new()),
@@ -222,14 +262,14 @@ impl Store {
         if row.asked != task.asked {
             // Somebody pointed at it again meanwhile: what was found may be old already.
             row.due_ms = millis(now);
-            self.put_row(&mut txn, &name, &row)?;
+            self.put_row(txn, &name, &row)?;
         } else if *found == Found::Absent {
-            self.attested.delete(&mut txn, &name)?;
+            self.attested.delete(txn, &name)?;
         } else {
             row.due_ms = millis(now + wait(&row, interval));
-            self.put_row(&mut txn, &name, &row)?;
+            self.put_row(txn, &name, &row)?;
         }
-        let rows = self.rows_in(&txn, &task.did)?;
+        let rows = self.rows_in(txn, &task.did)?;
         let mut wanted = Vec::new();
         if rows.iter().any(|(_, row)| row.stands) {
             wanted.push(CooperativeLabel::VerifiedMailOperator);
@@ -237,9 +277,7 @@ impl Store {
         if rows.iter().any(|(_, row)| row.stands && row.relay) {
             wanted.push(CooperativeLabel::RelayMember);
         }
-        let issued = self.issue(&mut txn, &task.did, &wanted, now, key)?;
-        txn.commit()?;
-        Ok(issued)
+        self.issue(txn, &task.did, &wanted, now, key)
     }
 
     /// Whether any attestation of `did` is known.

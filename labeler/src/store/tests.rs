@@ -1,8 +1,14 @@
 use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use atproto::label::{Label, read_query_labels};
+use atproto::stream;
 
 use super::*;
 use crate::judge::Verdict;
 
+const TERMS: Terms = Terms { expires_after: Duration::from_secs(8 * 86_400), history: Duration::from_secs(30 * 86_400) };
 const INTERVAL: Duration = Duration::from_secs(86_400);
 
 struct Bench {
@@ -26,7 +32,7 @@ impl Bench {
 
     fn reopen(&mut self) {
         self.store = None;
-        self.store = Some(Store::open(self.folder.path(), &issuer(), &self.key).unwrap());
+        self.store = Some(Store::open(&self.folder.path().join("store"), &issuer(), &self.key, TERMS, self.now).unwrap());
     }
 
     fn store(&self) -> &Store {
@@ -56,7 +62,30 @@ impl Bench {
 
     fn labels(&self, patterns: &[&str]) -> Vec<Label> {
         let patterns: Vec<Pattern> = patterns.iter().map(|text| Pattern::parse(text).unwrap()).collect();
-        self.store().query(&patterns, None, 250).unwrap().labels
+        self.query(&patterns, None, 250).0
+    }
+
+    fn query(&self, patterns: &[Pattern], cursor: Option<&Cursor>, limit: usize) -> (Vec<Label>, Option<String>) {
+        let page = read_query_labels(&self.store().query(patterns, cursor, limit).unwrap()).unwrap();
+        assert_eq!(page.refused, []);
+        (page.labels, page.cursor)
+    }
+
+    /// Everything that a subscriber gets from `from` on: the number and the label of each frame.
+    fn stream(&self, from: u64) -> Vec<(u64, Label)> {
+        let (mut next, mut seen) = (from, Vec::new());
+        loop {
+            let page = self.store().frames(next).unwrap();
+            if page.frames.is_empty() {
+                return seen;
+            }
+            assert!(page.next > next);
+            next = page.next;
+            for frame in &page.frames {
+                let stream::Frame::Labels { seq, mut labels } = stream::read(frame).unwrap() else { panic!("labels") };
+                seen.push((seq, labels.remove(0).unwrap()));
+            }
+        }
     }
 
     fn row(&self, name: &str) -> Row {
@@ -230,10 +259,10 @@ fn patterns_and_pages() {
     let patterns = [Pattern::parse("did:plc:m0*").unwrap(), Pattern::parse("did:plc:m2*").unwrap()];
     let (mut seen, mut cursor) = (Vec::new(), None);
     loop {
-        let page = bench.store().query(&patterns, cursor.as_deref(), 7).unwrap();
-        seen.extend(page.labels.iter().map(|label| format!("{} {}", label.uri, label.val)));
-        match page.cursor {
-            Some(next) => cursor = Some(next),
+        let (labels, next) = bench.query(&patterns, cursor.as_ref(), 7);
+        seen.extend(labels.iter().map(|label| format!("{} {}", label.uri, label.val)));
+        match next {
+            Some(next) => cursor = Some(Cursor::parse(&next).unwrap()),
             None => break,
         }
     }
@@ -241,14 +270,17 @@ fn patterns_and_pages() {
     assert!(seen.is_sorted(), "and none twice: {seen:?}");
     let long = "x".repeat(600);
     assert_eq!(bench.labels(&[&long, &format!("{long}*"), "did:plc:m01"]).len(), 2);
-    assert_eq!(bench.store().query(&patterns, Some(&format!("{long} x")), 7).unwrap().labels.len(), 7);
-    assert_eq!(bench.store().query(&patterns, Some("rubbish"), 7).unwrap().labels.len(), 7);
+    for wrong in [&format!("{long} x"), "rubbish", ""] {
+        assert!(Cursor::parse(wrong).is_err(), "{wrong}");
+    }
 }
 
 #[test]
 fn another_issuer_or_process_does_not_get_in() {
     let mut bench = Bench::new();
-    let open = |issuer: &str, bench: &Bench| Store::open(bench.folder.path(), &issuer.parse().unwrap(), &bench.key);
+    let open = |issuer: &str, bench: &Bench| {
+        Store::open(&bench.folder.path().join("store"), &issuer.parse().unwrap(), &bench.key, TERMS, bench.now)
+    };
     assert!(open("did:web:labeler.example.test", &bench).is_err(), "it is open already");
     bench.store = None;
     assert!(matches!(open("did:web:other.example", &bench), Err(StoreError::OtherIssuer(_))));
@@ -269,4 +301,148 @@ fn a_new_key_signs_the_old_statements_with_their_old_times() {
         assert_eq!((before.key(), before.cts.as_str()), (after.key(), after.cts.as_str()));
     }
     assert_eq!(bench.store().last_seq().unwrap(), 4);
+}
+
+#[test]
+fn labels_run_out_unless_they_are_issued_again_and_those_taken_back_are_not() {
+    let mut bench = Bench::new();
+    for n in 0..3 {
+        bench.touch(&format!("m{n}"), "a.example");
+    }
+    bench.settle(&judged(Verdict::Pass, true));
+    bench.touch("m2", "a.example");
+    bench.settle(&judged(Verdict::Fail, true));
+    for label in bench.labels(&["*"]) {
+        let lasts = label.exp.as_ref().map(|exp| atproto::instant(exp).duration_since(atproto::instant(&label.cts)).unwrap());
+        assert_eq!(lasts, (!label.negates()).then_some(TERMS.expires_after));
+    }
+    assert_eq!(bench.store().upkeep(bench.now, &bench.key).unwrap(), Upkeep::default(), "nothing to do yet");
+    let dead = bench.labels(&["*"]);
+    bench.now += TERMS.expires_after / 2;
+    assert_eq!(bench.store().upkeep(bench.now, &bench.key).unwrap().renewed, 4);
+    assert_eq!(bench.store().upkeep(bench.now, &bench.key).unwrap().renewed, 0, "once is enough");
+    bench.now += TERMS.expires_after / 2;
+    assert_eq!(atproto::label::fold(&dead, bench.now).len(), 0, "the word of a dead labeler ends");
+    assert_eq!(atproto::label::fold(&bench.labels(&["*"]), bench.now).len(), 4);
+    for label in bench.labels(&["*"]) {
+        label.verify(&issuer(), &bench.key.verifying_key()).unwrap();
+    }
+    // Nobody kept it up for long: what ran out is said again when it is found again.
+    bench.now += TERMS.expires_after;
+    bench.touch("m1", "a.example");
+    bench.settle(&judged(Verdict::Pass, true));
+    assert_eq!(atproto::label::fold(&bench.labels(&["did:plc:m1"]), bench.now).len(), 2);
+}
+
+#[test]
+fn a_stream_gives_every_number_once_and_in_order_from_wherever_it_begins() {
+    let mut bench = Bench::new();
+    for n in 0..200 {
+        bench.touch(&format!("m{n:03}"), "a.example");
+        if n % 50 == 0 {
+            // A reader at the end of the log must not keep others, or itself, from what comes after.
+            bench.stream(0);
+        }
+    }
+    for _ in 0..2 {
+        bench.settle(&judged(Verdict::Pass, true));
+    }
+    let all: Vec<u64> = bench.stream(0).iter().map(|(seq, _)| *seq).collect();
+    assert_eq!(all, (1..=400).collect::<Vec<_>>());
+    for from in [1, 2, 127, 128, 129, 399, 400] {
+        assert_eq!(bench.stream(from).iter().map(|(seq, _)| *seq).collect::<Vec<_>>(), (from..=400).collect::<Vec<_>>());
+    }
+    assert_eq!(bench.stream(401), []);
+    bench.now += Duration::from_secs(1);
+    bench.touch("m000", "a.example");
+    bench.settle(&judged(Verdict::Fail, true));
+    assert_eq!(bench.stream(401).len(), 2);
+    assert_eq!(bench.stream(300).len(), 103);
+    assert!(Arc::ptr_eq(&bench.store().frames(0).unwrap(), &bench.store().frames(0).unwrap()), "one copy for all");
+}
+
+#[test]
+fn superseded_labels_are_forgotten_late_and_the_newest_never() {
+    let mut bench = Bench::new();
+    bench.touch("alice", "a.example");
+    bench.settle(&judged(Verdict::Pass, false));
+    bench.touch("alice", "a.example");
+    bench.settle(&judged(Verdict::Fail, false));
+    bench.now += TERMS.history - Duration::from_secs(1);
+    assert_eq!(bench.store().upkeep(bench.now, &bench.key).unwrap().forgotten, 0);
+    assert_eq!((bench.stream(0).len(), bench.store().floor().unwrap()), (2, 0));
+    bench.now += Duration::from_secs(1);
+    assert_eq!(bench.store().upkeep(bench.now, &bench.key).unwrap().forgotten, 1);
+    bench.reopen();
+    let rest = bench.stream(0);
+    assert_eq!((rest.len(), rest[0].0, rest[0].1.negates(), bench.store().floor().unwrap()), (1, 2, true, 1));
+    assert_eq!(bench.labels(&["*"]).len(), 1);
+}
+
+#[test]
+fn a_store_from_a_backup_uses_no_number_twice_and_says_everything_again() {
+    let mut bench = Bench::new();
+    bench.touch("alice", "a.example");
+    bench.touch("bob", "b.example");
+    bench.settle(&judged(Verdict::Pass, false));
+    let copy = bench.folder.path().join("copy");
+    bench.store().backup(&copy).unwrap();
+    assert!(matches!(bench.store().backup(&copy), Err(BackupError::Exists(_))));
+    // What the copy does not know: alice was found wanting, and consumers heard of it.
+    bench.now += Duration::from_secs(10);
+    bench.touch("alice", "a.example");
+    bench.settle(&judged(Verdict::Fail, false));
+    let mut heard = bench.stream(0);
+    let last = bench.store().last_seq().unwrap();
+
+    let data = bench.folder.path().join("store");
+    assert!(matches!(restore(&copy, &data), Err(BackupError::Store(..))), "a labeler has it open");
+    bench.store = None;
+    assert!(matches!(restore(&copy, &data), Err(BackupError::Occupied(_))), "it could be the better one");
+    std::fs::rename(&data, bench.folder.path().join("lost")).unwrap();
+    restore(&copy, &data).unwrap();
+    bench.now += Duration::from_secs(10);
+    bench.reopen();
+    assert!(bench.store().last_seq().unwrap() > last, "a cursor from before is not of the future");
+    assert_eq!(bench.due().len(), 2);
+    assert_eq!(bench.settle(&judged(Verdict::Pass, false)).len(), 2, "both are said again");
+    let new = bench.stream(last + 1);
+    assert_eq!(new.len(), 2);
+    heard.extend(new);
+    let labels: Vec<Label> = heard.iter().map(|(_, label)| label.clone()).collect();
+    assert_eq!(atproto::label::fold(&labels, bench.now).len(), 2, "who heard both ends with what is true now");
+    let before = bench.store().last_seq().unwrap();
+    bench.reopen();
+    assert_eq!(bench.store().last_seq().unwrap(), before, "only the first opening counts");
+}
+
+#[test]
+fn a_copy_that_somebody_made_by_hand_is_found_out() {
+    let mut bench = Bench::new();
+    bench.touch("alice", "a.example");
+    bench.settle(&judged(Verdict::Pass, false));
+    bench.store = None;
+    let data = bench.folder.path().join("store").join("data.mdb");
+    let aside = data.with_extension("aside");
+    std::fs::copy(&data, &aside).unwrap();
+    std::fs::rename(&aside, &data).unwrap();
+    bench.reopen();
+    assert!(bench.store().last_seq().unwrap() > 1 << 32);
+    assert_eq!(bench.due().len(), 1);
+}
+
+#[test]
+fn clean_sender_is_for_who_is_verified() {
+    let mut bench = Bench::new();
+    let grant = |bench: &Bench, clean| {
+        bench.store().set_clean_sender(&did("alice"), clean, bench.now, &bench.key).unwrap().map(|label| label.negates())
+    };
+    assert_eq!(grant(&bench, true), None);
+    bench.touch("alice", "a.example");
+    bench.settle(&judged(Verdict::Pass, false));
+    assert_eq!((grant(&bench, true), grant(&bench, true), grant(&bench, false)), (Some(false), None, Some(true)));
+    assert_eq!(grant(&bench, true), Some(false));
+    bench.now += Duration::from_secs(5);
+    bench.touch("alice", "a.example");
+    assert_eq!(bench.settle(&judged(Verdict::Fail, false)), ["!verified-mail-operator", "!clean-sender"]);
 }

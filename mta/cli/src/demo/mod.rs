@@ -213,7 +213,7 @@ fn publish(zone: &Zone, enrolled: &Enrolled, keys: &[Key]) -> anyhow::Result<()>
 /// The labels that the labeler has signed for a DID.
 fn labels(labeler: &labeler::Running, did: &atproto::Did) -> anyhow::Result<Vec<String>> {
     let pattern = labeler::store::Pattern::parse(did.as_str()).map_err(anyhow::Error::msg)?;
-    let page = labeler.store().query(&[pattern], None, 50)?;
+    let page = atproto::label::read_query_labels(&labeler.store().query(&[pattern], None, 50)?)?;
     Ok(page.labels.iter().filter(|label| label.neg != Some(true)).map(|label| label.val.clone()).collect())
 }
 
