@@ -20,7 +20,7 @@ use super::key::{KeyError, SigningKey};
 
 /// The fields that we sign where they occur, and `List-*`: what a reader sees or a program acts on.
 /// Trace fields are not among them: every hop adds one.
-pub const SIGNED_FIELDS: [&str; 16] = [
+pub const SIGNED_FIELDS: [&str; 18] = [
     "From",
     "To",
     "Cc",
@@ -37,6 +37,9 @@ pub const SIGNED_FIELDS: [&str; 16] = [
     "Auto-Submitted",
     "Feedback-ID",
     "X-Atmos-Member-Did",
+    // By these a receiver of reports sorts them (RFC 8460 §5.3).
+    "TLS-Report-Domain",
+    "TLS-Report-Submitter",
 ];
 
 /// Hashes a body as DKIM sees it. Chunks may come as they arrive.

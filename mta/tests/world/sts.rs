@@ -1,5 +1,6 @@
 //! What policies of MTA-STS promise is kept and reported, in the world's own time.
 
+use std::io::Read as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -225,6 +226,8 @@ fn each_day_ends_with_one_report_with_the_right_counts_to_whoever_asked() {
     }
     let posted = world.promises.pages.posted();
     assert_eq!(posted.len(), 1, "tried again until it was taken, and not once more");
-    assert_eq!((&*posted[0].0, TlsReport::parse_json(&posted[0].1).unwrap()), ("https://rua.example/post", good.clone()));
+    let mut json = Vec::new();
+    flate2::read::GzDecoder::new(&*posted[0].1).read_to_end(&mut json).unwrap();
+    assert_eq!((&*posted[0].0, TlsReport::parse_json(&json).unwrap()), ("https://rua.example/post", good.clone()));
     assert_eq!(world.arrived("tested.example"), [true; 6], "what is tested is delivered");
 }

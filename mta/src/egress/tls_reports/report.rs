@@ -2,9 +2,12 @@
 //!
 //! Pure, but for the boundary and Message-ID that the crate which writes the message makes up.
 
+use std::io::{self, Write};
 use std::time::SystemTime;
 
 use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use mail_auth::report::tlsrpt::{DateRange, TlsReport};
 
 use super::tally::{Count, Day, midnight};
@@ -33,8 +36,8 @@ impl Reporter {
     }
 }
 
-/// Content type of a report by POST (RFC 8460 §6.4).
-pub const JSON: &str = "application/tlsrpt+json";
+/// Content type of a report by POST (RFC 8460 §5.4, §6.5).
+pub const GZIP: &str = "application/tlsrpt+gzip";
 
 /// The report about `domain`.
 pub fn report(reporter: &Reporter, day: Day, domain: &str, count: &Count) -> TlsReport {
@@ -54,7 +57,7 @@ pub fn report(reporter: &Reporter, day: Day, domain: &str, count: &Count) -> Tls
 }
 
 /// As a message to `to`, whole but for what an MSA adds, with its length up to the body.
-pub fn message(reporter: &Reporter, report: &TlsReport, domain: &str, to: &str) -> std::io::Result<Bytes> {
+pub fn message(reporter: &Reporter, report: &TlsReport, domain: &str, to: &str) -> io::Result<Bytes> {
     let mut written = Vec::new();
     report.write_rfc5322(domain, &reporter.submitter, &*reporter.from, [to].into_iter(), &mut written)?;
     // Whatever happens to the domain's TLS is what it wants to hear of (RFC 8460 §3, RFC 8689 §4.1).
@@ -69,13 +72,17 @@ pub fn message(reporter: &Reporter, report: &TlsReport, domain: &str, to: &str) 
     Ok(octets.into())
 }
 
-/// As JSON, for a POST.
-pub fn json(report: &TlsReport) -> Bytes {
-    report.to_json().into()
+/// As compressed JSON, for a POST (RFC 8460 §5.2: too large a report may be refused).
+pub fn gzip(report: &TlsReport) -> io::Result<Bytes> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(report.to_json().as_bytes())?;
+    Ok(encoder.finish()?.into())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read as _;
+
     use super::*;
     use crate::egress::tls_reports::notes::Note;
     use crate::egress::tls_reports::tally::Tally;
@@ -108,7 +115,9 @@ mod tests {
         assert!(!header.contains("\r\nDate:"), "{header}");
         assert!(!text.replace("\r\n", "").contains(['\r', '\n']), "bare CR or LF");
         assert_eq!(TlsReport::parse_rfc5322(&octets, 1 << 20).unwrap(), report);
-        assert_eq!(TlsReport::parse_json(&json(&report)).unwrap(), report);
+        let mut json = Vec::new();
+        flate2::read::GzDecoder::new(&*gzip(&report).unwrap()).read_to_end(&mut json).unwrap();
+        assert_eq!(TlsReport::parse_json(&json).unwrap(), report);
         assert_eq!(report.date_range.start_datetime.to_rfc3339(), "2024-10-04T00:00:00Z");
         assert_eq!(report.date_range.end_datetime.to_rfc3339(), "2024-10-04T23:59:59Z");
     }

@@ -82,7 +82,7 @@ impl Sender {
             }
             let result = match &place {
                 Place::Mail(address) => self.mail(&report, domain, address).await,
-                Place::Https(url) => self.web.post(url, report::JSON, report::json(&report)).await.map_err(later),
+                Place::Https(url) => self.post(&report, url).await,
             };
             match result {
                 Ok(()) => handed.told.push(name.clone()),
@@ -94,6 +94,12 @@ impl Sender {
             }
         }
         handed
+    }
+
+    /// Hands a report over to who listens at a URL.
+    async fn post(&self, report: &TlsReport, url: &str) -> Result<(), Trouble> {
+        let body = report::gzip(report).map_err(never)?;
+        self.web.post(url, report::GZIP, body).await.map_err(later)
     }
 
     /// Puts a report into the queue.
