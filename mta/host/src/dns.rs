@@ -1,10 +1,11 @@
 //! DNS: the few questions that mail asks, with answers that tell apart "no such name", "nothing of that kind" and "try later".
 //!
 //! Names are asked as they are, fully qualified: no search list, no hosts file. Answers carry the time that they may be kept.
-//! Behind it is hickory with its bounded cache (`dns/network.rs`), or a [`Zone`] written by a test.
+//! Behind it is hickory (`dns/network.rs`) and a bounded cache, or a [`Zone`] written by a test.
 //!
 //! Not here: preference, null MX, address fallback, private addresses: `egress/route` decides about those.
 
+mod cache;
 mod network;
 mod zone;
 

@@ -130,6 +130,33 @@ fn the_pieces_of_a_txt_record_are_joined() {
 }
 
 #[test]
+fn what_was_answered_is_not_asked_again_and_a_failure_is() {
+    let (count, asked) = std::sync::mpsc::channel();
+    let counting = serve(move |query| {
+        count.send(query.queries[0].name().to_ascii()).unwrap();
+        answer(query)
+    });
+    let resolver = Resolver::with_nameservers(&[counting], Dnssec::Off).unwrap();
+    let asked = || asked.try_iter().collect::<Vec<_>>();
+    host::run(&host::Io::Epoll, async {
+        for times in [1, 0] {
+            let (mx, host) = (resolver.mx("Alias.example").await.unwrap(), resolver.host("mx1.example.org").await.unwrap());
+            assert_eq!((&*mx.name, mx.records[0].exchange.as_str()), ("example.org", "mx1.example.org"));
+            assert!(host.records.len() == 1 && host.ttl <= Duration::from_secs(30) && host.ttl > Duration::from_secs(20));
+            assert_eq!(resolver.mx("empty.example").await, Err(DnsError::NoRecords));
+            assert_eq!(resolver.txt("nowhere.example").await, Err(DnsError::NoSuchName));
+            // Two of them for the addresses.
+            assert_eq!(asked().len(), 5 * times);
+        }
+        for _ in 0..2 {
+            assert!(resolver.mx("broken.example").await.is_err());
+            assert!(!asked().is_empty());
+        }
+    })
+    .unwrap();
+}
+
+#[test]
 fn a_name_server_that_is_not_there_is_a_temporary_failure() {
     let nobody = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let resolver = Resolver::with_nameservers(&[nobody], Dnssec::Off).unwrap();

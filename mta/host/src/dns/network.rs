@@ -1,4 +1,4 @@
-//! The DNS over the network: hickory, a resolver for each name server, each with its bounded cache.
+//! The DNS over the network: hickory, a client for each name server, and one cache before all of them (`dns/cache.rs`).
 //!
 //! Name servers are asked in the order of configuration: the next one when one does not answer, fails, or gives an answer
 //! whose signatures do not hold. One that had to stand in is asked first for a minute, so that a dead one costs its timeout
@@ -8,6 +8,9 @@
 //! hickory 0.26.3 zones signed by RSASHA1 and RSASHA1-NSEC3-SHA1 are checked like the others, and what uses an algorithm or
 //! a DS digest that it does not know counts as unsigned (RFC 4035 §5.2).
 //!
+//! The client is put together here from hickory's parts, because its `Resolver` keeps messages whole, and verdicts on a million
+//! sets of records for each name server.
+//!
 //! Not here: what the answers mean (`egress/route`, `egress/dane`).
 
 use std::net::{IpAddr, SocketAddr};
@@ -16,21 +19,25 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig};
+use hickory_resolver::caching_client::CachingClient;
+use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverOpts};
 use hickory_resolver::lookup::Lookup;
+use hickory_resolver::net::dnssec::DnssecDnsHandle;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
-use hickory_resolver::net::xfer::{DnsExchange, DnsHandle};
+use hickory_resolver::net::xfer::{DnsExchange, DnsHandle, RetryDnsHandle};
 use hickory_resolver::net::{DnsError as ProtocolError, NetError};
 use hickory_resolver::proto::dnssec::{Proof, TrustAnchors};
-use hickory_resolver::proto::op::{DnsRequest, ResponseCode};
+use hickory_resolver::proto::op::{DnsRequest, DnsRequestOptions, Query, ResponseCode};
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
-use hickory_resolver::{ConnectionProvider, PoolContext, Resolver, system_conf};
+use hickory_resolver::{ConnectionProvider, NameServerPool, PoolContext, TlsConfig, system_conf};
 use tokio::time::Instant;
 
+use super::cache::{Cache, Record};
 use super::{Answer, DnsError, Dnssec, Mx, Tlsa};
 
-/// Answers of one name server kept in memory; past it the least useful go.
-const CACHED_MAX: u64 = 32_768;
+/// Sets of records of one name server whose signatures were looked at and need not be again; past it those not met for longest
+/// go. It spares us to verify the keys of the root and of top-level domains each time; what is below is in the cache of answers.
+const VALIDATED_MAX: usize = 4096;
 
 /// No answer is kept for longer than a day, whatever it says of itself.
 const TTL_MAX: Duration = Duration::from_secs(86_400);
@@ -43,11 +50,32 @@ const PREFERRED_FOR: Duration = Duration::from_secs(60);
 
 /// Name servers, in the order to ask.
 pub(super) struct Network {
-    servers: Vec<Resolver<Asking>>,
+    servers: Vec<Client>,
     dnssec: Dnssec,
+    known: Known,
     /// The one that stood in, and until when it is asked first.
     preferred: Mutex<Option<(usize, Instant)>>,
 }
+
+/// What was answered.
+#[derive(Default)]
+struct Known {
+    mx: Cache<Mx>,
+    v4: Cache<IpAddr>,
+    v6: Cache<IpAddr>,
+    tlsa: Cache<Tlsa>,
+    alias: Cache<String>,
+    txt: Cache<String>,
+    ptr: Cache<String>,
+}
+
+/// One name server.
+enum Client {
+    Validating(CachingClient<DnssecDnsHandle<Pool>>, DnsRequestOptions),
+    Believing(CachingClient<Pool>, DnsRequestOptions),
+}
+
+type Pool = RetryDnsHandle<NameServerPool<Asking>>;
 
 impl Network {
     pub(super) fn of_system(dnssec: Dnssec, trust_anchor: Option<&Path>) -> Result<Self, DnsError> {
@@ -75,12 +103,12 @@ impl Network {
             return Err(DnsError::Temporary(text));
         }
         let anchors = trust_anchor.map(read_anchors).transpose()?;
-        let servers = servers.into_iter().map(|server| resolver(server, dnssec, anchors.clone())).collect::<Result<_, _>>()?;
-        Ok(Network { servers, dnssec, preferred: Mutex::new(None) })
+        let servers = servers.into_iter().map(|server| Client::new(server, dnssec, anchors.clone())).collect::<Result<_, _>>()?;
+        Ok(Network { servers, dnssec, known: Known::default(), preferred: Mutex::new(None) })
     }
 
     pub(super) async fn mx(&self, domain: &str) -> Result<Answer<Mx>, DnsError> {
-        self.lookup(name(domain)?, RecordType::MX, |data| match data {
+        self.lookup(&self.known.mx, name(domain)?, RecordType::MX, |data| match data {
             RData::MX(mx) => Some(Mx { preference: mx.preference, exchange: text(&mx.exchange) }),
             _ => None,
         })
@@ -89,11 +117,11 @@ impl Network {
 
     pub(super) async fn host(&self, host: &str) -> Result<Answer<IpAddr>, DnsError> {
         let name = name(host)?;
-        let four = self.lookup(name.clone(), RecordType::A, |data| match data {
+        let four = self.lookup(&self.known.v4, name.clone(), RecordType::A, |data| match data {
             RData::A(address) => Some(IpAddr::V4(address.0)),
             _ => None,
         });
-        let six = self.lookup(name, RecordType::AAAA, |data| match data {
+        let six = self.lookup(&self.known.v6, name, RecordType::AAAA, |data| match data {
             RData::AAAA(address) => Some(IpAddr::V6(address.0)),
             _ => None,
         });
@@ -114,7 +142,7 @@ impl Network {
     }
 
     pub(super) async fn tlsa(&self, of: &str) -> Result<Answer<Tlsa>, DnsError> {
-        self.lookup(name(of)?, RecordType::TLSA, |data| match data {
+        self.lookup(&self.known.tlsa, name(of)?, RecordType::TLSA, |data| match data {
             RData::TLSA(tlsa) => Some(Tlsa {
                 usage: tlsa.cert_usage.into(),
                 selector: tlsa.selector.into(),
@@ -127,7 +155,7 @@ impl Network {
     }
 
     pub(super) async fn alias(&self, of: &str) -> Result<Answer<String>, DnsError> {
-        self.lookup(name(of)?, RecordType::CNAME, |data| match data {
+        self.lookup(&self.known.alias, name(of)?, RecordType::CNAME, |data| match data {
             RData::CNAME(target) => Some(text(target)),
             _ => None,
         })
@@ -135,7 +163,7 @@ impl Network {
     }
 
     pub(super) async fn txt(&self, of: &str) -> Result<Answer<String>, DnsError> {
-        self.lookup(name(of)?, RecordType::TXT, |data| match data {
+        self.lookup(&self.known.txt, name(of)?, RecordType::TXT, |data| match data {
             RData::TXT(text) => Some(String::from_utf8_lossy(&text.txt_data.concat()).into_owned()),
             _ => None,
         })
@@ -143,21 +171,50 @@ impl Network {
     }
 
     pub(super) async fn ptr(&self, address: IpAddr) -> Result<Answer<String>, DnsError> {
-        self.lookup(Name::from(address), RecordType::PTR, |data| match data {
+        self.lookup(&self.known.ptr, Name::from(address), RecordType::PTR, |data| match data {
             RData::PTR(name) => Some(text(name)),
             _ => None,
         })
         .await
     }
 
-    async fn lookup<T>(&self, name: Name, kind: RecordType, pick: impl Fn(&RData) -> Option<T>) -> Result<Answer<T>, DnsError> {
+    async fn lookup<T: Record>(
+        &self,
+        known: &Cache<T>,
+        name: Name,
+        kind: RecordType,
+        pick: impl Fn(&RData) -> Option<T>,
+    ) -> Result<Answer<T>, DnsError> {
+        let asked = text(&name);
+        if let Some(known) = known.get(&asked) {
+            return known;
+        }
+        let (found, ttl) = self.ask(name, kind, pick).await;
+        known.put(&asked, &found, ttl);
+        found
+    }
+
+    /// What the name servers say, and for how long it may be kept.
+    async fn ask<T>(
+        &self,
+        name: Name,
+        kind: RecordType,
+        pick: impl Fn(&RData) -> Option<T>,
+    ) -> (Result<Answer<T>, DnsError>, Duration) {
         let (count, first) = (self.servers.len(), self.first());
         let mut error = None;
         for step in 0..count {
             let nth = (first + step) % count;
-            let found = match self.servers[nth].lookup(name.clone(), kind).await {
-                Ok(lookup) => self.answer(&lookup, &name, kind, &pick),
-                Err(error) => Err(reason(error)),
+            let (found, ttl) = match self.servers[nth].lookup(name.clone(), kind).await {
+                Ok(lookup) => {
+                    let found = self.answer(&lookup, &name, kind, &pick);
+                    let ttl = found.as_ref().map_or(Duration::ZERO, |answer| answer.ttl);
+                    (found, ttl)
+                }
+                Err(error) => {
+                    let (why, ttl) = reason(error);
+                    (Err(why), ttl)
+                }
             };
             match found {
                 // The first one's words are told: it is the one that should have known.
@@ -167,11 +224,11 @@ impl Network {
                         *self.preferred.lock().unwrap_or_else(PoisonError::into_inner) =
                             Some((nth, Instant::now() + PREFERRED_FOR));
                     }
-                    return found;
+                    return (found, ttl);
                 }
             }
         }
-        Err(error.unwrap_or_else(|| DnsError::Temporary("no name server is configured".to_owned())))
+        (Err(error.unwrap_or_else(|| DnsError::Temporary("no name server is configured".to_owned()))), Duration::ZERO)
     }
 
     fn first(&self) -> usize {
@@ -202,31 +259,50 @@ impl Network {
                 records.all(|record| record.proof == Proof::Secure)
             }
         };
-        let ttl = lookup.valid_until().saturating_duration_since(std::time::Instant::now());
+        let ttl = lookup.valid_until().saturating_duration_since(std::time::Instant::now()).min(TTL_MAX);
         Ok(Answer { records, ttl, secure, name: text(&first.name) })
     }
 }
 
-fn resolver(server: NameServerConfig, dnssec: Dnssec, anchors: Option<Arc<TrustAnchors>>) -> Result<Resolver<Asking>, DnsError> {
-    let config = ResolverConfig::from_name_servers(vec![server]);
-    let mut builder = Resolver::builder_with_config(config, Asking::default());
-    let options = builder.options_mut();
-    options.validate = dnssec == Dnssec::Validate;
-    options.use_hosts_file = ResolveHosts::Never;
-    // Whether an alias on the way is signed must be seen.
-    options.preserve_intermediates = true;
-    options.cache_size = CACHED_MAX;
-    // Three askings in nine seconds. A recursive server that needed longer has the answer by the next attempt.
-    (options.timeout, options.attempts) = (Duration::from_secs(3), 2);
-    options.positive_max_ttl = Some(TTL_MAX);
-    // A name that was missing may be there in minutes; members wait for that while they set up their domain.
-    options.negative_max_ttl = Some(NEGATIVE_TTL_MAX);
-    // The bound of hickory's UDP sockets is theirs; this one is for questions that share a TCP connection.
-    options.max_active_requests = 256;
-    if let Some(anchors) = anchors.filter(|_| dnssec == Dnssec::Validate) {
-        builder = builder.with_trust_anchor(anchors);
+impl Client {
+    fn new(server: NameServerConfig, dnssec: Dnssec, anchors: Option<Arc<TrustAnchors>>) -> Result<Self, DnsError> {
+        let mut options = ResolverOpts::default();
+        options.validate = dnssec == Dnssec::Validate;
+        // Three askings in nine seconds. A recursive server that needed longer has the answer by the next attempt.
+        (options.timeout, options.attempts) = (Duration::from_secs(3), 2);
+        // The bound of hickory's UDP sockets is theirs; this one is for questions that share a TCP connection.
+        options.max_active_requests = 256;
+        // As hickory's own `Resolver` asks.
+        let mut request = DnsRequestOptions::default();
+        request.recursion_desired = options.recursion_desired;
+        request.use_edns = options.edns0 || options.validate;
+        request.edns_payload_len = options.edns_payload_len;
+        request.edns_set_dnssec_ok = options.validate;
+        request.case_randomization = options.case_randomization;
+        let (attempts, validate) = (options.attempts, options.validate);
+        let tls = TlsConfig::new().map_err(|error| DnsError::Temporary(error.to_string()))?;
+        let context = Arc::new(PoolContext::new(options, tls));
+        let pool = RetryDnsHandle::new(NameServerPool::from_config([server], context, Asking::default()), attempts);
+        // Nothing is kept there; and whether an alias on the way is signed must be seen.
+        let (kept, aliases) = (0, true);
+        if !validate {
+            return Ok(Client::Believing(CachingClient::new(kept, pool, aliases), request));
+        }
+        let validating = match anchors {
+            Some(anchors) => DnssecDnsHandle::with_trust_anchor(pool, anchors),
+            None => DnssecDnsHandle::new(pool),
+        };
+        let validating = validating.validation_cache_size(VALIDATED_MAX);
+        Ok(Client::Validating(CachingClient::new(kept, validating, aliases), request))
     }
-    builder.build().map_err(|error| DnsError::Temporary(error.to_string()))
+
+    async fn lookup(&self, name: Name, kind: RecordType) -> Result<Lookup, NetError> {
+        let query = Query::query(name, kind);
+        match self {
+            Client::Validating(client, request) => client.lookup(query, *request).await,
+            Client::Believing(client, request) => client.lookup(query, *request).await,
+        }
+    }
 }
 
 fn read_anchors(path: &Path) -> Result<Arc<TrustAnchors>, DnsError> {
@@ -255,16 +331,29 @@ fn text(name: &Name) -> String {
     }
 }
 
-fn reason(error: NetError) -> DnsError {
-    let missing = |code| if code == ResponseCode::NXDomain { DnsError::NoSuchName } else { DnsError::NoRecords };
+/// Why there are no records, and for how long that may be believed: as the zone's SOA record says (RFC 2308 §5).
+fn reason(error: NetError) -> (DnsError, Duration) {
+    let missing = |code, ttl: Option<u32>| {
+        let error = if code == ResponseCode::NXDomain { DnsError::NoSuchName } else { DnsError::NoRecords };
+        (error, Duration::from_secs(ttl.unwrap_or(0).into()).min(NEGATIVE_TTL_MAX))
+    };
+    let failed = |error| (error, Duration::ZERO);
     match error {
         NetError::Dns(ProtocolError::NoRecordsFound(none)) => match none.response_code {
-            code @ (ResponseCode::NXDomain | ResponseCode::NoError) => missing(code),
-            code => DnsError::Temporary(format!("the name server answered {code}")),
+            code @ (ResponseCode::NXDomain | ResponseCode::NoError) => {
+                // Of an unsigned zone hickory does not tell it where it validates.
+                let of_soa = none.soa.as_ref().map(|soa| soa.ttl.min(soa.data.minimum));
+                missing(code, none.negative_ttl.or(of_soa))
+            }
+            code => failed(DnsError::Temporary(format!("the name server answered {code}"))),
         },
-        NetError::Dns(ProtocolError::Nsec { response, proof, .. }) if proof != Proof::Bogus => missing(response.response_code),
-        NetError::Dns(error @ (ProtocolError::Nsec { .. } | ProtocolError::DnssecBogus)) => DnsError::Bogus(error.to_string()),
-        other => DnsError::Temporary(other.to_string()),
+        NetError::Dns(ProtocolError::Nsec { response, proof, .. }) if proof != Proof::Bogus => {
+            missing(response.response_code, response.negative_ttl())
+        }
+        NetError::Dns(error @ (ProtocolError::Nsec { .. } | ProtocolError::DnssecBogus)) => {
+            failed(DnsError::Bogus(error.to_string()))
+        }
+        other => failed(DnsError::Temporary(other.to_string())),
     }
 }
 
