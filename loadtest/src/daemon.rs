@@ -221,6 +221,14 @@ impl Daemon {
         Ok(())
     }
 
+    /// Stops it cleanly and starts it again on the same data, from now on with these variables in its environment as well.
+    pub fn restart_within(&mut self, environment: Vec<(OsString, OsString)>) -> Result<()> {
+        self.running.terminate();
+        self.running.ends_well(Duration::from_secs(60))?;
+        self.environment.extend(environment);
+        self.start_again()
+    }
+
     fn command_line(&self, manager: Option<&Manager>) -> Result<CommandLine> {
         command_line(&self.program, &self.config, &self.environment, manager)
     }

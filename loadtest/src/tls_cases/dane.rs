@@ -7,6 +7,10 @@ const UNMATCHED: &str = "no TLSA record vouches for the certificate";
 const UNSEEN: &str = "cannot be seen";
 const NOT_OFFERED: &str = "does not offer STARTTLS";
 
+/// Domains with a policy of MTA-STS beside their TLSA records, and the host that it names.
+pub(super) const BESIDE: [(&str, &str); 2] =
+    [("dane-over-sts.test", "mx.else.test"), ("dane-not-sts.test", "mx.dane-not-sts.test")];
+
 /// A host whose record is for another certificate: delivered only where records do not count.
 fn mismatch() -> Host {
     Host::new().tlsa(3, 1, 1, Of::Other)

@@ -5,11 +5,13 @@
 //! checks signatures itself from the root of our zones on (dnssec = "validate"), once it trusts the AD bit of an Unbound that
 //! does (dnssec = "trust-ad"). A message goes to each domain; what became of it is read in the daemon's log, in `tradewind
 //! where`, and in what the hosts say that they got. Where TLSA records count, Postfix's posttls-finger is asked about the
-//! same domain and must come to the same verdict. A second table (`sts/`) is about policies of MTA-STS and about REQUIRETLS.
+//! same domain and must come to the same verdict. Some rows ask for reports (`reports/`), which come when a day has passed. A second
+//! table (`sts/`) is about policies of MTA-STS and about REQUIRETLS.
 
 mod case;
 mod dane;
 mod finger;
+mod reports;
 mod servers;
 mod sts;
 mod zones;
@@ -83,10 +85,12 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 
 /// The rows whose zones are signed, or spoiled; says how many verdicts are not as expected.
 fn signed(arguments: &Arguments, directory: &Path) -> Result<usize> {
-    let mut cases = dane::rows();
+    let mut cases = [dane::rows(), reports::cases()].concat();
     if let Some(only) = &arguments.only {
         let named: Vec<_> = cases.iter().filter(|case| case.name.contains(only)).map(|case| case.shares).collect();
-        cases.retain(|case| case.name.contains(only) || named.contains(&Some(case.name)));
+        let chosen: Vec<_> = cases.iter().filter(|case| case.name.contains(only)).cloned().collect();
+        let wanted = |case: &Case| case.name.contains(only) || named.contains(&Some(case.name));
+        cases.retain(|case| wanted(case) || reports::is_needed(case, &chosen));
     }
     if cases.is_empty() {
         return Ok(0);
@@ -94,7 +98,15 @@ fn signed(arguments: &Arguments, directory: &Path) -> Result<usize> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("interop/install-dns");
     ensure!(Command::new(&script).status()?.success(), "Knot and Unbound could not be installed; see above");
     let port = process::free_address()?.port();
-    let policies = sts::Beside::start()?;
+    let published = dane::BESIDE.map(|(domain, mx)| sts::Published {
+        domain: domain.to_owned(),
+        page: sts::Page::Policy("enforce", mx, 604_800),
+        shows: sts::PolicyHost::Good,
+    });
+    let policies = sts::Beside::start(published.into_iter().chain(reports::policies()).collect(), reports::WEB)?;
+    for line in cases.iter_mut().flat_map(|case| &mut case.lines) {
+        *line = line.replace("{policy_port}", &policies.port.to_string());
+    }
     let mut servers = Servers::start(&cases, port)?;
     servers.trusted.push_str(&policies.trusted);
     let names = Names::start(directory, &cases, &servers, port)?;
@@ -102,7 +114,8 @@ fn signed(arguments: &Arguments, directory: &Path) -> Result<usize> {
 
     let mut wrong = 0;
     for dnssec in ["validate", "trust-ad"].into_iter().filter(|it| arguments.dnssec.as_deref().is_none_or(|only| only == *it)) {
-        let verdicts = Run::start(directory, dnssec, &cases, &servers, &names, (port, policies.port))?.verdicts()?;
+        let mut run = Run::start(directory, dnssec, &cases, &servers, &names, (port, policies.port))?;
+        let verdicts = run.verdicts()?;
         println!("\ndnssec = \"{dnssec}\"");
         for (case, (seen, demand)) in cases.iter().zip(&verdicts) {
             let arrived = servers.arrived(&recipient(dnssec, case)).map(|message| message.tls);
@@ -112,6 +125,8 @@ fn signed(arguments: &Arguments, directory: &Path) -> Result<usize> {
             println!("{mark:5} {:20} {:10} expected {}, {}", case.name, case.rule, case.demand, told(case.expect));
             println!("{:37} seen     {demand}, {}", "", told_seen(seen));
         }
+        println!("\ntwo days later");
+        wrong += reports::compare(&mut run.daemon, directory, dnssec, &cases, (&servers, &policies))?;
     }
     if !arguments.without_postfix {
         wrong += finger::compare(directory, &cases, &names, port)?;
@@ -150,7 +165,7 @@ impl<'a> Run<'a> {
         let certificate = Certificate::generate(&["relay.test"])?;
         let daemon = Daemon::start_edited(&directory, &setup, &certificate, |configuration| {
             let private = "allow_private_addresses = true";
-            configuration
+            reports::settings(&configuration, dnssec)
                 .replace("dnssec = \"off\"", &resolution)
                 .replace(private, &format!("{private}\nsts_port = {policy_port}\ntrust_anchors = \"{}\"", trusted.display()))
         })?;

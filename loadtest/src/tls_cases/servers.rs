@@ -56,6 +56,12 @@ impl Servers {
         self.running.iter().find(|((name, number), _)| *name == case && *number == nth).map(|(_, server)| server)
     }
 
+    /// What the hosts of a row have.
+    pub(super) fn arrived_at(&self, case: &str) -> Vec<Message> {
+        let of_case = self.running.iter().filter(|((name, _), _)| *name == case);
+        of_case.flat_map(|(_, server)| server.provider.messages()).collect()
+    }
+
     /// The message to this recipient, if a host has it.
     pub(super) fn arrived(&self, recipient: &str) -> Option<Message> {
         let messages = self.running.values().flat_map(|server| server.provider.messages());

@@ -66,7 +66,7 @@ impl Hosts {
             publish(&zone, &pages, row, &row.records, &row.page);
         }
         let dns = Server::start(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), zone.clone())?;
-        let _web = web(policy_port, shown, pages.clone())?;
+        let _web = web(policy_port, shown, pages.clone(), Posts::default())?;
         Ok(Hosts { trusted: authority.pem(), zone, dns, pages, providers, _sinks: sinks, _web })
     }
 
@@ -94,29 +94,52 @@ impl Hosts {
     }
 }
 
-/// Policy hosts for rows of the other table: each of these domains enforces a policy.
+/// Policy hosts for rows of the other tables, and one host that takes reports.
 pub(in super::super) struct Beside {
     /// Where they listen.
     pub(in super::super) port: u16,
     /// Who vouches for them, PEM.
     pub(in super::super) trusted: String,
+    posts: Posts,
     _web: Background,
 }
 
-/// Domain and the host that its policy names.
-const BESIDE: [(&str, &str); 2] = [("dane-over-sts.test", "mx.else.test"), ("dane-not-sts.test", "mx.dane-not-sts.test")];
+/// A policy of a domain in the other tables.
+pub(in super::super) struct Published {
+    pub(in super::super) domain: String,
+    pub(in super::super) page: Page,
+    /// The policy host's certificate.
+    pub(in super::super) shows: Shows,
+}
+
+/// What somebody handed over by POST.
+#[derive(Clone, Debug)]
+pub(in super::super) struct Post {
+    pub(in super::super) path: String,
+    pub(in super::super) content_type: String,
+    pub(in super::super) body: Vec<u8>,
+}
+
+type Posts = Arc<Mutex<Vec<Post>>>;
 
 impl Beside {
-    pub(in super::super) fn start() -> Result<Self> {
+    /// `takes_reports` is the name of the host for these.
+    pub(in super::super) fn start(published: Vec<Published>, takes_reports: &str) -> Result<Self> {
         let (authority, pages, mut shown) = (authority()?, Pages::default(), HashMap::new());
-        for (domain, mx) in BESIDE {
+        let (chain, key) = certificate(Shows::Good, takes_reports, &authority)?;
+        shown.insert(takes_reports.to_owned(), certified(chain, &key)?);
+        for Published { domain, page, shows } in published {
             let host = format!("mta-sts.{domain}");
-            let (chain, key) = certificate(Shows::Good, &host, &authority)?;
+            let (chain, key) = certificate(shows, &host, &authority)?;
             shown.insert(host.clone(), certified(chain, &key)?);
-            pages.lock().unwrap_or_else(PoisonError::into_inner).insert(host, Page::Policy("enforce", mx, 604_800));
+            pages.lock().unwrap_or_else(PoisonError::into_inner).insert(host, page);
         }
-        let port = crate::process::free_address()?.port();
-        Ok(Beside { port, trusted: authority.pem(), _web: web(port, shown, pages)? })
+        let (port, posts) = (crate::process::free_address()?.port(), Posts::default());
+        Ok(Beside { port, trusted: authority.pem(), posts: posts.clone(), _web: web(port, shown, pages, posts)? })
+    }
+
+    pub(in super::super) fn posts(&self) -> Vec<Post> {
+        self.posts.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -172,7 +195,7 @@ impl ResolvesServerCert for ByName {
 }
 
 /// The HTTPS server of all policy hosts.
-fn web(port: u16, shown: HashMap<String, Arc<CertifiedKey>>, pages: Pages) -> Result<Background> {
+fn web(port: u16, shown: HashMap<String, Arc<CertifiedKey>>, pages: Pages, posts: Posts) -> Result<Background> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
@@ -185,7 +208,7 @@ fn web(port: u16, shown: HashMap<String, Arc<CertifiedKey>>, pages: Pages) -> Re
         let listener = tokio::net::TcpListener::from_std(listener)?;
         loop {
             let (stream, _) = listener.accept().await?;
-            let (acceptor, pages) = (acceptor.clone(), pages.clone());
+            let (acceptor, pages, posts) = (acceptor.clone(), pages.clone(), posts.clone());
             tokio::task::spawn_local(async move {
                 let Ok(mut stream) = acceptor.accept(stream).await else { return };
                 let host = stream.get_ref().1.server_name().unwrap_or_default().to_owned();
@@ -195,6 +218,11 @@ fn web(port: u16, shown: HashMap<String, Arc<CertifiedKey>>, pages: Pages) -> Re
                         Ok(octet) => head.push(octet),
                         Err(_) => return,
                     }
+                }
+                if head.starts_with(b"POST ") {
+                    let _ = take(&mut stream, &String::from_utf8_lossy(&head), &posts).await;
+                    let _ = stream.shutdown().await;
+                    return;
                 }
                 let page = pages.lock().unwrap_or_else(PoisonError::into_inner).get(&host).cloned();
                 let asked = head.starts_with(b"GET /.well-known/mta-sts.txt HTTP/1.1\r\n");
@@ -207,6 +235,24 @@ fn web(port: u16, shown: HashMap<String, Arc<CertifiedKey>>, pages: Pages) -> Re
             });
         }
     })?)
+}
+
+/// Takes what is posted.
+async fn take<S: AsyncReadExt + AsyncWriteExt + Unpin>(stream: &mut S, head: &str, posts: &Posts) -> std::io::Result<()> {
+    let field = |name: &str| {
+        let fields = head.lines().filter_map(|line| line.split_once(':'));
+        fields
+            .filter(|(it, _)| it.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.trim().to_owned())
+            .next()
+            .unwrap_or_default()
+    };
+    let mut body = vec![0; field("content-length").parse().unwrap_or(0).min(HUGE)];
+    stream.read_exact(&mut body).await?;
+    let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
+    let post = Post { path, content_type: field("content-type"), body };
+    posts.lock().unwrap_or_else(PoisonError::into_inner).push(post);
+    stream.write_all(&respond(201, "", "")).await
 }
 
 fn say(page: &Page) -> Vec<u8> {

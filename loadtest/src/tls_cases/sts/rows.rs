@@ -37,7 +37,7 @@ pub(super) struct Then {
 
 /// What a policy host says.
 #[derive(Clone, Debug)]
-pub(super) enum Page {
+pub(in super::super) enum Page {
     /// 200, text/plain, this mode, these hosts, this many seconds.
     Policy(&'static str, &'static str, u32),
     /// 200, text/plain, these lines.
@@ -58,7 +58,7 @@ pub(super) enum Page {
 
 /// A certificate, or the lack of TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Shows {
+pub(in super::super) enum Shows {
     Good,
     OtherName,
     Ended,
