@@ -118,7 +118,7 @@ impl Peer {
             (30, "SIZE 50000000"),
             (10, "SIZE 2000"),
             (20, "DSN"),
-            (20, "ENHANCEDSTATUSCODES"),
+            (60, "ENHANCEDSTATUSCODES"),
             (10, "LIMITS RCPTMAX=2 MAILMAX=2"),
             (5, "LIMITS RCPTMAX=0 RCPTDOMAINMAX=x"),
             (5, "SIZE"),
@@ -224,6 +224,7 @@ impl Peer {
                     "250 2.0.0 early\r\n",
                     "451 4.3.0 no\r\n",
                 ]);
+                self.log.borrow_mut().segments[self.segment].lied |= early.starts_with("250");
                 self.write(early.as_bytes().to_vec()).await?;
                 if self.dice.percent(60) { self.close().await } else { Some(()) }
             }
@@ -268,13 +269,17 @@ impl Peer {
     /// Says something at a place; tells the code that was meant. None: the connection is over.
     async fn answer(&mut self, place: Place) -> Option<u16> {
         let code = self.code(place);
-        self.log.borrow_mut().segments[self.segment].answered += 1;
         let bad = self.dice.percent(self.temper);
         let manner = if bad { self.dice.pick(&BAD) } else { self.dice.pick(&GOOD) };
         if bad {
             self.mischief();
         }
         let text = self.text(place, code);
+        // Who uses enhanced codes uses them in every reply (RFC 2034 §4).
+        let label = match text.split_once(' ') {
+            Some((label, _)) if code / 100 == 2 && self.offers.contains(&"ENHANCEDSTATUSCODES") => format!(" {label}"),
+            _ => String::new(),
+        };
         let plain = format!("{code} {text}\r\n").into_bytes();
         let lines = |count: usize, last: u16| {
             let mut out = format!("{code}-{text} and more\r\n").repeat(count).into_bytes();
@@ -291,8 +296,8 @@ impl Peer {
         match manner {
             Manner::Plain => self.write(plain).await?,
             Manner::Lines => self.write(lines(1 + self.dice.clone().below(5) as usize, code)).await?,
-            Manner::NoText => self.write(format!("{code}\r\n").into_bytes()).await?,
-            Manner::Utf8 => self.write(format!("{code} größer als nötig\r\n").into_bytes()).await?,
+            Manner::NoText => self.write(format!("{code}{label}\r\n").into_bytes()).await?,
+            Manner::Utf8 => self.write(format!("{code}{label} größer als nötig\r\n").into_bytes()).await?,
             Manner::InPieces => self.drip(plain, Duration::from_millis(700)).await?,
             Manner::Late => {
                 tokio::time::sleep(Duration::from_secs(self.dice.below(90))).await;
@@ -378,7 +383,11 @@ impl Peer {
 
     fn text(&mut self, place: Place, code: u16) -> String {
         let class = code / 100;
+        let coded = self.offers.contains(&"ENHANCEDSTATUSCODES");
         let text = match (class, place) {
+            (2, Place::End) if coded => ["2.0.0 queued as 1234", "2.0.0 OK", "2.6.0 received"],
+            (2, Place::Mail) if coded => ["2.1.0 ok", "2.1.0 fine", "2.1.0 good"],
+            (2, Place::Rcpt) if coded => ["2.1.5 ok", "2.1.5 fine", "2.1.0 good"],
             (2, Place::End) => ["2.0.0 queued as 1234", "OK", "2.6.0 received"],
             (2, _) => ["2.1.0 ok", "fine", "2.0.0 good"],
             (4, _) => ["4.7.1 later", "4.2.2 full", "too busy"],

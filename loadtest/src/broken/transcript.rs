@@ -18,8 +18,8 @@ pub(super) struct Segment {
     pub(super) greeted: bool,
     /// Octets of `said` up to which everything was as the standard has it, and in time.
     pub(super) clean: usize,
-    /// Commands that were answered, the greeting among them.
-    pub(super) answered: usize,
+    /// It said of a message that it had it, and had not yet.
+    pub(super) lied: bool,
 }
 
 /// For whoever looks at a seed that failed.
@@ -47,8 +47,8 @@ pub(super) struct Told {
     pub(super) last: Option<u16>,
     /// That reply lies within what was clean.
     pub(super) clean: bool,
-    /// More replies were said than commands answered.
-    pub(super) overtook: bool,
+    /// The host says of messages that it has them before it has.
+    pub(super) lied: bool,
 }
 
 impl Told {
@@ -81,7 +81,6 @@ pub(super) fn transactions(segment: &Segment) -> Vec<Told> {
     let mut at = usize::from(segment.greeted);
     let mut told: Vec<Told> = Vec::new();
     let mut rest = segment.heard.as_slice();
-    let overtook = replies.len() > segment.answered;
     while let Some(end) = memchr::memchr(b'\n', rest) {
         let line = String::from_utf8_lossy(&rest[..end]).trim_end().to_owned();
         rest = &rest[end + 1..];
@@ -91,7 +90,7 @@ pub(super) fn transactions(segment: &Segment) -> Vec<Told> {
         let words = line.to_ascii_uppercase();
         let open = told.last_mut();
         if words.starts_with("MAIL FROM:") {
-            told.push(Told { mail: code, overtook, ..Told::default() });
+            told.push(Told { mail: code, lied: segment.lied, ..Told::default() });
         } else if words.starts_with("RCPT TO:<") {
             let path = line.get(9..).and_then(|rest| rest.split_once('>')).map_or("", |(path, _)| path);
             if let Some(open) = open {
@@ -173,7 +172,7 @@ mod tests {
     fn told(heard: &str, said: &str) -> Vec<Told> {
         let (heard, said) = (heard.replace('\n', "\r\n").into_bytes(), said.replace('\n', "\r\n").into_bytes());
         let clean = said.len();
-        transactions(&Segment { heard, said, greeted: true, clean, answered: 9 })
+        transactions(&Segment { heard, said, greeted: true, clean, lied: false })
     }
 
     const HEARD: &str = "EHLO x\nMAIL FROM:<a@b>\nRCPT TO:<x@y>\nRCPT TO:<z@y>\nDATA\n..x\n.\nQUIT\n";

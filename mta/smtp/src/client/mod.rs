@@ -15,7 +15,11 @@
 //! }
 //! ```
 //!
-//! With PIPELINING (RFC 2920) a transaction costs two turns, with CHUNKING (RFC 3030) too only one.
+//! With PIPELINING (RFC 2920) a transaction costs two turns, with CHUNKING (RFC 3030) too only one. But where all is sent at
+//! once, a reply too many lets the reply to RCPT stand in the place of the one to the message, which would then count as
+//! delivered and may be lost; with DATA the 354 in between can be no other command's. So BDAT is used once a transaction by DATA
+//! has shown, over the same connection, that the peer's enhanced codes (RFC 3463) tell the two apart, and a reply to BDAT counts
+//! as success only if it has a code that speaks of no address.
 //!
 //! Files: `session.rs` the machine · `transaction.rs` one transaction's commands, replies and fates ·
 //! `replies.rs` octets to replies · `extensions.rs` what EHLO told.
@@ -106,7 +110,7 @@ pub struct Settings {
     pub implicit_tls: bool,
     /// Authenticate by AUTH PLAIN (RFC 4616), inside TLS only.
     pub credentials: Option<Credentials>,
-    /// Use CHUNKING where it is offered together with PIPELINING (RFC 3030).
+    /// Use CHUNKING where it is offered together with PIPELINING (RFC 3030) and ENHANCEDSTATUSCODES, and replies can be told apart.
     pub chunking: bool,
     /// How long to wait.
     pub timeouts: Timeouts,

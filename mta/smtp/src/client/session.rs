@@ -26,6 +26,8 @@ pub struct Session {
     starttls_refusal: Option<Reply>,
     /// A transaction was given up half-way, and the peer is to hear of it before the next.
     needs_rset: bool,
+    /// The reply to a message differs from those to addresses, as the last transaction has shown.
+    tells_apart: bool,
     transactions: u32,
     trouble: Option<Fate>,
 }
@@ -65,6 +67,7 @@ impl Session {
             peer: Extensions::default(),
             starttls_refusal: None,
             needs_rset: false,
+            tells_apart: false,
             transactions: 0,
             trouble: None,
         }
@@ -116,7 +119,8 @@ impl Session {
     /// Unless the last step was `Step::Ready`.
     pub fn begin(&mut self, transaction: Transaction) {
         assert!(matches!(self.state, State::Ready), "begin belongs to Step::Ready");
-        match Running::begin(transaction, &self.peer, self.settings.chunking, self.needs_rset) {
+        let chunking = self.settings.chunking && self.tells_apart;
+        match Running::begin(transaction, &self.peer, chunking, self.needs_rset) {
             Ok((running, commands)) => {
                 self.needs_rset = false;
                 self.transactions += 1;
@@ -300,6 +304,7 @@ impl Session {
                 Next::SendBody => self.send(Vec::new(), State::Transaction(running)),
                 Next::Done { usable, needs_rset } => {
                     self.needs_rset = needs_rset;
+                    self.tells_apart = running.tells_apart().unwrap_or(self.tells_apart);
                     // What it has shown holds like what it has announced.
                     self.peer.rcpt_max = running.room_found().or(self.peer.rcpt_max);
                     self.state = State::Done { fates: running.into_fates(), usable };

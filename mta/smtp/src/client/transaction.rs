@@ -31,6 +31,10 @@ pub(super) struct Running {
     /// Not all of what was to be written was: no reply can mean that the message was taken.
     cut_short: bool,
     rset_refused: bool,
+    /// So far 2yz to MAIL and RCPT say by their codes that they speak of addresses.
+    labelled: bool,
+    /// What this transaction has shown of whether replies can be told apart, if anything.
+    tells_apart: Option<bool>,
     /// The peer has a transaction open that it has not been told to end.
     open: bool,
     /// How many recipients the peer took before it said that there were too many.
@@ -71,7 +75,8 @@ pub(super) enum Next {
 }
 
 impl Running {
-    /// Prepares a transaction and its first octets. `Err`: nothing is to be sent, these are the fates.
+    /// Prepares a transaction and its first octets; with `chunking` by BDAT, if the peer offers it. `Err`: nothing is to be
+    /// sent, these are the fates.
     pub(super) fn begin(
         transaction: Transaction,
         peer: &Extensions,
@@ -100,7 +105,8 @@ impl Running {
                 Recipient::Offered
             });
         }
-        let chunked = chunking && peer.chunking && peer.pipelining && transaction.octets.len() <= CHUNK_BYTES_MAX;
+        let offered = peer.chunking && peer.pipelining && peer.enhanced_status_codes;
+        let chunked = chunking && offered && transaction.octets.len() <= CHUNK_BYTES_MAX;
         let at = if needs_rset { Command::Rset } else { Command::Mail };
         let mut running = Self {
             transaction,
@@ -113,6 +119,8 @@ impl Running {
             ended: false,
             cut_short: false,
             rset_refused: false,
+            labelled: true,
+            tells_apart: None,
             open: false,
             room_found: None,
         };
@@ -163,6 +171,10 @@ impl Running {
             return Next::Broken(format!("unexpected reply to {stage}: {reply}"));
         }
         let refused = !reply.is_positive() && !reply.is_intermediate();
+        if matches!(self.at, Command::Mail | Command::Rcpt(_)) && !refused {
+            // One without a code shows nothing, but it is no reply to a message either.
+            self.labelled &= is_about_an_address(&reply) || self.chunked && reply.enhanced().is_none();
+        }
         match self.at {
             // That says nothing of this message: with MAIL it begins anew over another connection.
             Command::Rset if refused && !self.pipelined => Next::Broken(format!("RSET refused: {reply}")),
@@ -214,10 +226,21 @@ impl Running {
                 Next::Send(b".\r\n".to_vec())
             }
             Command::Body if self.cut_short && !refused => Next::Broken(format!("accepted before it was sent: {reply}")),
+            Command::Body if !refused => {
+                let tells_apart = self.labelled && reply.enhanced().is_some() && !is_about_an_address(&reply);
+                self.tells_apart = Some(tells_apart);
+                // This may be the reply to RCPT, which comes late because an earlier one was said twice.
+                if self.chunked && !tells_apart {
+                    return Next::Broken(format!("replies cannot be told apart any more: {reply}"));
+                }
+                self.open = false;
+                self.decide_all(&Fate::Accepted(reply));
+                self.done()
+            }
             Command::Body => {
                 // RFC 3030 §2: a refused BDAT leaves the transaction open. After DATA it has ended either way.
-                self.open = self.chunked && refused;
-                self.decide_all(&if refused { Fate::Refused { reply, stage } } else { Fate::Accepted(reply) });
+                self.open = self.chunked;
+                self.decide_all(&Fate::Refused { reply, stage });
                 self.done()
             }
         }
@@ -239,6 +262,11 @@ impl Running {
     /// How many recipients the peer takes, if it has said that there were too many.
     pub(super) fn room_found(&self) -> Option<usize> {
         self.room_found
+    }
+
+    /// Whether the reply to the message differs from those to addresses, if the transaction has shown it.
+    pub(super) fn tells_apart(&self) -> Option<bool> {
+        self.tells_apart
     }
 
     pub(super) fn into_fates(self) -> Vec<Fate> {
@@ -433,6 +461,12 @@ fn local_refusal(transaction: &Transaction, peer: &Extensions) -> Option<Reply> 
     } else {
         None
     }
+}
+
+/// RFC 3463 §3.2: the subject is an address. So MAIL and RCPT are answered where codes are used with care (RFC 2034 §4), and
+/// never a message.
+fn is_about_an_address(reply: &Reply) -> bool {
+    reply.enhanced().is_some_and(|code| code.1 == 1)
 }
 
 /// RFC 5321 §4.5.3.1.10: 452, by which old peers also mean 552, says that the others are to come in another
