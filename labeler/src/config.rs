@@ -40,6 +40,34 @@ pub struct Config {
     /// How long labels hold.
     #[serde(default)]
     pub labels: Labels,
+    /// Who may ask how much.
+    #[serde(default)]
+    pub serve: Serve,
+}
+
+/// Who may ask how much.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Serve {
+    /// Proxies of ours, whose `X-Forwarded-For` says who asks. Without it all that come through a proxy would count as one. Default: `["127.0.0.1", "::1"]`.
+    pub trusted_proxies: Vec<IpAddr>,
+    /// Requests of one address in a minute, or of one IPv6 network of /64; more are answered 429. An MTA that asks about 100,000 members makes 4,000
+    /// at a time. Default: 12000.
+    #[serde(deserialize_with = "positive")]
+    pub requests_per_minute: u32,
+    /// Streams (`subscribeLabels`) of one address at a time. Default: 16.
+    #[serde(deserialize_with = "positive")]
+    pub subscriptions_per_address: u32,
+    /// Streams of all at a time. Each holds some 40 KB. Default: 2000.
+    #[serde(deserialize_with = "positive")]
+    pub subscribers_max: u32,
+}
+
+impl Default for Serve {
+    fn default() -> Self {
+        let trusted_proxies = vec![std::net::Ipv4Addr::LOCALHOST.into(), std::net::Ipv6Addr::LOCALHOST.into()];
+        Self { trusted_proxies, requests_per_minute: 12_000, subscriptions_per_address: 16, subscribers_max: 2000 }
+    }
 }
 
 /// How long labels hold.
@@ -188,6 +216,12 @@ fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::E
         || de::Error::custom(format!("\"{text}\" is not a duration of at least one second; write \"30s\", \"15m\" or \"24h\""));
     let parsed: jiff::SignedDuration = text.parse().map_err(|_| right())?;
     Duration::try_from(parsed).ok().filter(|parsed| *parsed >= Duration::from_secs(1)).ok_or_else(right)
+}
+
+fn positive<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    let number = u32::deserialize(deserializer)?;
+    // More than a machine has descriptors or time for, and less than what counting could not hold.
+    if (1..=100_000_000).contains(&number) { Ok(number) } else { Err(de::Error::custom("a number from 1 to 100000000")) }
 }
 
 fn hours<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {

@@ -87,8 +87,8 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let (stop, stopped) = watch::channel(false);
     let bell = Arc::new(Notify::new());
     let mut tasks = JoinSet::new();
-    let answers = serve::Answers { store: store.clone(), did: config.did.as_str().into(), document };
-    tasks.spawn(serve::run(listener, answers, stopped.clone()));
+    let answers = serve::Answers::new(store.clone(), config.did.as_str(), document, &config.serve, stopped.clone());
+    tasks.spawn(serve::run(listener, answers, config.serve, stopped.clone()));
     tasks.spawn(upkeep::run(store.clone(), key.clone(), stopped.clone()));
     let verifier = verify::Verifier { resolver, dns };
     let rounds = rounds::Rounds { store: store.clone(), verifier, key, interval: config.verify.interval, bell: bell.clone() };

@@ -164,12 +164,20 @@ impl World {
 
     /// GET from the labeler: status and body.
     pub(crate) async fn get(&self, path: &str) -> (u16, Vec<u8>) {
+        let (status, _, body) = self.ask(&format!("GET {path}"), "").await;
+        (status, body)
+    }
+
+    /// Any request, with more fields for its head; the answer's status, head in lower case, and body.
+    pub(crate) async fn ask(&self, line: &str, fields: &str) -> (u16, String, Vec<u8>) {
         let mut stream = tokio::net::TcpStream::connect(self.labeler.as_ref().unwrap().local_addr()).await.unwrap();
-        stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: labeler\r\nConnection: close\r\n\r\n").as_bytes()).await.unwrap();
+        let request = format!("{line} HTTP/1.1\r\nHost: labeler\r\n{fields}Connection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).await.unwrap();
         let end = answer.windows(4).position(|octets| octets == b"\r\n\r\n").unwrap();
-        let status = std::str::from_utf8(&answer[9..12]).unwrap().parse().unwrap();
-        (status, answer.split_off(end + 4))
+        let body = answer.split_off(end + 4);
+        let head = String::from_utf8(answer).unwrap().to_lowercase();
+        (head[9..12].parse().unwrap(), head, body)
     }
 }

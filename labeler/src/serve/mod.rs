@@ -1,0 +1,159 @@
+//! What the labeler answers over HTTP: `com.atproto.label.queryLabels` and `subscribeLabels`, `/.well-known/did.json`, `/xrpc/_health`.
+//!
+//! Everything is public and may be read from web pages of any origin. A proxy with TLS (and HTTP/2) stands before it: README.md shows how Caddy and
+//! nginx are told. [`front`] is what every request passes; a stream leaves HTTP behind and is [`subscribe`]'s.
+
+mod front;
+mod query;
+mod subscribe;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::{HeaderValue, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde_json::{Value, json};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinSet;
+
+use crate::config::Serve;
+use crate::store::Store;
+use front::Front;
+
+/// Further ones wait in the kernel's queue. Streams do not count: they have a bound of their own.
+const CONNECTIONS_MAX: usize = 1024;
+/// For the head of a request, and between requests.
+const HEAD_MAX: Duration = Duration::from_secs(15);
+/// Of one connection. Who wants more connects again.
+const CONNECTION_MAX: Duration = Duration::from_secs(600);
+/// For requests in progress, when stopping.
+const DRAIN_MAX: Duration = Duration::from_secs(5);
+/// Octets of a request's head.
+const HEAD_BYTES_MAX: usize = 64 << 10;
+
+/// What the answers are made of.
+pub(crate) struct Answers {
+    pub(crate) store: Arc<Store>,
+    pub(crate) did: String,
+    /// Of a did:web; the document of a did:plc is in the directory.
+    pub(crate) document: Option<Value>,
+    pub(crate) subscribers: subscribe::Subscribers,
+}
+
+impl Answers {
+    pub(crate) fn new(
+        store: Arc<Store>,
+        did: &str,
+        document: Option<Value>,
+        settings: &Serve,
+        stop: watch::Receiver<bool>,
+    ) -> Self {
+        let subscribers = subscribe::Subscribers::new(settings, stop);
+        Self { store, did: did.into(), document, subscribers }
+    }
+}
+
+/// Serves until told to stop, then lets requests in progress finish.
+pub(crate) async fn run(listener: TcpListener, answers: Answers, settings: Serve, mut stop: watch::Receiver<bool>) {
+    let answers = Arc::new(answers);
+    let front = Arc::new(Front::new(router(answers.clone()), &settings));
+    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            _ = stop.changed() => break,
+            Some(_) = connections.join_next() => continue,
+            accepted = accept(&listener, &room) => accepted,
+        };
+        match accepted {
+            Ok((stream, peer, permit)) => {
+                connections.spawn(connection(stream, peer, front.clone(), stop.clone(), permit));
+            }
+            Err(error) => {
+                // Out of descriptors, mostly: those that are open finish first.
+                tracing::warn!(%error, "cannot accept");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
+    let _ = tokio::time::timeout(DRAIN_MAX, answers.subscribers.gone()).await;
+}
+
+async fn accept(listener: &TcpListener, room: &Arc<Semaphore>) -> std::io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+    let permit = room.clone().acquire_owned().await.map_err(std::io::Error::other)?;
+    let (stream, peer) = listener.accept().await?;
+    // Answers are small and whole; waiting for more to send would only delay them.
+    stream.set_nodelay(true)?;
+    Ok((stream, peer, permit))
+}
+
+async fn connection(
+    stream: TcpStream,
+    peer: SocketAddr,
+    front: Arc<Front>,
+    mut stop: watch::Receiver<bool>,
+    permit: OwnedSemaphorePermit,
+) {
+    let service = service_fn(move |request| front.clone().answer(peer.ip(), request));
+    let mut server = http1::Builder::new();
+    server.timer(TokioTimer::new()).header_read_timeout(HEAD_MAX).max_buf_size(HEAD_BYTES_MAX);
+    let mut connection = std::pin::pin!(server.serve_connection(TokioIo::new(stream), service).with_upgrades());
+    tokio::select! {
+        _ = connection.as_mut() => {}
+        _ = async { tokio::select! { _ = stop.changed() => {}, () = tokio::time::sleep(CONNECTION_MAX) => {} } } => {
+            connection.as_mut().graceful_shutdown();
+            let _ = tokio::time::timeout(DRAIN_MAX, connection).await;
+        }
+    }
+    drop(permit);
+}
+
+fn router(answers: Arc<Answers>) -> Router {
+    Router::new()
+        .route("/xrpc/com.atproto.label.queryLabels", get(query::query_labels))
+        .route("/xrpc/com.atproto.label.subscribeLabels", get(subscribe::subscribe_labels))
+        .route("/.well-known/did.json", get(document))
+        .route("/xrpc/_health", get(health))
+        .method_not_allowed_fallback(wrong_method)
+        .fallback(unknown)
+        .with_state(answers)
+}
+
+async fn document(State(answers): State<Arc<Answers>>) -> Response {
+    match &answers.document {
+        Some(document) => Json(document.clone()).into_response(),
+        None => StatusCode::NOT_FOUND.into_response(),
+    }
+}
+
+async fn health() -> Response {
+    Json(json!({ "version": env!("CARGO_PKG_VERSION") })).into_response()
+}
+
+async fn unknown(uri: Uri) -> Response {
+    match uri.path().strip_prefix("/xrpc/") {
+        Some(_) => error(StatusCode::NOT_IMPLEMENTED, "MethodNotImplemented", "this labeler does not have the method"),
+        None => StatusCode::NOT_FOUND.into_response(),
+    }
+}
+
+async fn wrong_method() -> Response {
+    let mut response = error(StatusCode::METHOD_NOT_ALLOWED, "InvalidRequest", "this is asked with GET");
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, OPTIONS"));
+    response
+}
+
+/// An error of XRPC.
+fn error(status: StatusCode, name: &str, message: &str) -> Response {
+    (status, Json(json!({ "error": name, "message": message }))).into_response()
+}
