@@ -158,6 +158,18 @@ pub fn strike(plan: &Plan, climb: &Climb, reply: &str) -> Option<Decision> {
     Some(Decision { next, rule: Rule::Code, reason })
 }
 
+/// What an edited configuration made of a climb.
+pub(crate) fn reassigned(climb: &Climb, next: &Climb, (old, plan): (&str, &Plan)) -> Decision {
+    let stages = plan.stages.list();
+    let mut reason = match *old == *plan.name {
+        false => format!("plan {} instead of {old}", plan.name),
+        true if climb.start != next.start => "another first day".to_owned(),
+        true => format!("plan {} was edited and has {} stages", plan.name, stages.len()),
+    };
+    describe(&mut reason, climb, next, &stages);
+    Decision { next: *next, rule: Rule::Operator, reason }
+}
+
 fn step_back(plan: &Plan, climb: &Climb, next: &mut Climb) {
     let last = u32::try_from(plan.stages.list().len().saturating_sub(1)).unwrap_or(0);
     next.stage = climb.stage.min(last).saturating_sub(plan.regress_stages);

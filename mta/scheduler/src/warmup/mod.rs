@@ -21,7 +21,7 @@ mod tests;
 mod zone;
 
 pub use climb::*;
-pub use decide::*;
+pub use decide::{Decision, Rule, decide, strike};
 pub use plan::*;
 pub use table::{Assignment, ClimbNews, ClimbRow, ClimbView, Remembered, Spent, Step, Stop};
 pub(crate) use table::{Entry, Reservation, Warmup};

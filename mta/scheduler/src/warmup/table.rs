@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::climb::{Climb, ClimbState, Figures, HOURS};
-use super::decide::{Decision, Rule, decide, strike};
+use super::decide::{Decision, Rule, decide, reassigned, strike};
 use super::plan::Plan;
 use super::zone::Day;
 use crate::time::Time;
@@ -204,7 +204,7 @@ impl Warmup {
         self.entries.iter_mut().for_each(|entry| entry.removed = true);
         for assignment in assignments {
             match self.find(&assignment.source, &assignment.provider) {
-                Some(nth) => self.entries[nth].follow(assignment),
+                Some(nth) => self.entries[nth].follow(now, assignment, &mut self.news),
                 None => {
                     let mut entry = Entry::new(now, assignment);
                     let known = |old: &Remembered| old.source == entry.source && old.provider == entry.provider;
@@ -358,18 +358,22 @@ impl Entry {
     }
 
     /// The plan may have been edited, another one chosen: what was spent stays spent.
-    fn follow(&mut self, assignment: &Assignment) {
-        self.removed = false;
-        self.stages = assignment.plan.stages.list().into();
-        self.plan = assignment.plan.clone();
-        self.climb.stage = self.climb.stage.min(u32::try_from(self.stages.len().saturating_sub(1)).unwrap_or(0));
-        if self.climb.start != assignment.start {
-            self.climb.start = assignment.start;
-            match self.climb.state {
-                ClimbState::Planned if self.climb.day >= assignment.start => self.climb.state = ClimbState::Warming,
-                _ => {}
-            }
+    fn follow(&mut self, now: SystemTime, assignment: &Assignment, news: &mut VecDeque<ClimbNews>) {
+        let Assignment { plan, start, .. } = assignment;
+        let stages: Arc<[u64]> = plan.stages.list().into();
+        let last = u32::try_from(stages.len().saturating_sub(1)).unwrap_or(0);
+        let mut next = Climb { stage: self.climb.stage.min(last), start: *start, ..self.climb };
+        if next.state == ClimbState::Planned && next.day >= *start && self.climb.start != *start {
+            next.state = ClimbState::Warming;
         }
+        if next != self.climb || self.plan.name != plan.name {
+            let decision = reassigned(&self.climb, &next, (&self.plan.name, plan));
+            let figures = self.figures;
+            self.take(now, decision, (figures, Some("the configuration".into())), news);
+        }
+        self.removed = false;
+        self.stages = stages;
+        self.plan = plan.clone();
         self.day = self.plan.zone.numbered(self.climb.day);
     }
 
