@@ -337,6 +337,8 @@ impl Scheduler {
             if let Some(site) = self.sites.get_mut(key) {
                 (site.provider, site.provider_key, site.shape) = (provider, provider_key, shape);
             }
+            // Who stands in line at the old one may go at the new one.
+            self.rouse(key);
             return key;
         }
         let key = self.sites.insert(Site::new(hosts, domain, provider, provider_key, shape));

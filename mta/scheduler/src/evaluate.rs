@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::measure::{MeasureKind, Object, SourceHealth};
 use crate::measures::Measures;
 use crate::pools::Pools;
-use crate::provider::{AtProvider, Provider};
+use crate::provider::{AtProvider, Held, Provider};
 use crate::shaping::{Knob, Limits, Rate};
 use crate::site::{Path, Site};
 use crate::source::{Pooled, Sources};
@@ -265,12 +265,20 @@ pub(crate) struct Evaluation {
     pub(crate) wake: Time,
     /// The same of those that hold all sites of the provider; none: there is no such hold.
     pub(crate) provider: Option<Time>,
+    /// The sources that have such holds.
+    pub(crate) held: Held,
 }
 
 /// Asks all checks.
 pub(crate) fn evaluate(asked: &AtSite, route: &Route, sources: &Sources) -> Evaluation {
-    let mut found =
-        Evaluation { free: SmallVec::new(), rationed: SmallVec::new(), hold: None, wake: Time::NEVER, provider: None };
+    let mut found = Evaluation {
+        free: SmallVec::new(),
+        rationed: SmallVec::new(),
+        hold: None,
+        wake: Time::NEVER,
+        provider: None,
+        held: Held::default(),
+    };
     if let Some(hold) = SITE_CHECKS.iter().find_map(|check| check(asked)) {
         found.wake = hold.clears_at().into();
         found.hold = Some(hold);
@@ -286,6 +294,7 @@ pub(crate) fn evaluate(asked: &AtSite, route: &Route, sources: &Sources) -> Eval
                 }
                 if hold.concerns_the_provider() {
                     found.provider = Some(found.provider.unwrap_or(Time::NEVER).min(clears));
+                    found.held.add(id);
                 } else {
                     found.wake = found.wake.min(clears);
                 }

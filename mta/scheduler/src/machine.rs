@@ -15,7 +15,7 @@ use crate::line::Line;
 use crate::measures::Measures;
 use crate::pin::Pins;
 use crate::pools::Pools;
-use crate::provider::Provider;
+use crate::provider::{LineId, Provider};
 use crate::retry;
 use crate::send::Flight;
 use crate::shape::Shapes;
@@ -65,8 +65,8 @@ pub struct Scheduler {
     pub(crate) ready: [VecDeque<u32>; 2],
     /// The same while the node is full: members that wait for room, and at which berths.
     pub(crate) crowd: [Line; 2],
-    /// Providers and pools whose lines may move: those with `otp`, and all others.
-    pub(crate) open_lines: [VecDeque<(u32, u16)>; 2],
+    /// Lines of providers that may move: those with `otp`, and all others.
+    pub(crate) open_lines: [VecDeque<(u32, LineId)>; 2],
     /// To be given out; bounded by `flights`.
     pub(crate) settles: VecDeque<Action>,
     /// In line for `Load` and for `Resolve`: those with `otp`, and all others. One entry a flow in each.

@@ -7,7 +7,7 @@ use crate::berth::Berth;
 use crate::domain::Way;
 use crate::machine::{Scheduler, Subject};
 use crate::pools::MemberPools;
-use crate::provider::Provider;
+use crate::provider::{Held, LineId, Provider};
 use crate::shape::Shape;
 use crate::shaping::Destination;
 use crate::time::Time;
@@ -111,55 +111,69 @@ impl Scheduler {
         self.shapes.at(&self.config, &self.sources, &self.pools, to)
     }
 
-    /// The members of a berth stand in line at the provider of its site, until then at the earliest if that is known.
-    pub(crate) fn line_up_at_provider(&mut self, berth_key: u32, otp: bool, until: Time) {
+    /// The line in which members of a berth wait for these sources.
+    pub(crate) fn line_of(&self, berth_key: u32, held: Held) -> Option<(u32, LineId)> {
+        let berth = self.berths.get(berth_key)?;
+        Some((self.sites.get(berth.site)?.provider_key, LineId { pool: berth.pool, held }))
+    }
+
+    /// Members of a berth stand in line, one of them or all: until then at the earliest, if that is known.
+    pub(crate) fn line_up_at_provider(
+        &mut self,
+        (berth_key, only): (u32, Option<u32>),
+        (provider_key, id): (u32, LineId),
+        otp: bool,
+        until: Time,
+    ) {
         let Some(berth) = self.berths.get(berth_key) else { return };
-        let Some(site) = self.sites.get(berth.site) else { return };
-        let provider_key = site.provider_key;
         if let Some(provider) = self.providers.get_mut(provider_key as usize) {
-            for member in berth.members(otp) {
-                provider.push(berth.pool, otp, member, berth_key, self.domain_by_name.hasher());
+            for member in berth.members(otp).filter(|member| only.is_none_or(|only| only == *member)) {
+                provider.push(id, otp, member, berth_key, self.domain_by_name.hasher());
             }
         }
         self.wake_provider(provider_key, until);
     }
 
-    /// Whoever is first in an open line: (provider, pool), its member and berth.
-    pub(crate) fn first_in_line(&mut self, otp: bool) -> Option<((u32, u16), u32, u32)> {
+    /// Whoever is first in an open line: provider and line, its member and berth.
+    pub(crate) fn first_in_line(&mut self, otp: bool) -> Option<((u32, LineId), u32, u32)> {
         let list = usize::from(!otp);
-        while let Some(&(key, pool)) = self.open_lines[list].front() {
-            let line = self.providers.get_mut(key as usize).and_then(|provider| provider.line(pool, otp));
+        while let Some(&(key, id)) = self.open_lines[list].front() {
+            let line = self.providers.get_mut(key as usize).and_then(|provider| provider.line(id, otp));
             if let Some((member, berth)) = line.and_then(|line| line.first()) {
-                return Some(((key, pool), member, berth));
+                return Some(((key, id), member, berth));
             }
             self.close_line(otp);
         }
         None
     }
 
-    /// It goes, or something else than its provider holds it.
-    pub(crate) fn leave_line(&mut self, (key, pool): (u32, u16), otp: bool) {
-        if let Some(line) = self.providers.get_mut(key as usize).and_then(|provider| provider.line(pool, otp)) {
+    /// It goes, or does not wait for these sources. Lines take turns too, because they may wait for the same source.
+    pub(crate) fn leave_line(&mut self, (key, id): (u32, LineId), otp: bool) {
+        if let Some(line) = self.providers.get_mut(key as usize).and_then(|provider| provider.line(id, otp)) {
             line.pop_by(&self.weights);
+        }
+        let list = usize::from(!otp);
+        if let Some(open) = self.open_lines[list].pop_front() {
+            self.open_lines[list].push_back(open);
         }
     }
 
     /// The first open line stands still again.
     pub(crate) fn close_line(&mut self, otp: bool) {
         let list = usize::from(!otp);
-        if let Some((key, pool)) = self.open_lines[list].pop_front()
+        if let Some((key, id)) = self.open_lines[list].pop_front()
             && let Some(provider) = self.providers.get_mut(key as usize)
         {
-            provider.set_open(pool, otp, false);
+            provider.set_open(id, otp, false);
         }
     }
 
     /// There may be room at a provider.
     pub(crate) fn open_provider(&mut self, key: u32) {
         let Some(provider) = self.providers.get_mut(key as usize) else { return };
-        for (pool, otp) in provider.waiting() {
-            if provider.set_open(pool, otp, true) {
-                self.open_lines[usize::from(!otp)].push_back((key, pool));
+        for (id, otp) in provider.waiting() {
+            if provider.set_open(id, otp, true) {
+                self.open_lines[usize::from(!otp)].push_back((key, id));
                 self.pushed += 1;
             }
         }

@@ -88,6 +88,7 @@ impl Scheduler {
                 return Choice { found, source: Some(source), pool: other, over: false };
             }
             found.wake = found.wake.min(elsewhere.wake);
+            found.held = found.held.and(elsewhere.held);
             let until = elsewhere.provider.unwrap_or(Time::NEVER);
             found.provider = Some(found.provider.unwrap_or(Time::NEVER).min(until));
         }

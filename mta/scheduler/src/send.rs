@@ -9,6 +9,7 @@ use crate::flow::Load;
 use crate::machine::Scheduler;
 use crate::measure::{MeasureKind, Object, ReplyClass};
 use crate::measures::Wanted;
+use crate::provider::LineId;
 use crate::ration::{Candidate, Choice};
 use crate::retry;
 use crate::shaping::Limits;
@@ -83,8 +84,8 @@ enum Turn {
     Ready,
     /// A member's turn has come to use what room the node has.
     InCrowd,
-    /// A member's turn has come in the line at a provider, of a pool.
-    InLine((u32, u16)),
+    /// A member's turn has come in a line at a provider.
+    InLine((u32, LineId)),
 }
 
 impl Scheduler {
@@ -135,12 +136,19 @@ impl Scheduler {
                 return action;
             }
             if let Some(until) = found.provider {
-                // Who stands in line there keeps its place, and nobody behind it can go either.
+                let line = self.line_of(berth_key, found.held);
                 match turn {
-                    Turn::InLine(_) => self.close_line(otp),
+                    // It keeps its place, and nobody behind it can go either.
+                    Turn::InLine(this) if line == Some(this) => self.close_line(otp),
+                    // It waits for other sources now, or the berth of that number is another one since.
+                    Turn::InLine(_) => in_line(self),
                     Turn::Ready | Turn::InCrowd => {}
                 }
-                self.line_up_at_provider(berth_key, otp, until);
+                // Others of its berth need not wait for the same: each finds its line by itself, or they might move each other for ever.
+                let only = member.filter(|_| matches!(turn, Turn::InLine(_)));
+                if let Some(line) = line {
+                    self.line_up_at_provider((berth_key, only), line, otp, until);
+                }
             } else {
                 in_line(self);
             }

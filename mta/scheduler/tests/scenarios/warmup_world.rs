@@ -3,7 +3,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -81,6 +81,11 @@ pub fn offset(zone: &str, secs: i64) -> i64 {
         "winter" => -5 * 3600,
         _ => 0,
     }
+}
+
+/// Whether sources of that family reach a domain: those of even number have IPv4 only.
+fn has_ipv6(domain: &str) -> bool {
+    domain.as_bytes().get(1).is_some_and(|digit| digit % 2 == 1)
 }
 
 impl Young {
@@ -270,10 +275,12 @@ impl Young {
         match action {
             Action::Resolve { domain } => {
                 let provider: Name = domain.split('.').nth(1).unwrap().into();
-                let addresses = vec![IpAddr::V4(Ipv4Addr::LOCALHOST)];
+                let mut addresses = vec![IpAddr::V4(Ipv4Addr::LOCALHOST)];
+                addresses.extend(has_ipv6(&domain).then_some(IpAddr::V6(Ipv6Addr::LOCALHOST)));
                 let host = Host { name: format!("mx.{domain}").into(), preference: 10, addresses, demand: Demand::Opportunistic };
                 let site = host.name.clone();
-                let (tls, valid_until) = (TlsPolicy::default(), now + 100 * DAY);
+                // Domains and sites are forgotten and come back under other numbers.
+                let (tls, valid_until) = (TlsPolicy::default(), now + MINUTE + self.luck.millis(4 * 3_600_000));
                 let route = Route { site, provider, hosts: vec![host], tls, valid_until };
                 self.scheduler.handle_route(now, &domain, Routed::Route(Arc::new(route)));
             }
@@ -450,13 +457,14 @@ impl Young {
         }
         let now = self.now();
         let waits = |it: &&Delivery| it.due <= now && it.deadline > now && !self.flying.contains_key(&it.id);
-        let mut seen: HashSet<Name> = HashSet::new();
+        let mut seen: HashSet<(Name, bool)> = HashSet::new();
         for delivery in self.queue.values().filter(waits) {
             let provider: Name = delivery.domain.split('.').nth(1).unwrap().into();
-            if !seen.insert(provider.clone()) {
+            let ipv6 = has_ipv6(&delivery.domain);
+            if !seen.insert((provider.clone(), ipv6)) {
                 continue;
             }
-            for source in &self.config.sources {
+            for source in self.config.sources.iter().filter(|source| source.address.is_ipv4() || ipv6) {
                 let pair = (source.name.clone(), provider.clone());
                 let Some(plan) = self.plan_of(&pair) else { panic!("{delivery:?} waits and {} is free", source.name) };
                 let known = self.days.get(&pair).copied().unwrap_or(0);
