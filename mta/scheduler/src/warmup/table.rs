@@ -257,7 +257,8 @@ impl Warmup {
             return false;
         }
         let Some(at) = now.system() else { return false };
-        for entry in self.entries.iter_mut() {
+        // One that has no plan now has no days either, until it has one again.
+        for entry in self.entries.iter_mut().filter(|entry| !entry.removed) {
             entry.turn(at, &[], &mut self.news);
         }
         self.set_turns();
@@ -265,7 +266,7 @@ impl Warmup {
     }
 
     fn set_turns(&mut self) {
-        self.turns = self.entries.iter().map(|entry| Time::from(entry.day.ends)).min();
+        self.turns = self.entries().map(|(_, entry)| Time::from(entry.day.ends)).min();
     }
 
     /// Reserves for as many of `recipients` as may go: at least one, where nothing stopped it.

@@ -101,7 +101,11 @@ fn live(seed: u64) -> Young {
                 0 | 1 => world.crash(),
                 2 => world.step_clock(luck.below(40 * 3600) as i64 - 20 * 3600),
                 3 => world.step_clock(luck.below(7200) as i64 - 3600),
-                4 => world.reload(config.clone()),
+                // Other plans, other zones; and one that had none may get one, or lose it.
+                4 => {
+                    let warmup = warmup(&mut world.luck);
+                    world.reload(Config { warmup, ..config.clone() });
+                }
                 _ => {}
             }
         }

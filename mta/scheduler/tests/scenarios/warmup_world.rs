@@ -2,7 +2,7 @@
 //! count of what each source may and did send, from what was asked for and committed, never from the scheduler's.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -152,8 +152,10 @@ impl Young {
     }
 
     fn begin(&mut self) {
-        let remembered = self.config.warmup.iter().map(|assignment| {
-            let (source, provider) = (assignment.source.clone(), assignment.provider.clone());
+        // All that ever were: one that has no plan now may get one again.
+        let pairs = self.config.warmup.iter().map(|assignment| (assignment.source.clone(), assignment.provider.clone()));
+        let pairs: BTreeSet<Pair> = pairs.chain(self.rows.keys().cloned()).collect();
+        let remembered = pairs.into_iter().map(|(source, provider)| {
             let row = self.rows.get(&(source.clone(), provider.clone())).cloned();
             let rows = self.ledger.iter().filter(|((of, with, ..), _)| *of == source && *with == provider);
             let ledger = rows.map(|((_, _, day, hour), count)| (*day, *hour, *count)).collect();
