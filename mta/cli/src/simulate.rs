@@ -22,7 +22,7 @@ pub(crate) struct SimulateArgs {
     /// For how many days
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=3650))]
     days: u32,
-    /// How receivers behave: typical, strict, or csv:FILE with a line for each day's limit
+    /// How receivers behave: typical, strict, open (takes everything), or csv:FILE with a line for each day's limit
     #[arg(long, value_name = "MODEL", default_value = "typical")]
     provider_model: String,
     /// How many young sources share the mail
@@ -87,8 +87,9 @@ fn model(text: &str) -> anyhow::Result<Model> {
     match (text, text.strip_prefix("csv:")) {
         ("typical", _) => Ok(Model::Typical),
         ("strict", _) => Ok(Model::Strict),
+        ("open", _) => Ok(Model::Open),
         (_, Some(file)) => Model::from_csv(&read(Path::new(file))?).map_err(|why| anyhow!("{file}: {why}")),
-        _ => bail!("--provider-model {text}: there are typical, strict and csv:FILE"),
+        _ => bail!("--provider-model {text}: there are typical, strict, open and csv:FILE"),
     }
 }
 
@@ -143,6 +144,6 @@ mod tests {
     fn what_is_no_volume_and_no_model_is_refused_with_what_would_be_right() {
         assert!(volume("steady:x").unwrap_err().to_string().contains("steady:20000"));
         assert!(volume("/nowhere").unwrap_err().to_string().contains("/nowhere"));
-        assert!(model("kind").unwrap_err().to_string().contains("typical, strict and csv:FILE"));
+        assert!(model("kind").unwrap_err().to_string().contains("typical, strict, open and csv:FILE"));
     }
 }

@@ -23,5 +23,5 @@ pub use receiver::Model;
 pub use report::{Day, Report};
 pub use scheduler::warmup::Plan;
 pub use table::table;
-pub use trial::{SOURCES_MAX, Trial};
+pub use trial::{DELIVERIES_A_DAY, SOURCES_MAX, Trial};
 pub use volume::Volume;

@@ -36,6 +36,8 @@ pub enum Model {
     Strict,
     /// What a file says, day by day; the last line holds on. More is deferred as too fast.
     Days(Vec<u64>),
+    /// Takes everything: what a plan does by itself.
+    Open,
 }
 
 impl Model {
@@ -97,7 +99,7 @@ impl Standing {
         if taken < recipients {
             let (class, text) = match model {
                 Model::Strict => (ReplyClass::Reputation, TOO_MUCH),
-                Model::Typical | Model::Days(_) => (ReplyClass::Rate, SLOW_DOWN),
+                Model::Typical | Model::Days(_) | Model::Open => (ReplyClass::Rate, SLOW_DOWN),
             };
             let verdict = if accepted > 0 { Verdict::Delivered } else { Verdict::Deferred };
             let outcome = Outcome { scope: Scope::Source, verdict, retry_after: None, open: true, class: Some(class) };
@@ -121,7 +123,7 @@ impl Standing {
             Model::Strict if abused => self.punished = true,
             Model::Strict if self.punished => self.punished = false,
             Model::Strict if used => self.limit *= 1.3,
-            Model::Typical | Model::Strict => {}
+            Model::Typical | Model::Strict | Model::Open => {}
             Model::Days(_) => self.limit = limit_on(model, day),
         }
         self.limit = self.limit.min(1e12);
@@ -134,6 +136,7 @@ fn first_limit(model: &Model) -> f64 {
         Model::Typical => 500.0,
         Model::Strict => 300.0,
         Model::Days(_) => limit_on(model, 0),
+        Model::Open => f64::INFINITY,
     }
 }
 

@@ -18,8 +18,8 @@ use crate::world::{World, first_day};
 /// Sources that a trial may have.
 pub const SOURCES_MAX: u16 = 250;
 
-/// Deliveries that a day of the simulation has at most, more or less. A day with more mail has deliveries with more recipients.
-const DELIVERIES_A_DAY: u64 = 20_000;
+/// What `Trial::deliveries` is if nobody says. With so many, two months pass in seconds.
+pub const DELIVERIES_A_DAY: u64 = 20_000;
 
 /// Mailbox providers, and what of a mail system's addresses lies with them, in thousandths. The order of magnitude is that of
 /// lists of consumers' addresses in Europe and North America; yours will differ.
@@ -55,6 +55,8 @@ pub struct Trial {
     pub providers: usize,
     /// What the scheduler is told otherwise: retries, windows, rules. Its sources and climbs are the trial's.
     pub config: Config,
+    /// Deliveries that a day of the simulation has at most, more or less. A day with more mail has deliveries with more recipients.
+    pub deliveries: u64,
     /// The same seed gives the same report.
     pub seed: u64,
 }
@@ -62,7 +64,17 @@ pub struct Trial {
 impl Trial {
     /// A trial of a plan with one source and one provider, for 60 days.
     pub fn of(plan: Plan, volume: Volume, model: Model) -> Trial {
-        Trial { plan, volume, days: 60, model, sources: 1, providers: 1, config: Config::default(), seed: 1 }
+        Trial {
+            plan,
+            volume,
+            days: 60,
+            model,
+            sources: 1,
+            providers: 1,
+            config: Config::default(),
+            deliveries: DELIVERIES_A_DAY,
+            seed: 1,
+        }
     }
 
     /// Names and shares of the providers.
@@ -82,7 +94,7 @@ impl Trial {
         world.begin_day(0);
         for nth in 0..self.days {
             let messages = self.volume.on(nth);
-            let grain = u16::try_from(messages.div_ceil(DELIVERIES_A_DAY).max(1)).unwrap_or(u16::MAX);
+            let grain = u16::try_from(messages.div_ceil(self.deliveries.max(1)).max(1)).unwrap_or(u16::MAX);
             coarsest = coarsest.max(u64::from(grain));
             let volume: Vec<f64> = shares.iter().map(|(_, share)| share * messages as f64).collect();
             let climbs: Vec<ClimbView> = world.scheduler.climbs().collect();

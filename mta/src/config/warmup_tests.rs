@@ -16,11 +16,9 @@ fn the_shipped_plans_are_in_order_and_the_published_ones_are_as_published() {
     let plans = plans(&[], &[]).unwrap();
     let names: Vec<_> = plans.keys().map(String::as_str).collect();
     assert_eq!(names, ["gentle", "ipv6", "re-warm", "sendgrid", "ses", "sparkpost", "transactional"]);
-    let sendgrid = &plans["sendgrid"];
-    let hourly: Vec<u64> = sendgrid.stages.list().iter().map(|day| sendgrid.pace.hourly(*day)).collect();
-    assert_eq!(hourly[..8], [20, 28, 39, 55, 77, 108, 151, 211]);
-    assert_eq!((hourly.len(), sendgrid.days), (36, Days::Calendar));
-    assert_eq!(plans["sparkpost"].stages.list()[..9], [200, 500, 1000, 2000, 5000, 10_000, 20_000, 40_000, 50_000]);
+    // Day by day they are held to the published tables by `mta/cli/tests/published.rs`.
+    assert_eq!((plans["sendgrid"].stages.list().len(), plans["sendgrid"].days), (42, Days::Calendar));
+    assert_eq!((plans["sparkpost"].stages.list().len(), plans["sparkpost"].days), (29, Days::Sending));
     let ses = plans["ses"].stages.list();
     assert_eq!((ses.last(), ses.len()), (Some(&50_000), 45));
 }
