@@ -125,32 +125,48 @@ impl Scheduler {
         }
     }
 
+    /// Answers `Action::Deliver` where it is known how many recipients were accepted; the host had heard of all of them.
+    pub fn handle_outcome_of(
+        &mut self,
+        now: SystemTime,
+        id: QueueId,
+        domain: &str,
+        (outcome, accepted): (Outcome, u16),
+        reply: &str,
+    ) -> Option<Spent> {
+        self.handle_outcome_heard(now, id, domain, (outcome, accepted, u16::MAX), reply)
+    }
+
     /// Counts an attempt, and what it says about a young source. True: it should go from another source, soon.
     pub(crate) fn account(
         &mut self,
         now: Time,
         attempt: &Attempt,
         (id, domain): (QueueId, &Arc<str>),
-        (outcome, accepted): (Outcome, u16),
+        (outcome, accepted, heard): (Outcome, u16, u16),
         reply: &str,
     ) -> (Option<Spent>, bool) {
         let (Some(reservation), Some(climb)) = (attempt.reserved, attempt.climb) else { return (None, false) };
-        let heard = outcome.verdict != Verdict::Deferred || !matches!(outcome.scope, Scope::Host | Scope::Site);
-        let spent = self.warmup.close(now, reservation, accepted, |figures: &mut Figures, rest| match outcome.class {
-            _ if !heard || rest == 0 => {}
-            Some(ReplyClass::Reputation | ReplyClass::Rate) if outcome.open => {
-                figures.tried += rest;
-                figures.deferred += rest;
+        let spoke = outcome.verdict != Verdict::Deferred || !matches!(outcome.scope, Scope::Host | Scope::Site);
+        let spent = self.warmup.close(now, reservation, accepted, |figures: &mut Figures, rest| {
+            // Those that the host never heard of were not tried.
+            let rest = rest.min(u64::from(heard.saturating_sub(accepted)));
+            match outcome.class {
+                _ if !spoke || rest == 0 => {}
+                Some(ReplyClass::Reputation | ReplyClass::Rate) if outcome.open => {
+                    figures.tried += rest;
+                    figures.deferred += rest;
+                }
+                Some(ReplyClass::Policy | ReplyClass::Reputation) if !outcome.open => {
+                    figures.tried += rest;
+                    figures.refused += rest;
+                }
+                Some(ReplyClass::Mailbox) if !outcome.open => {
+                    figures.tried += rest;
+                    figures.unknown += rest;
+                }
+                _ => figures.tried += rest,
             }
-            Some(ReplyClass::Policy | ReplyClass::Reputation) if !outcome.open => {
-                figures.tried += rest;
-                figures.refused += rest;
-            }
-            Some(ReplyClass::Mailbox) if !outcome.open => {
-                figures.tried += rest;
-                figures.unknown += rest;
-            }
-            _ => figures.tried += rest,
         });
         if outcome.verdict != Verdict::Delivered || outcome.open {
             self.warmup.strike(now, climb, reply);

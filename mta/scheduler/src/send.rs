@@ -291,14 +291,14 @@ impl Scheduler {
         self.handle_outcome_of(now, id, domain, (outcome, accepted), reply);
     }
 
-    /// Answers `Action::Deliver` where it is known how many recipients were accepted. What is to be written down in the ledger
-    /// with the settlement, if the source warms up.
-    pub fn handle_outcome_of(
+    /// Answers `Action::Deliver` where it is known how many recipients were accepted, and of how many the host had heard when it
+    /// ended. What is to be written down in the ledger with the settlement, if the source warms up.
+    pub fn handle_outcome_heard(
         &mut self,
         now: SystemTime,
         id: QueueId,
         domain: &str,
-        (outcome, accepted): (Outcome, u16),
+        (outcome, accepted, heard): (Outcome, u16, u16),
         reply: &str,
     ) -> Option<Spent> {
         let now = Time::from(now);
@@ -315,7 +315,7 @@ impl Scheduler {
         let mut spent = None;
         if let Some((name, member)) = found {
             let again;
-            (spent, again) = self.account(now, &attempt, (id, &name), (outcome, accepted), reply);
+            (spent, again) = self.account(now, &attempt, (id, &name), (outcome, accepted, heard), reply);
             elsewhere |= again;
             elsewhere |= self.react(now, &attempt, (id, &name, member), outcome, reply);
         }

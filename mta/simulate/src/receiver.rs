@@ -61,6 +61,8 @@ pub(crate) struct Answer {
     /// Recipients accepted, and those that do not exist; the others are deferred.
     pub(crate) accepted: u16,
     pub(crate) refused: u16,
+    /// It broke off before the last recipient.
+    pub(crate) broke_off: bool,
     pub(crate) text: &'static str,
 }
 
@@ -87,29 +89,31 @@ impl Standing {
         if self.punished { self.limit / 3.0 } else { self.limit }
     }
 
-    /// A try with so many recipients: those in bounds are accepted, but for unknown ones, and the rest is deferred.
+    /// A try with so many recipients: those in bounds are accepted, but for unknown ones; the first that is too many is deferred, and
+    /// ends the session.
     pub(crate) fn answer(&mut self, model: &Model, recipients: u16, luck: &mut Luck) -> Answer {
         let room = (self.limit() - self.accepted).max(0.0).floor();
         let taken = if room < f64::from(recipients) { room as u16 } else { recipients };
         let refused = (luck.whole(f64::from(taken) * UNKNOWN) as u16).min(taken);
         let accepted = taken - refused;
-        self.tried += f64::from(recipients);
-        self.over += f64::from(recipients - taken);
+        let over = taken < recipients;
+        self.tried += f64::from(taken) + f64::from(u8::from(over));
+        self.over += f64::from(u8::from(over));
         self.accepted += f64::from(taken);
-        if taken < recipients {
+        if over {
             let (class, text) = match model {
                 Model::Strict => (ReplyClass::Reputation, TOO_MUCH),
                 Model::Typical | Model::Days(_) | Model::Open => (ReplyClass::Rate, SLOW_DOWN),
             };
             let verdict = if accepted > 0 { Verdict::Delivered } else { Verdict::Deferred };
             let outcome = Outcome { scope: Scope::Source, verdict, retry_after: None, open: true, class: Some(class) };
-            return Answer { outcome, accepted, refused, text };
+            return Answer { outcome, accepted, refused, broke_off: true, text };
         }
         let verdict = if accepted > 0 { Verdict::Delivered } else { Verdict::Failed };
         let class = (refused > 0).then_some(ReplyClass::Mailbox);
         let text = if refused > 0 { NO_SUCH_USER } else { OK };
         let outcome = Outcome { scope: Scope::Recipient, verdict, retry_after: None, open: false, class };
-        Answer { outcome, accepted, refused, text }
+        Answer { outcome, accepted, refused, broke_off: false, text }
     }
 
     /// The receiver's midnight. `day` begins, the first being 0.

@@ -18,20 +18,19 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    pub(crate) fn tried(&mut self, provider: u8, source: SourceId, recipients: u16, answer: &Answer) {
-        let deferred = recipients - answer.accepted - answer.refused;
-        for (sum, count) in self.tried.iter_mut().zip([answer.accepted, deferred, answer.refused]) {
+    pub(crate) fn tried(&mut self, provider: u8, source: SourceId, answer: &Answer) {
+        for (sum, count) in self.tried.iter_mut().zip([answer.accepted, u16::from(answer.broke_off), answer.refused]) {
             *sum += u64::from(count);
         }
         *self.pairs.entry((provider, source.0)).or_default() += u64::from(answer.accepted);
     }
 
-    pub(crate) fn arrived(&mut self, recipients: u16) {
-        self.arrived += u64::from(recipients);
+    pub(crate) fn arrived(&mut self, messages: u64) {
+        self.arrived += messages;
     }
 
-    pub(crate) fn expired(&mut self, recipients: u16) {
-        self.expired += u64::from(recipients);
+    pub(crate) fn expired(&mut self, messages: u64) {
+        self.expired += messages;
     }
 
     /// The most that one source had accepted by one provider.

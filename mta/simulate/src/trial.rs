@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use scheduler::warmup::{Assignment, ClimbRow, ClimbState, ClimbView, Plan, Rule, Step, Zone};
-use scheduler::{Config, Source};
+use scheduler::{Config, Source, WindowLimits};
 
 use crate::luck::Luck;
 use crate::outlook::outlook;
@@ -20,6 +20,9 @@ pub const SOURCES_MAX: u16 = 250;
 
 /// What `Trial::deliveries` is if nobody says. With so many, two months pass in seconds.
 pub const DELIVERIES_A_DAY: u64 = 20_000;
+
+/// Of which each pair of source and provider has at least so many, that shares of them are meaningful.
+const DELIVERIES_A_CLIMB: f64 = 50.0;
 
 /// Mailbox providers, and what of a mail system's addresses lies with them, in thousandths. The order of magnitude is that of
 /// lists of consumers' addresses in Europe and North America; yours will differ.
@@ -94,11 +97,10 @@ impl Trial {
         world.begin_day(0);
         for nth in 0..self.days {
             let messages = self.volume.on(nth);
-            let grain = u16::try_from(messages.div_ceil(self.deliveries.max(1)).max(1)).unwrap_or(u16::MAX);
-            coarsest = coarsest.max(u64::from(grain));
-            let volume: Vec<f64> = shares.iter().map(|(_, share)| share * messages as f64).collect();
             let climbs: Vec<ClimbView> = world.scheduler.climbs().collect();
-            world.run_day(&volume, &minutes(&mut luck), grain);
+            let volume: Vec<(f64, u16)> = shares.iter().map(|it| self.portion(it, messages, &climbs)).collect();
+            coarsest = volume.iter().fold(coarsest, |most, (_, grain)| most.max(u64::from(*grain)));
+            world.run_day(&volume, &minutes(&mut luck));
             let tally = std::mem::take(&mut world.tally);
             let waiting = world.waiting();
             world.begin_day(nth + 1);
@@ -110,6 +112,23 @@ impl Trial {
         }
         let outlook = outlook(self, finished, &world.scheduler.climbs().collect::<Vec<_>>());
         Report { plan: self.plan.name.to_string(), days, finished, grain: coarsest, outlook }
+    }
+
+    /// What of a day's messages is for a provider, and how many recipients a delivery of it has: one, unless there is so much that
+    /// each source would make too many deliveries of what it may send.
+    fn portion(&self, (name, share): &(Arc<str>, f64), messages: u64, climbs: &[ClimbView]) -> (f64, u16) {
+        let volume = share * messages as f64;
+        if messages <= self.deliveries {
+            return (volume, 1);
+        }
+        let even = volume / f64::from(self.sources.max(1));
+        let of_each = (self.deliveries as f64 / climbs.len().max(1) as f64).max(DELIVERIES_A_CLIMB);
+        let here = climbs.iter().filter(|view| view.provider == *name);
+        let sends: Vec<f64> = here.map(|view| view.allowance.map_or(even, |most| even.min(most as f64))).collect();
+        let least = sends.iter().copied().filter(|most| *most > 0.0).fold(even, f64::min);
+        // Where one is far behind the others, it does not make theirs too fine.
+        let mean = sends.iter().sum::<f64>() / sends.len().max(1) as f64;
+        (volume, (least / of_each).max(mean / of_each / 1.5).ceil().clamp(1.0, f64::from(u16::MAX)) as u16)
     }
 
     fn world_config(&self, providers: &[Arc<str>]) -> Config {
@@ -125,7 +144,12 @@ impl Trial {
             start,
         };
         let warmup = sources.iter().flat_map(|source| providers.iter().map(move |provider| climb(source, provider))).collect();
-        Config { sources, pools: Vec::new(), lane_pools: Default::default(), warmup, ..self.config.clone() }
+        // As much in flight with many recipients in a delivery as with one.
+        let grain = (0..self.days).map(|day| self.volume.on(day)).max().unwrap_or(0).div_ceil(self.deliveries.max(1)).max(1);
+        let fewer = |window: u16| u16::try_from(u64::from(window).div_ceil(grain)).unwrap_or(window).max(1);
+        let WindowLimits { initial, min, max } = self.config.window;
+        let window = WindowLimits { initial: fewer(initial), min, max: fewer(max).max(min) };
+        Config { sources, pools: Vec::new(), lane_pools: Default::default(), warmup, window, ..self.config.clone() }
     }
 }
 

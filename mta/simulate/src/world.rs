@@ -2,11 +2,12 @@
 //!
 //! Lean, because a month of mail is to pass in about a second: what is read and what is written down is answered at once (the
 //! races between them are the business of the scheduler's own tests), every try takes the same time, so that
-//! answers come in the order of the tries, and mail comes at whole minutes. Where there is much, one delivery has many
-//! recipients (the *grain*): the scheduler counts recipients against an allowance, to the last one, so that only the times at
-//! which they go are coarser than they would be.
+//! answers come in the order of the tries, and mail comes at whole minutes. What the scheduler does not take into memory lies in
+//! *heaps*, numbers by minute, and becomes deliveries when it is loaded: so mail that only waits costs nothing. Where there is much,
+//! one delivery has many recipients (the *grain*): the scheduler counts recipients against an allowance, to the last one, so that
+//! only the times at which they go are coarser than they would be.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -58,6 +59,10 @@ struct Place {
     standings: Vec<Standing>,
     /// By lane: when it is due, and its place.
     disk: [BTreeSet<(SystemTime, QueueId)>; 3],
+    /// By lane: what came when and is no delivery yet, in its order.
+    heaps: [VecDeque<(SystemTime, u64)>; 3],
+    /// Recipients of a delivery made now.
+    grain: u16,
 }
 
 pub(crate) struct World {
@@ -72,13 +77,12 @@ pub(crate) struct World {
     /// Deliveries in the queue, and their recipients.
     kept: usize,
     waiting: u64,
-    grain: u16,
     /// Answers on their way: when, to what, what.
     answers: VecDeque<(SystemTime, QueueId, u8, Answer)>,
     /// What the engine decided since they were taken last.
     pub(crate) steps: Vec<(ClimbRow, Step)>,
-    /// By lane: what came, in its order, and so in that of its deadlines.
-    deadlines: [VecDeque<QueueId>; 3],
+    /// Of all deliveries that were made; those that are done are passed over.
+    deadlines: BTreeMap<SystemTime, Vec<QueueId>>,
 }
 
 impl World {
@@ -91,7 +95,14 @@ impl World {
             let valid_until = start + 20_000 * DAY;
             let (site, provider, tls) = (host.name.clone(), name.clone(), TlsPolicy::default());
             let route = Arc::new(Route { site, provider, hosts: vec![host], tls, valid_until });
-            Place { domain, route, standings: vec![Standing::new(&model); sources], disk: Default::default() }
+            Place {
+                domain,
+                route,
+                standings: vec![Standing::new(&model); sources],
+                disk: Default::default(),
+                heaps: Default::default(),
+                grain: 1,
+            }
         };
         World {
             scheduler: Scheduler::new(config, seed),
@@ -104,10 +115,9 @@ impl World {
             free: Vec::new(),
             kept: 0,
             waiting: 0,
-            grain: 1,
             answers: VecDeque::new(),
             steps: Vec::new(),
-            deadlines: Default::default(),
+            deadlines: BTreeMap::new(),
         }
     }
 
@@ -124,19 +134,20 @@ impl World {
         self.settle_down();
     }
 
-    /// The rest of a day: so many messages for each provider, spread over its minutes as `shares` says, in deliveries of
-    /// `grain`. What does not fit into the queue any more is lost, and counted as expired.
-    pub(crate) fn run_day(&mut self, volume: &[f64], shares: &[f64], grain: u16) {
+    /// The rest of a day: so many messages for each provider, in deliveries of so many recipients, spread over its minutes as
+    /// `shares` says.
+    pub(crate) fn run_day(&mut self, volume: &[(f64, u16)], shares: &[f64]) {
         let begins = self.now;
-        self.grain = grain.max(1);
+        for (place, (_, grain)) in self.places.iter_mut().zip(volume) {
+            place.grain = (*grain).max(1);
+        }
         for (minute, share) in shares.iter().enumerate() {
             self.run_until(begins + MINUTE * minute as u32);
             self.expire();
-            for (provider, volume) in volume.iter().enumerate() {
-                for (lane, part, lifetime) in LANES {
-                    for _ in 0..self.luck.whole(volume * share * part / f64::from(self.grain)) {
-                        self.arrive(provider as u8, lane, lifetime);
-                    }
+            for (provider, (volume, grain)) in volume.iter().enumerate() {
+                for (lane, part, _) in LANES {
+                    let deliveries = self.luck.whole(volume * share * part / f64::from((*grain).max(1)));
+                    self.arrive(provider, lane, deliveries * u64::from(*grain));
                 }
             }
             if minute > 0 {
@@ -154,39 +165,54 @@ impl World {
             self.now = next.max(self.now);
             while self.answers.front().is_some_and(|(time, ..)| *time <= self.now) {
                 let Some((_, id, provider, answer)) = self.answers.pop_front() else { break };
-                let Answer { outcome, accepted, refused, text } = answer;
+                let Answer { outcome, accepted, refused, broke_off, text } = answer;
                 if let Some(stored) = self.stored.get_mut(id.0 as usize % PLACES).and_then(Option::as_mut) {
                     stored.recipients = stored.recipients.saturating_sub(accepted + refused);
                     self.waiting -= u64::from(accepted + refused);
                 }
                 let domain = &self.places[usize::from(provider)].domain;
-                self.scheduler.handle_outcome_of(self.now, id, domain, (outcome, accepted), text);
+                let heard = if broke_off { accepted + refused + 1 } else { u16::MAX };
+                self.scheduler.handle_outcome_heard(self.now, id, domain, (outcome, accepted, heard), text);
             }
             self.settle_down();
         }
         self.now = end;
     }
 
-    fn arrive(&mut self, provider: u8, lane: Lane, lifetime: Duration) {
-        let recipients = self.grain;
-        self.tally.arrived(recipients);
+    /// What the scheduler takes into memory goes there, the rest on its heap.
+    fn arrive(&mut self, provider: usize, lane: Lane, messages: u64) {
+        self.tally.arrived(messages);
+        self.waiting += messages;
+        let (mut left, now) = (messages, self.now);
+        while left > 0 {
+            let Some((delivery, recipients)) = self.make(provider, lane, now, left) else { break };
+            left -= recipients;
+            if !self.scheduler.handle_enqueued(now, delivery) {
+                break;
+            }
+        }
+        if left > 0 {
+            self.places[provider].heaps[lane.index()].push_back((now, left));
+        }
+    }
+
+    /// A delivery of some of so many messages that came at a time; and of how many. None: there is no place.
+    fn make(&mut self, provider: usize, lane: Lane, came: SystemTime, messages: u64) -> Option<(Delivery, u64)> {
         if self.kept >= PLACES / 2 {
-            return self.tally.expired(recipients);
+            return None;
         }
         let nth = self.free.pop().unwrap_or_else(|| {
             self.stored.push(None);
             self.stored.len() - 1
         });
-        let (id, due) = (QueueId::new(self.now, nth as u32), self.now);
-        self.stored[nth] = Some(Stored { id, provider, lane, due, deadline: due + lifetime, attempts: 0, recipients });
+        let place = &mut self.places[provider];
+        let recipients = messages.min(u64::from(place.grain)) as u16;
+        let (id, deadline) = (QueueId::new(self.now, nth as u32), came + LANES[lane.index()].2);
+        self.stored[nth] = Some(Stored { id, provider: provider as u8, lane, due: came, deadline, attempts: 0, recipients });
         self.kept += 1;
-        self.waiting += u64::from(recipients);
-        let place = &mut self.places[usize::from(provider)];
-        place.disk[lane.index()].insert((due, id));
-        self.deadlines[lane.index()].push_back(id);
-        if let Some(delivery) = self.delivery(id) {
-            self.scheduler.handle_enqueued(self.now, delivery);
-        }
+        place.disk[lane.index()].insert((came, id));
+        self.deadlines.entry(deadline).or_default().push(id);
+        Some((self.delivery(id)?, u64::from(recipients)))
     }
 
     fn get(&self, id: QueueId) -> Option<&Stored> {
@@ -205,18 +231,19 @@ impl World {
 
     /// What the clerk's round finds: past its deadline, and perhaps nobody looks at it.
     fn expire(&mut self) {
-        for lane in 0..LANES.len() {
-            while let Some(&id) = self.deadlines[lane].front() {
-                match self.get(id) {
-                    Some(stored) if stored.deadline > self.now => break,
-                    Some(_) => {
-                        if let Some(delivery) = self.delivery(id) {
-                            self.scheduler.handle_overdue(self.now, &delivery);
-                        }
-                    }
-                    None => {}
+        for place in &mut self.places {
+            for (heap, (.., lifetime)) in place.heaps.iter_mut().zip(LANES) {
+                while let Some((_, messages)) = heap.pop_front_if(|(came, _)| *came + lifetime <= self.now) {
+                    self.tally.expired(messages);
+                    self.waiting -= messages;
                 }
-                self.deadlines[lane].pop_front();
+            }
+        }
+        while let Some(first) = self.deadlines.first_entry().filter(|first| *first.key() <= self.now) {
+            for id in first.remove() {
+                if let Some(delivery) = self.delivery(id) {
+                    self.scheduler.handle_overdue(self.now, &delivery);
+                }
             }
         }
     }
@@ -251,7 +278,7 @@ impl World {
         let mut answer = standing.answer(&self.model, recipients, &mut self.luck);
         answer.outcome.open |= left_out;
         let provider = provider as u8;
-        self.tally.tried(provider, source, recipients, &answer);
+        self.tally.tried(provider, source, &answer);
         self.answers.push_back((self.now + TRY, id, provider, answer));
     }
 
@@ -273,7 +300,7 @@ impl World {
                 self.waiting -= u64::from(stored.recipients);
                 self.free.push(id.0 as usize % PLACES);
                 if next == Next::Expired {
-                    self.tally.expired(stored.recipients);
+                    self.tally.expired(u64::from(stored.recipients));
                 }
             }
         }
@@ -281,17 +308,37 @@ impl World {
     }
 
     /// In the order of lane, due time, id; and when the next one after these is due.
-    fn read(&self, domain: &str, max: usize) -> (Vec<Delivery>, Option<SystemTime>) {
-        let Some(place) = self.provider(domain).and_then(|nth| self.places.get(nth)) else { return (Vec::new(), None) };
+    fn read(&mut self, domain: &str, max: usize) -> (Vec<Delivery>, Option<SystemTime>) {
+        let Some(provider) = self.provider(domain) else { return (Vec::new(), None) };
         let (mut window, mut next_due) = (Vec::new(), None::<SystemTime>);
-        for lane in &place.disk {
-            let mut rest = lane.iter().copied();
-            let left = rest.by_ref().find(|(due, id)| {
-                let fits = *due <= self.now && window.len() < max;
-                window.extend(self.delivery(*id).filter(|_| fits));
-                !fits
-            });
-            if let Some((due, _)) = left {
+        for lane in Lane::ALL {
+            let made = &self.places[provider].disk[lane.index()];
+            let mut made: VecDeque<(SystemTime, QueueId)> = made.iter().take(max - window.len() + 1).copied().collect();
+            let left = loop {
+                let heap = self.places[provider].heaps[lane.index()].front().copied();
+                let next = made.front().map(|(due, _)| *due);
+                let due = match (next, heap) {
+                    (None, None) => break None,
+                    (next, heap) => next.into_iter().chain(heap.map(|(came, _)| came)).min(),
+                };
+                if due.is_none_or(|due| due > self.now) || window.len() >= max {
+                    break due;
+                }
+                match heap {
+                    // Of what came in the same minute that comes first which was made first.
+                    Some((came, messages)) if next.is_none_or(|next| came < next) => {
+                        let Some((delivery, taken)) = self.make(provider, lane, came, messages) else { break due };
+                        window.push(delivery);
+                        let heap = &mut self.places[provider].heaps[lane.index()];
+                        match heap.front_mut().filter(|_| taken < messages) {
+                            Some(first) => first.1 -= taken,
+                            None => drop(heap.pop_front()),
+                        }
+                    }
+                    _ => window.extend(made.pop_front().and_then(|(_, id)| self.delivery(id))),
+                }
+            };
+            if let Some(due) = left {
                 next_due = Some(next_due.unwrap_or(due).min(due));
             }
         }

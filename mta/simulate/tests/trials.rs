@@ -54,3 +54,26 @@ fn a_volume_that_cannot_sustain_its_sources_is_told_so_and_how_many_it_can() {
     let text = report.outlook.join("\n");
     assert!(text.contains("cannot sustain 5 sources") && text.contains("google 2"), "{text}");
 }
+
+/// What was sent up to any day differs by so much of what was sent in all, at most.
+fn apart(one: &Report, other: &Report) -> f64 {
+    let (mut sums, mut most) = ((0f64, 0f64), 0f64);
+    for (one, other) in one.days.iter().zip(&other.days) {
+        sums = (sums.0 + one.sent as f64, sums.1 + other.sent as f64);
+        most = most.max((sums.0 - sums.1).abs());
+    }
+    most / sums.1.max(1.0)
+}
+
+#[test]
+fn deliveries_with_many_recipients_come_to_the_same_as_one_for_each_message() {
+    for model in [Model::Typical, Model::Strict] {
+        let plan = adaptive(200, 1500);
+        let exact =
+            Trial { days: 20, sources: 2, providers: 3, deliveries: u64::MAX, ..Trial::of(plan, Volume::Steady(20_000), model) };
+        let (scaled, exact) = (Trial { deliveries: 2_000, ..exact.clone() }.run(), exact.run());
+        assert!(scaled.grain >= 10 && exact.grain == 1, "{} {}", scaled.grain, exact.grain);
+        let apart = apart(&scaled, &exact);
+        assert!(apart < 0.02, "{apart}\n{}", table(&[scaled, exact]));
+    }
+}
