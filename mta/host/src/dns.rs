@@ -6,6 +6,7 @@
 //! Not here: preference, null MX, address fallback, private addresses: `egress/route` decides about those.
 
 mod cache;
+mod failures;
 mod network;
 mod zone;
 

@@ -7,7 +7,7 @@
 //! when that is full or an hour old it becomes the old half, and what was left in the old one is forgotten. So what goes first
 //! is what nobody has asked for longest, and no list need be kept for it.
 //!
-//! Not here: failures. Who is asked again too soon is the asker's business, and a name server that has recovered must be seen.
+//! Not here: failures (`failures.rs`).
 
 use std::collections::HashMap;
 use std::mem::size_of;

@@ -33,6 +33,7 @@ use hickory_resolver::{ConnectionProvider, NameServerPool, PoolContext, TlsConfi
 use tokio::time::Instant;
 
 use super::cache::{Cache, Record};
+use super::failures::Failures;
 use super::{Answer, DnsError, Dnssec, Mx, Tlsa};
 
 /// Sets of records of one name server whose signatures were looked at and need not be again; past it those not met for longest
@@ -53,6 +54,7 @@ pub(super) struct Network {
     servers: Vec<Client>,
     dnssec: Dnssec,
     known: Known,
+    failures: Failures,
     /// The one that stood in, and until when it is asked first.
     preferred: Mutex<Option<(usize, Instant)>>,
 }
@@ -104,7 +106,7 @@ impl Network {
         }
         let anchors = trust_anchor.map(read_anchors).transpose()?;
         let servers = servers.into_iter().map(|server| Client::new(server, dnssec, anchors.clone())).collect::<Result<_, _>>()?;
-        Ok(Network { servers, dnssec, known: Known::default(), preferred: Mutex::new(None) })
+        Ok(Network { servers, dnssec, known: Known::default(), failures: Failures::default(), preferred: Mutex::new(None) })
     }
 
     pub(super) async fn mx(&self, domain: &str) -> Result<Answer<Mx>, DnsError> {
@@ -189,8 +191,12 @@ impl Network {
         if let Some(known) = known.get(&asked) {
             return known;
         }
+        if let Some(error) = self.failures.get(&asked, kind) {
+            return Err(error);
+        }
         let (found, ttl) = self.ask(name, kind, pick).await;
         known.put(&asked, &found, ttl);
+        self.failures.put(&asked, kind, &found);
         found
     }
 
