@@ -143,6 +143,8 @@ pub struct TlsPolicy {
     pub hosts: Arc<[Arc<str>]>,
     /// Signed records name the domain's hosts, or it is its own host: nobody has put another one in (RFC 8689 §4.2.1).
     pub signed: bool,
+    /// Nobody can say now whether it has a policy of MTA-STS, or which.
+    pub unknown: bool,
 }
 
 impl TlsPolicy {

@@ -126,8 +126,9 @@ pub fn policy(port: u16, hosts: &[Host]) -> TlsPolicy {
         testing: false,
         strings: hosts.iter().flat_map(of_host).collect(),
         hosts: hosts.iter().map(|host| host.name.clone()).collect(),
-        // The route knows.
+        // The route knows, and the policy's own search.
         signed: false,
+        unknown: false,
     }
 }
 

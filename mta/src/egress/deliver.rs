@@ -448,7 +448,7 @@ fn barred(job: &Job, results: &mut Vec<TlsResult>) -> Option<Trouble> {
         let (name, text) = (host.name.clone(), barred.text.to_string());
         // What bars the host may be the message's demand alone; then it is not for the domain's report either.
         if !matches!(host.demand, Demand::Barred(_)) {
-            trouble.get_or_insert_with(|| Trouble::requiretls(format!("{name}: {text}")));
+            trouble.get_or_insert_with(|| Trouble::requiretls(barred.failure, format!("{name}: {text}")));
             continue;
         }
         trouble = Some(Trouble::insecure(barred.failure, format!("{name}: {text}")));

@@ -166,7 +166,8 @@ impl Target {
         });
         if self.require_tls && !opened.session.peer_extensions().require_tls {
             hang_up(opened).await;
-            return Err(Trouble::requiretls(format!("{} [{}] does not offer REQUIRETLS", self.host, self.address)));
+            let text = format!("{} [{}] does not offer REQUIRETLS", self.host, self.address);
+            return Err(Trouble::requiretls(TlsFailure::ValidationFailure, text));
         }
         Ok(opened)
     }

@@ -47,6 +47,11 @@ fn demanded(wish: TlsWish, policy: &TlsPolicy, host: &Host) -> Demand {
         (TlsWish::Required, Demand::Opportunistic) if policy.kind == PolicyKind::Sts && names(policy, &host.name) => {
             Demand::Verified
         }
+        // It may be, and is looked for again (`deliver::barred`).
+        (TlsWish::Required, Demand::Opportunistic) if policy.unknown => Demand::Barred(Arc::new(Barred {
+            failure: TlsFailure::StsPolicyFetchError,
+            text: "the message has REQUIRETLS, and whether a policy of MTA-STS names this host cannot be found out now".into(),
+        })),
         (TlsWish::Required, Demand::Opportunistic) => Demand::Barred(Arc::new(Barred {
             failure: TlsFailure::ValidationFailure,
             text: "the message has REQUIRETLS, and neither DNSSEC nor MTA-STS says that this is the domain's host".into(),
@@ -162,6 +167,14 @@ mod tests {
         assert_eq!(of(TlsWish::Required, &sts, &Demand::Opportunistic), Demand::Verified);
         let signed = TlsPolicy { signed: true, ..TlsPolicy::default() };
         assert_eq!(of(TlsWish::Required, &signed, &Demand::Opportunistic), Demand::Verified);
+        let unknown = TlsPolicy { unknown: true, ..TlsPolicy::default() };
+        let failure = |policy: &TlsPolicy| match of(TlsWish::Required, policy, &Demand::Opportunistic) {
+            Demand::Barred(barred) => barred.failure,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(failure(&unknown), TlsFailure::StsPolicyFetchError);
+        assert_eq!(failure(&none), TlsFailure::ValidationFailure);
+        assert_eq!(of(TlsWish::Policy, &unknown, &Demand::Opportunistic), Demand::Opportunistic);
         let other = TlsPolicy { hosts: ["mx.other".into()].into(), ..sts };
         for policy in [none, other] {
             assert!(matches!(of(TlsWish::Required, &policy, &Demand::Opportunistic), Demand::Barred(_)));

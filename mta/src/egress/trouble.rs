@@ -71,8 +71,12 @@ impl Trouble {
         Trouble { scope: Scope::Message, verdict: Verdict::Deferred, reply: Reply::new(451, code, text), from_peer: false }
     }
 
-    /// No host of the domain may have a message with REQUIRETLS (RFC 8689 §4.2.1), and waiting will not change that.
-    pub fn requiretls(text: String) -> Self {
+    /// No host of the domain may have a message with REQUIRETLS (RFC 8689 §4.2.1: its sender is told at once). Where it is the look-up
+    /// of the policy that failed, nobody knows yet: it is made again, as one of MX records is (RFC 5321 §5.1).
+    pub fn requiretls(failure: TlsFailure, text: String) -> Self {
+        if failure == TlsFailure::StsPolicyFetchError {
+            return Trouble::insecure(failure, text);
+        }
         Trouble { scope: Scope::Message, verdict: Verdict::Failed, reply: Reply::new(550, (5, 7, 30), text), from_peer: false }
     }
 

@@ -97,14 +97,14 @@ pub(super) fn compare(
     let mut wrong = 0;
     for row in rows {
         let arrived = by_domain.remove(&row.case.domain()).unwrap_or_default();
-        let told = match check(&row, &arrived, &published) {
-            Ok(()) => format!("{} reports, as expected", arrived.len()),
+        let (mark, told) = match check(&row, &arrived, &published) {
+            Ok(()) => ("ok", format!("{} by mail, {} by POST, as expected", u8::from(row.by.0), u8::from(row.by.1))),
             Err(why) => {
                 wrong += 1;
-                format!("WRONG: {why:#}")
+                ("WRONG", format!("{why:#}"))
             }
         };
-        println!("{:5} {:20} {:10} {told}", if told.starts_with('W') { "WRONG" } else { "ok" }, row.case.name, row.case.rule);
+        println!("{mark:5} {:20} {:10} {told}", row.case.name, row.case.rule);
     }
     for (domain, reports) in by_domain {
         wrong += reports.len();

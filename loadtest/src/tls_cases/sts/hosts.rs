@@ -18,7 +18,7 @@ use tokio_rustls::TlsAcceptor;
 use super::rows::{Page, Row, Shows, Wish};
 use crate::background::Background;
 use crate::daemon::{Enrolled, MEMBER_DOMAIN};
-use crate::dns::{Record, Server, Zone};
+use crate::dns::{Failure, Record, Server, Zone};
 use crate::sink::{Provider, Script, Sink};
 use crate::tls::{client_that_trusts_all, server_config};
 
@@ -64,6 +64,9 @@ impl Hosts {
                 providers.push(provider);
             }
             publish(&zone, &pages, row, &row.records, &row.page);
+            if row.silent {
+                zone.fail(&format!("_mta-sts.{}", row.domain()), None, Failure::ServFail);
+            }
         }
         let dns = Server::start(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), zone.clone())?;
         let _web = web(policy_port, shown, pages.clone(), Posts::default())?;

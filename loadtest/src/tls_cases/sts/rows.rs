@@ -9,6 +9,8 @@ pub(super) struct Row {
     pub(super) rule: &'static str,
     /// TXT records at `_mta-sts`.
     pub(super) records: Vec<&'static str>,
+    /// They cannot be looked up.
+    pub(super) silent: bool,
     /// What the policy host answers; `{mx}` is the receiving host.
     pub(super) page: Page,
     /// What certificate the policy host shows.
@@ -95,6 +97,7 @@ impl Row {
             name,
             rule,
             records: vec![RECORD],
+            silent: false,
             page: Page::Policy("enforce", "{mx}", WEEK),
             policy_host: Shows::Good,
             host: Shows::Good,
@@ -220,6 +223,20 @@ pub(super) fn rows() -> Vec<Row> {
         Row::new("required-testing", "8689 4.2.1", Tls).page(testing()).wish(Wish::Required, true),
         Row::new("required-unoffered", "8689 4.2.1", Failed("5.7.30")).wish(Wish::Required, false),
         Row::new("required-unnamed", "8689 4.2.1", Failed("5.7.30")).records(&[]).page(Absent).wish(Wish::Required, true),
+        // What nobody can say now is looked for again; what is known is told at once.
+        Row::new("required-unfetched", "8689 4.2.1", Deferred("cannot be found out now"))
+            .page(gone())
+            .wish(Wish::Required, true)
+            .then(&[RECORD], Policy("enforce", "{mx}", WEEK), Tls),
+        Row { silent: true, ..Row::new("required-silent", "8689 4.2.1", Deferred("451 4.7.5")).wish(Wish::Required, true) },
+        Row::new("required-mode-none", "8689 4.2.1", Failed("5.7.30"))
+            .page(Policy("none", "{mx}", WEEK))
+            .wish(Wish::Required, true),
+        Row::new("required-other-host", "8689 4.2.1", Failed("5.7.30"))
+            .page(Policy("testing", "mx.else.test", WEEK))
+            .wish(Wish::Required, true),
+        Row::new("required-two-records", "8689 4.2.1", Failed("5.7.30")).records(&[RECORD, NEXT]).wish(Wish::Required, true),
+        Row { silent: true, ..Row::new("silent", "8461 5.1", Clear).host(Stripped) },
         Row::new("required-other-name", "8689 4.2.1", Deferred("TLS")).host(OtherName).page(testing()).wish(Wish::Required, true),
         Row::new("required-stripped", "8689 4.2.1", Deferred("STARTTLS"))
             .host(Stripped)

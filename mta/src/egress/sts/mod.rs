@@ -72,12 +72,25 @@ type Flight = watch::Receiver<Option<Option<Kept>>>;
 /// What is known of a domain's policy now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Sought {
-    /// It has none, or none that could be had.
+    /// It has none.
     None,
+    /// Nobody can say now: the DNS does not answer, or what it announces cannot be had. Mail goes as if there were none (RFC 8461
+    /// §3.3, §5.1), unless its sender asks for more.
+    Unknown,
     /// It has one, which is not here yet.
     Awaited,
     /// This one.
     Found(Box<Kept>),
+}
+
+/// What the DNS says of a domain's policy.
+enum Announced {
+    /// There is one.
+    Yes(Record),
+    /// There is none.
+    No,
+    /// Nothing.
+    Unknown,
 }
 
 impl Policies {
@@ -101,6 +114,7 @@ impl Policies {
         }
         match self.of(domain, record).await {
             Sought::None => Routed::Route(route),
+            Sought::Unknown => Routed::Route(Arc::new(unknown(&route, self.0.clock.now()))),
             Sought::Awaited => Routed::Trouble(RouteTrouble {
                 verdict: Verdict::Deferred,
                 code: (4, 7, 5),
@@ -111,12 +125,13 @@ impl Policies {
     }
 
     /// The policy of a domain with this record (RFC 8461 §5.1).
-    async fn of(&self, domain: &str, record: Option<Record>) -> Sought {
+    async fn of(&self, domain: &str, record: Announced) -> Sought {
         let now = self.0.clock.now();
         let kept = self.0.store.get(domain, now);
-        let id = match (record, &kept) {
-            (Some(record), _) => record.id,
-            (None, _) => return kept.map_or(Sought::None, found),
+        let id = match record {
+            Announced::Yes(record) => record.id,
+            Announced::No => return kept.map_or(Sought::None, found),
+            Announced::Unknown => return kept.map_or(Sought::Unknown, found),
         };
         match kept {
             Some(kept) if kept.id == id => {
@@ -126,32 +141,32 @@ impl Policies {
                 found(kept)
             }
             // Known to be out of reach: what we have still holds.
-            kept if self.has_failed(domain, &id, now) => kept.map_or(Sought::None, found),
+            kept if self.has_failed(domain, &id, now) => kept.map_or(Sought::Unknown, found),
             kept => match self.fetched(domain, &id).await {
                 Some(Some(fresh)) => found(fresh),
-                Some(None) => kept.map_or(Sought::None, found),
+                Some(None) => kept.map_or(Sought::Unknown, found),
                 None => kept.map_or(Sought::Awaited, found),
             },
         }
     }
 
     /// The record, if there is one that counts.
-    async fn record(&self, domain: &str) -> Option<Record> {
+    async fn record(&self, domain: &str) -> Announced {
         let texts = match self.0.dns.txt(&format!("_mta-sts.{domain}")).await {
             Ok((texts, _)) => texts,
-            Err(DnsError::NoSuchName | DnsError::NoRecords) => return None,
+            Err(DnsError::NoSuchName | DnsError::NoRecords) => return Announced::No,
             Err(error @ (DnsError::Temporary(_) | DnsError::Bogus(_))) => {
                 tracing::info!(domain, %error, "the record of MTA-STS cannot be looked up; what is kept holds");
-                return None;
+                return Announced::Unknown;
             }
         };
         match Record::find(texts.iter().map(String::as_str)) {
-            Ok(record) => Some(record),
-            Err(RecordError::None) => None,
+            Ok(record) => Announced::Yes(record),
+            Err(RecordError::None) => Announced::No,
             Err(error) => {
                 self.0.notes.say(Note::of_policy(domain, TlsFailure::StsPolicyInvalid, error.to_string()));
                 tracing::info!(domain, %error, "the record of MTA-STS does not count");
-                None
+                Announced::No
             }
         }
     }
@@ -224,7 +239,10 @@ impl Policies {
                 let mut flights = Vec::with_capacity(some.len());
                 for (domain, kept_id) in some {
                     // Under a new id, if there is one; without a record the file itself is asked.
-                    let id = self.record(domain).await.map_or_else(|| kept_id.clone(), |record| record.id);
+                    let id = match self.record(domain).await {
+                        Announced::Yes(record) => record.id,
+                        Announced::No | Announced::Unknown => kept_id.clone(),
+                    };
                     if !self.has_failed(domain, &id, now) {
                         flights.extend(self.flight(domain, &id));
                     }
@@ -254,6 +272,12 @@ fn found(kept: Kept) -> Sought {
         Mode::None => Sought::None,
         Mode::Enforce | Mode::Testing => Sought::Found(Box::new(kept)),
     }
+}
+
+/// A route of which it is not known what the domain promises: it is asked for again when the policy is.
+fn unknown(route: &Route, now: SystemTime) -> Route {
+    let tls = TlsPolicy { unknown: true, ..route.tls.clone() };
+    Route { tls, valid_until: route.valid_until.min(now + FAILED_WAIT), ..route.clone() }
 }
 
 /// What follows from a policy for the hosts of a route. A host that DANE speaks for, or that is ruled out, stays as it is.

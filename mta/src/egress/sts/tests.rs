@@ -66,6 +66,7 @@ impl Bench {
     async fn seen(&self) -> String {
         match self.policies.of("example.org", self.policies.record("example.org").await).await {
             Sought::None => "none".to_owned(),
+            Sought::Unknown => "unknown".to_owned(),
             Sought::Awaited => "awaited".to_owned(),
             Sought::Found(kept) => format!("{} {}", kept.policy.mode.as_str(), kept.policy.mx[0]),
         }
@@ -146,7 +147,7 @@ fn what_was_fetched_holds_without_record_and_without_web_until_its_age_is_over()
 }
 
 #[test]
-fn a_policy_that_cannot_be_had_is_none_and_is_not_asked_for_with_every_message() {
+fn a_policy_that_cannot_be_had_is_not_known_and_is_not_asked_for_with_every_message() {
     run(|mut bench| async move {
         bench.announce("1");
         for (error, noted) in [
@@ -157,12 +158,15 @@ fn a_policy_that_cannot_be_had_is_none_and_is_not_asked_for_with_every_message()
         ] {
             bench.fail(error);
             let asked = bench.pages.asked();
-            assert_eq!(bench.seen().await, "none");
-            assert_eq!(bench.seen().await, "none");
+            assert_eq!(bench.seen().await, "unknown");
+            assert_eq!(bench.seen().await, "unknown");
             assert_eq!(bench.pages.asked(), asked + 1);
             assert_eq!(bench.noted(), [noted]);
             tokio::time::sleep(FAILED_WAIT).await;
         }
+        bench.zone.fail("_mta-sts.example.org", "SERVFAIL");
+        assert_eq!(bench.seen().await, "unknown", "the DNS is silent");
+        bench.zone.recover("_mta-sts.example.org");
         bench.say(ENFORCE);
         assert_eq!(bench.seen().await, "enforce *.example.org");
     });
