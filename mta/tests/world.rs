@@ -29,6 +29,8 @@ mod stopping;
 mod sts;
 #[path = "world/tls.rs"]
 mod tls;
+#[path = "world/warmup.rs"]
+mod warmup;
 #[path = "world/watch.rs"]
 mod watch;
 

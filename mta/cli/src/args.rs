@@ -327,6 +327,81 @@ pub(crate) enum ActionsVerb {
 pub(crate) enum WarmupVerb {
     /// What a plan would do: the scheduler itself, in virtual time, against models of receivers. Needs no daemon
     Simulate(SimulateArgs),
+    /// Where sources stand with providers: state, stage, what of today is spent, plan against fact, and what needs a person
+    Show {
+        /// Only this source
+        source: Option<String>,
+        /// This one climb, day by day, with its decisions
+        provider: Option<String>,
+        /// So many days of it [default: 30]
+        #[arg(long, requires = "provider")]
+        days: Option<usize>,
+    },
+    /// What was decided, the newest first: figures, rule, reason, and who wanted it
+    History {
+        /// Only of this source
+        source: Option<String>,
+        /// Only with this provider
+        provider: Option<String>,
+        /// At most so many [default: 50]
+        #[arg(long)]
+        limit: Option<usize>,
+    },
+    /// Put a climb on a stage
+    Set {
+        #[command(flatten)]
+        name: ClimbName,
+        /// The stage, from 1
+        #[arg(long)]
+        stage: u32,
+    },
+    /// Fix what may be accepted in a day, until it is taken back
+    #[command(group = clap::ArgGroup::new("most").required(true))]
+    Pin {
+        #[command(flatten)]
+        name: ClimbName,
+        /// Recipients a day
+        #[arg(group = "most")]
+        recipients: Option<u64>,
+        /// As the plan says again
+        #[arg(long, group = "most")]
+        off: bool,
+    },
+    /// Send nothing more; what is under way ends by itself
+    Pause {
+        #[command(flatten)]
+        name: ClimbName,
+    },
+    /// Go on where it was paused; what was spent today stays spent
+    Resume {
+        #[command(flatten)]
+        name: ClimbName,
+    },
+    /// Go to the next stage at once; after the last it is warm
+    Skip {
+        #[command(flatten)]
+        name: ClimbName,
+    },
+    /// Go stages back
+    Rewind {
+        #[command(flatten)]
+        name: ClimbName,
+        /// So many [default: 1]
+        #[arg(long)]
+        stages: Option<u32>,
+    },
+}
+
+/// One climb, and why something is done to it.
+#[derive(Debug, Clone, Arguments)]
+pub(crate) struct ClimbName {
+    /// The source
+    pub(crate) source: String,
+    /// The provider, or `other`
+    pub(crate) provider: String,
+    /// For the record
+    #[arg(long)]
+    pub(crate) why: String,
 }
 
 #[derive(Debug, Subcommand)]
@@ -348,71 +423,5 @@ pub(crate) enum ConfigVerb {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use clap::CommandFactory;
-
-    #[test]
-    fn the_arguments_fit_together() {
-        Args::command().debug_assert();
-    }
-
-    #[test]
-    fn the_contract_s_verbs_are_understood() {
-        for line in [
-            "tradewind member add --did did:plc:a --domain a.example --class otp,transactional --json",
-            "tradewind --config x.toml member list",
-            "tradewind member show did:plc:a",
-            "tradewind member add --did did:plc:a --domain a.example --tier small",
-            "tradewind member set a.example --tier small",
-            "tradewind member suspend a.example",
-            "tradewind member resume a.example",
-            "tradewind member remove a.example",
-            "tradewind key import --domain a.example --selector s --file k.pem",
-            "tradewind key list --json",
-            "tradewind key rotate --domain a.example",
-            "tradewind key remove --domain a.example --selector s",
-            "tradewind key remove --domain a.example --algorithm ed25519",
-            "tradewind key remove --domain a.example --all",
-            "tradewind queue list --site big.example --member did:plc:a",
-            "tradewind queue show 0000000000001",
-            "tradewind queue list --domain big.example --held --limit 10 --after 00ff",
-            "tradewind queue hold 0000000000001",
-            "tradewind queue hold --member did:plc:a --reason spam",
-            "tradewind queue release --domain big.example",
-            "tradewind queue cancel 0000000000001 --notify",
-            "tradewind queue flush --site mx1.big.example,mx2.big.example",
-            "tradewind why 0000000000001",
-            "tradewind where big.example --json",
-            "tradewind events --after 7 --follow --member did:plc:a --id 0000000000001",
-            "tradewind actions list --json",
-            "tradewind actions show 17",
-            "tradewind actions cancel 17 --why delisted",
-            "tradewind actions extend 17 --for 1h --why wait",
-            "tradewind sources",
-            "tradewind warmup simulate --plan gentle --plan b.toml:b --volume steady:20000 --days 60 --provider-model strict --svg c.svg",
-            "tradewind warmup simulate --plan gentle --volume days.csv --provider-model csv:limits.csv --sources 4 --json",
-            "tradewind config replies",
-            "tradewind config check --config x.toml",
-            "tradewind config check --diff",
-            "tradewind config describe",
-            "tradewind config shaping",
-            "tradewind member set a.example --pool apart",
-        ] {
-            Args::try_parse_from(line.split(' ')).unwrap_or_else(|error| panic!("{line}: {error}"));
-        }
-        for line in [
-            "tradewind warmup simulate --volume steady:1",
-            "tradewind warmup simulate --plan gentle --volume steady:1 --days 0",
-            "tradewind member set a.example",
-            "tradewind key remove --domain a.example",
-            "tradewind key remove --domain a --all --selector s",
-            "tradewind queue cancel",
-            "tradewind actions cancel 17",
-            "tradewind actions extend 17 --why wait",
-            "tradewind queue cancel 0000000000001 --member a",
-        ] {
-            assert!(Args::try_parse_from(line.split(' ')).is_err(), "{line}");
-        }
-    }
-}
+#[path = "args_tests.rs"]
+mod tests;

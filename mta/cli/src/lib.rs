@@ -12,6 +12,7 @@ mod show_actions;
 mod show_diff;
 mod show_mail;
 mod simulate;
+mod warmup;
 
 use std::{
     path::{Path, PathBuf},
@@ -90,7 +91,8 @@ async fn ask(verb: Verb, daemon: &Client, json: bool) -> anyhow::Result<()> {
         Verb::Events { after, follow, limit, member, id } => {
             mail::events(EventFilter { after, limit, member, id, wait: None }, follow, daemon, json).await
         }
-        Verb::Config { .. } | Verb::Demo { .. } | Verb::Warmup { .. } => unreachable!("answered without the daemon"),
+        Verb::Warmup { verb } => warmup::run(verb, daemon, json).await,
+        Verb::Config { .. } | Verb::Demo { .. } => unreachable!("answered without the daemon"),
     }
 }
 

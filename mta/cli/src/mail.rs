@@ -107,7 +107,7 @@ pub(crate) async fn events(mut filter: EventFilter, follow: bool, daemon: &Clien
     }
 }
 
-fn query(filter: &impl serde::Serialize) -> anyhow::Result<String> {
+pub(crate) fn query(filter: &impl serde::Serialize) -> anyhow::Result<String> {
     let serde_json::Value::Object(fields) = serde_json::to_value(filter)? else { return Ok(String::new()) };
     let text = |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     let pairs: Vec<_> = fields.iter().map(|(name, value)| format!("{name}={}", escape(&text(value)))).collect();

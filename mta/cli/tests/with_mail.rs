@@ -37,10 +37,11 @@ fn start(folder: &Path) -> Daemon {
         "hostname = \"relay.example.test\"\ndata_dir = \"data\"\nio = \"epoll\"\nthreads = 1\n\
          [[listen]]\naddress = \"127.0.0.1:0\"\nrole = \"relay\"\ntrusted_networks = [\"127.0.0.0/8\"]\nmember = \"{DID}\"\n\
          [[source]]\nname = \"ip-a\"\naddress = \"127.0.0.1\"\nehlo = \"a.relay.example.test\"\n\
-         [egress]\nport = {port}\nallow_private_addresses = true\n"
+         [egress]\nport = {port}\nallow_private_addresses = true\n\
+         [[climb]]\nsource = \"ip-a\"\nprovider = \"other\"\nplan = \"gentle\"\n"
     );
     std::fs::write(&file, settings).unwrap();
-    let config = Arc::new(Config::load_alone(&file).unwrap());
+    let config = Arc::new(Config::load(&file).unwrap());
     let (bound, is_bound) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -196,4 +197,49 @@ fn the_operator_asks_why_mail_waits_and_holds_flushes_and_cancels_it() {
     assert_eq!((code, says), (1, format!("tradewind: {id} is not in the queue (any more); `tradewind why {id}` may say why\n")));
     let (code, _, _) = daemon.tradewind("why 0000000000001");
     assert_eq!(code, 1);
+}
+
+#[test]
+fn the_operator_sees_and_steers_a_climb_and_the_history_says_who_and_why() {
+    let folder = tempfile::tempdir().unwrap();
+    let daemon = start(folder.path());
+    let page = daemon.json("warmup show");
+    let climb = &page["climbs"][0];
+    assert_eq!((&climb["source"], &climb["provider"], &climb["plan"]), (&"ip-a".into(), &"other".into(), &"gentle".into()));
+    assert_eq!((&climb["state"], &climb["stage"], &climb["allowance"]), (&"warming".into(), &1.into(), &50.into()));
+    let (code, out, _) = daemon.tradewind("warmup show ip-a");
+    assert_eq!(code, 0);
+    assert!(out.contains("warming 1/19") && out.contains("0 of 50"), "{out}");
+    for (line, state, stage, allowance) in [
+        ("set ip-a other --stage 4 --why moved", "warming", 4, 300),
+        ("pin ip-a other 7 --why careful", "warming", 4, 7),
+        ("pin ip-a other --off --why enough", "warming", 4, 300),
+        ("skip ip-a other --why known", "warming", 5, 450),
+        ("rewind ip-a other --stages 3 --why complaints", "warming", 2, 100),
+        ("pause ip-a other --why listed", "paused", 2, 0),
+        ("resume ip-a other --why delisted", "warming", 2, 100),
+    ] {
+        let climb = daemon.json(&format!("warmup {line}"));
+        let now = (climb["state"].as_str(), climb["stage"].as_u64(), climb["allowance"].as_u64());
+        assert_eq!(now, (Some(state), Some(stage), Some(allowance)), "{line}");
+    }
+    let steps = daemon.json("warmup history ip-a other");
+    let reasons: Vec<_> = steps.as_array().unwrap().iter().map(|step| step["reason"].as_str().unwrap()).collect();
+    let expected = ["resumed", "paused", "rewound to stage 2", "skipped to stage 5", "no longer pinned", "pinned to 7 a day"];
+    assert_eq!((&reasons[..6], reasons.len()), (&expected[..], 7));
+    let by = steps[1]["by"].as_str().unwrap();
+    assert!(by.starts_with("uid ") && by.ends_with(": listed"), "{by}");
+    let (code, out, _) = daemon.tradewind("warmup history ip-a --limit 1");
+    assert!(code == 0 && out.contains("resumed (uid ") && !out.contains("paused"), "{out}");
+    let shown = daemon.json("warmup show ip-a other --days 5");
+    assert_eq!((shown["stages"].as_array().unwrap().len(), shown["days"].as_array().unwrap().len()), (19, 1));
+    for (line, says) in [
+        ("set ip-a other --stage 99 --why x", "there is no stage 99; plan gentle has stages 1 to 19"),
+        ("resume ip-a other --why x", "ip-a at other is not paused: it is warming"),
+        ("skip ip-b other --why x", "ip-b does not warm up at other; sources that warm up: ip-a; providers where some do: other"),
+        ("show ip-b", "ip-b does not warm up; `tradewind warmup show` lists what does"),
+    ] {
+        let (code, _, err) = daemon.tradewind(&format!("warmup {line}"));
+        assert_eq!((code, err), (1, format!("tradewind: {says}\n")), "{line}");
+    }
 }

@@ -13,8 +13,7 @@ use super::{
     api::{PAGE_MAX, Refusal},
     daemon::Daemon,
     explain::event_row,
-    operations::{blocking, unable},
-    views::time,
+    views::{blocking, time, unable},
 };
 
 /// How long an answer waits for what was done to be written down, and between two looks at that.

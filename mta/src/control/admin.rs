@@ -22,10 +22,12 @@ use tokio::{
 };
 
 use super::{
+    admin_warmup,
     api::{
-        ActionFilter, ActionPage, ActionRow, ActionShown, ActionWish, AddMember, Enrolled, EventFilter, EventPage, ImportKey,
-        Key, Member, PAGE_MAX, QueueDone, QueueFilter, QueuePage, QueueWish, QueuedMessage, Refusal, RemoveKeys, RotateKeys,
-        SetMember, ShapingRow, SourceHealthRow, SourceRow, Status, Trouble, Where, Why,
+        ActionFilter, ActionPage, ActionRow, ActionShown, ActionWish, AddMember, ClimbFilter, ClimbRow, ClimbShown, ClimbVerb,
+        Enrolled, EventFilter, EventPage, ImportKey, Key, Member, PAGE_MAX, QueueDone, QueueFilter, QueuePage, QueueWish,
+        QueuedMessage, Refusal, RemoveKeys, RotateKeys, SetMember, ShapingRow, SourceHealthRow, SourceRow, Status, StepFilter,
+        StepRow, Trouble, WarmupPage, WarmupWish, Where, Why,
     },
     http, page,
     wishes::Verb,
@@ -79,6 +81,25 @@ pub trait Operations: Send + Sync + 'static {
     fn prolong_action(&self, id: u64, wish: ActionWish, by: &str) -> impl Future<Output = Result<ActionRow, Refusal>> + Send;
     /// How sources stand.
     fn source_health(&self) -> impl Future<Output = Result<Vec<SourceHealthRow>, Refusal>> + Send;
+    /// Where sources stand that warm up.
+    fn warmup(&self) -> impl Future<Output = Result<WarmupPage, Refusal>> + Send;
+    /// One of them at one provider.
+    fn climb(
+        &self,
+        source: &str,
+        provider: &str,
+        filter: ClimbFilter,
+    ) -> impl Future<Output = Result<ClimbShown, Refusal>> + Send;
+    /// What was decided about warmup.
+    fn climb_steps(&self, filter: StepFilter) -> impl Future<Output = Result<Vec<StepRow>, Refusal>> + Send;
+    /// Steers (source, provider); `by` is who asks.
+    fn steer_climb(
+        &self,
+        of: (&str, &str),
+        verb: ClimbVerb,
+        wish: WarmupWish,
+        by: &str,
+    ) -> impl Future<Output = Result<ClimbRow, Refusal>> + Send;
     /// How the daemon is.
     fn status(&self) -> impl Future<Output = Result<Status, Refusal>> + Send;
 }
@@ -164,7 +185,7 @@ impl AdminPort {
     }
 }
 
-type Answer<T> = Result<Json<T>, Refusal>;
+pub(super) type Answer<T> = Result<Json<T>, Refusal>;
 
 fn operator_routes<O: Operations>(admin: Admin<O>) -> Router {
     Router::new()
@@ -191,6 +212,7 @@ fn operator_routes<O: Operations>(admin: Admin<O>) -> Router {
         .route("/v1/actions/{id}/extend", post(prolong_action::<O>))
         .route("/v1/sources/health", get(source_health::<O>))
         .route("/v1/events", get(events::<O>))
+        .merge(admin_warmup::routes())
         .fallback(nothing)
         .with_state(admin)
 }
@@ -222,11 +244,13 @@ async fn nothing() -> Refusal {
 }
 
 /// axum refuses in its own words and as text; ours are JSON.
-fn body<T>(json: Result<Json<T>, JsonRejection>) -> Result<T, Refusal> {
+pub(super) fn body<T>(json: Result<Json<T>, JsonRejection>) -> Result<T, Refusal> {
     json.map(|Json(it)| it).map_err(|rejection| Refusal::Wrong(rejection.body_text()))
 }
 
-fn query<T: DeserializeOwned>(query: Result<Query<T>, axum::extract::rejection::QueryRejection>) -> Result<T, Refusal> {
+pub(super) fn query<T: DeserializeOwned>(
+    query: Result<Query<T>, axum::extract::rejection::QueryRejection>,
+) -> Result<T, Refusal> {
     query.map(|Query(it)| it).map_err(|rejection| Refusal::Wrong(rejection.body_text()))
 }
 
@@ -319,7 +343,7 @@ async fn operate<O: Operations>(
     admin.operations.operate(verb, body(json)?, &whoever(by)).await.map(Json)
 }
 
-fn whoever(by: Option<Extension<http::Peer>>) -> String {
+pub(super) fn whoever(by: Option<Extension<http::Peer>>) -> String {
     by.map_or_else(|| "unknown".to_owned(), |Extension(peer)| peer.to_string())
 }
 

@@ -67,6 +67,21 @@ impl Operations for Fake {
         self.asked(format!("prolong {id} {} {:?} {}", wish.why, wish.lasts, by.is_empty()));
         Err(Refusal::Unknown(format!("no action {id}")))
     }
+    async fn warmup(&self) -> Result<WarmupPage, Refusal> {
+        Ok(WarmupPage::default())
+    }
+    async fn climb(&self, source: &str, provider: &str, filter: ClimbFilter) -> Result<ClimbShown, Refusal> {
+        self.asked(format!("climb {source} {provider} {:?}", filter.days));
+        Ok(ClimbShown::default())
+    }
+    async fn climb_steps(&self, filter: StepFilter) -> Result<Vec<StepRow>, Refusal> {
+        self.asked(format!("steps {:?} {:?} {:?}", filter.source, filter.provider, filter.limit));
+        Ok(Vec::new())
+    }
+    async fn steer_climb(&self, of: (&str, &str), verb: ClimbVerb, wish: WarmupWish, by: &str) -> Result<ClimbRow, Refusal> {
+        self.asked(format!("{verb:?} {of:?} {:?} {} {by}", wish.recipients, wish.why));
+        Ok(ClimbRow::default())
+    }
     async fn source_health(&self) -> Result<Vec<SourceHealthRow>, Refusal> {
         Ok(Vec::new())
     }
@@ -231,6 +246,27 @@ async fn a_wish_about_the_queue_says_whose_it_is() {
     let us = UnixStream::pair().unwrap().0.peer_cred().unwrap().uid();
     let verbs = ["Hold", "Release", "Cancel", "Flush"].map(|verb| format!("{verb} Some(\"0000000000001\") by uid {us}"));
     assert_eq!(served.asked(), [&verbs[..], &["events Some(7) Some(20)".to_owned()]].concat());
+}
+
+#[tokio::test]
+async fn a_climb_is_shown_and_steered_by_source_and_provider_and_it_is_known_who_asks() {
+    let served = Served::start().await;
+    for path in ["/v1/warmup", "/v1/warmup/steps?source=ip-a&limit=3", "/v1/warmup/ip-a/google?days=9"] {
+        assert_eq!(served.ask(Method::GET, path, "").await.0, 200, "{path}");
+    }
+    let pin = json!({"why": "moved", "recipients": 5}).to_string();
+    assert_eq!(served.ask(Method::POST, "/v1/warmup/ip-a/google/pin", &pin).await.0, 200);
+    let (status, answer) = served.ask(Method::POST, "/v1/warmup/ip-a/google/stop", &pin).await;
+    let says = "\"stop\" cannot be done to a climb; there are: set, pin, unpin, pause, resume, skip, rewind";
+    assert_eq!((status, &answer["error"]), (404, &json!(says)));
+    assert_eq!(served.ask(Method::POST, "/v1/warmup/ip-a/google/pin", "{\"amount\":5}").await.0, 400);
+    let us = UnixStream::pair().unwrap().0.peer_cred().unwrap().uid();
+    let asked = [
+        "steps Some(\"ip-a\") None Some(3)".to_owned(),
+        "climb ip-a google Some(9)".to_owned(),
+        format!("Pin (\"ip-a\", \"google\") Some(5) moved uid {us}"),
+    ];
+    assert_eq!(served.asked(), asked);
 }
 
 #[tokio::test]

@@ -24,6 +24,10 @@
 //! | `GET /v1/actions/{id}` | | [`ActionShown`] |
 //! | `POST /v1/actions/{id}/cancel`, `…/extend` | [`ActionWish`] | [`ActionRow`] |
 //! | `GET /v1/sources/health` | | [`SourceHealthRow`]s |
+//! | `GET /v1/warmup` | | [`WarmupPage`] |
+//! | `GET /v1/warmup/steps` | [`StepFilter`] as query | [`StepRow`]s, the newest first |
+//! | `GET /v1/warmup/{source}/{provider}` | [`ClimbFilter`] as query | [`ClimbShown`] |
+//! | `POST /v1/warmup/{source}/{provider}/{verb}`: set, pin, unpin, pause, resume, skip, rewind | [`WarmupWish`] | [`ClimbRow`] |
 //! | `GET /v1/events` | [`EventFilter`] as query | [`EventPage`] |
 //!
 //! `{member}` is a DID or a sending domain. What goes wrong is a [`Trouble`] with a status that fits.
@@ -35,6 +39,7 @@ use serde::{Deserialize, Serialize};
 
 pub use super::actions::{ActionFilter, ActionPage, ActionRow, ActionShown, ActionWish, SourceHealthRow};
 pub use super::answers::*;
+pub use super::warmup_answers::*;
 
 /// The version that the paths begin with.
 pub const VERSION: &str = "/v1";

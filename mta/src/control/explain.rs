@@ -16,8 +16,7 @@ use super::{
     },
     api::Refusal,
     daemon::Daemon,
-    operations::{blocking, queue_id, unable},
-    views::time,
+    views::{blocking, queue_id, time, unable},
 };
 use crate::{
     config,

@@ -31,6 +31,19 @@ pub const ACTIONS_STARTED: &str = "mta_actions_started_total";
 pub const ACTIONS: &str = "mta_actions";
 /// Attempts that met a refusal, by its `class` and the `provider`.
 pub const REPLIES: &str = "mta_replies_total";
+/// What a source may be accepted of at a provider today, by `source` and `provider`, in recipients; +Inf when it is warm.
+pub const WARMUP_ALLOWANCE: &str = "mta_warmup_allowance";
+/// Of them accepted.
+pub const WARMUP_SPENT: &str = "mta_warmup_spent";
+/// Of them under way.
+pub const WARMUP_RESERVED: &str = "mta_warmup_reserved";
+/// The stage of its plan, from 1, by `source` and `provider`.
+pub const WARMUP_STAGE: &str = "mta_warmup_stage";
+/// Decisions about warmup, by `source`, `provider` and `rule`: start, advance, finish, utilisation, deferred, refused, unknown,
+/// code, cool, idle, operator, over.
+pub const WARMUP_STEPS: &str = "mta_warmup_steps_total";
+/// One-time codes accepted beyond an allowance, by `source` and `provider`. Any of them needs a person.
+pub const WARMUP_OVER: &str = "mta_warmup_over_total";
 /// Reports about TLS to other domains, by `result`: sent, dropped.
 pub const TLS_REPORTS: &str = "mta_tls_reports_total";
 /// Outcomes of TLS that no report counts, because more came at once than were counted.
@@ -91,6 +104,12 @@ fn describe() {
     describe_counter!(ACTIONS_STARTED, "Automatic actions begun, by kind.");
     describe_gauge!(ACTIONS, "Automatic actions that run, by kind.");
     describe_counter!(REPLIES, "Attempts that met a refusal, by class and provider.");
+    describe_gauge!(WARMUP_ALLOWANCE, "Recipients that may be accepted today, by source and provider; +Inf when it is warm.");
+    describe_gauge!(WARMUP_SPENT, "Recipients accepted today within the allowance, by source and provider.");
+    describe_gauge!(WARMUP_RESERVED, "Recipients under way within the allowance, by source and provider.");
+    describe_gauge!(WARMUP_STAGE, "Stage of the plan of warmup, from 1, by source and provider.");
+    describe_counter!(WARMUP_STEPS, "Decisions about warmup, by source, provider and rule.");
+    describe_counter!(WARMUP_OVER, "One-time codes accepted beyond an allowance, by source and provider; needs a person.");
     describe_gauge!(SOURCE_NAME_TROUBLE, "Whether a source's name in the DNS is not as it should be.");
     describe_gauge!(SOURCE_LISTED, "Whether a block list lists a source.");
     describe_counter!(DNSBL_REFUSED, "Questions that a block list refused to answer.");

@@ -13,10 +13,12 @@
 //! - [`run`]: the thread itself.
 //! - `sources`: our own addresses, and what is found about them.
 //! - `tiers`: what members may send and have sent.
+//! - `warmup`: where young sources stand, and what an operator does about it.
 //! - [`web`]: what is asked of hosts that others name.
 
 pub mod actions;
 pub mod admin;
+mod admin_warmup;
 pub mod answers;
 pub mod api;
 pub mod daemon;
@@ -33,6 +35,8 @@ mod sources;
 mod stream;
 mod tiers;
 mod views;
+mod warmup;
+pub mod warmup_answers;
 pub mod web;
 mod wishes;
 

@@ -6,20 +6,19 @@
 //! A key's file is written before the row that needs it: a crash between the two leaves a key that the next
 //! enrolment of that domain finds and uses.
 
-use scheduler::QueueId;
 use smtp::address::canonical_domain;
 
 use super::{
     admin::Operations,
     answers::{EventFilter, EventPage, QueueDone, QueueWish, Where, Why},
     api::{
-        ActionFilter, ActionPage, ActionRow, ActionShown, ActionWish, AddMember, Enrolled, ImportKey, Key, LabelerStatus, Member,
-        PAGE_MAX, QueueFilter, QueuePage, QueuedMessage, Refusal, RemoveKeys, SetMember, ShapingRow, SourceHealthRow, SourceRow,
-        Status,
+        ActionFilter, ActionPage, ActionRow, ActionShown, ActionWish, AddMember, ClimbFilter, ClimbRow, ClimbShown, ClimbVerb,
+        Enrolled, ImportKey, Key, LabelerStatus, Member, PAGE_MAX, QueueFilter, QueuePage, QueuedMessage, Refusal, RemoveKeys,
+        SetMember, ShapingRow, SourceHealthRow, SourceRow, Status, StepFilter, StepRow, WarmupPage, WarmupWish,
     },
     daemon::Daemon,
     tiers,
-    views::{time, view_delivery, view_key, view_message},
+    views::{blocking, queue_id, time, unable, view_delivery, view_key, view_message},
     wishes::{Verb, from_hex, hex},
 };
 use crate::{
@@ -315,6 +314,22 @@ impl Operations for Daemon {
         self.extend_action(id, wish, by).await
     }
 
+    async fn warmup(&self) -> Result<WarmupPage, Refusal> {
+        self.list_climbs().await
+    }
+
+    async fn climb(&self, source: &str, provider: &str, filter: ClimbFilter) -> Result<ClimbShown, Refusal> {
+        self.show_climb(source, provider, filter).await
+    }
+
+    async fn climb_steps(&self, filter: StepFilter) -> Result<Vec<StepRow>, Refusal> {
+        self.list_climb_steps(filter).await
+    }
+
+    async fn steer_climb(&self, of: (&str, &str), verb: ClimbVerb, wish: WarmupWish, by: &str) -> Result<ClimbRow, Refusal> {
+        self.steer(of, verb, wish, by).await
+    }
+
     async fn source_health(&self) -> Result<Vec<SourceHealthRow>, Refusal> {
         self.list_source_health().await
     }
@@ -452,15 +467,6 @@ impl Daemon {
     }
 }
 
-/// Key files and pages of the queue are read beside the control thread's own work, which serves others meanwhile.
-pub(super) async fn blocking<R: Send + 'static>(
-    daemon: &Daemon,
-    work: impl FnOnce(&Daemon) -> R + Send + 'static,
-) -> Result<R, Refusal> {
-    let daemon = daemon.clone();
-    tokio::task::spawn_blocking(move || work(&daemon)).await.map_err(unable)
-}
-
 fn next_id(table: Table, txn: &mut heed::RwTxn<'_>) -> Result<u32, QueueError> {
     let row = table.get(txn, NEXT_ID)?.map(<[u8; 4]>::try_from);
     let id = match row {
@@ -478,14 +484,6 @@ fn domain(name: &str) -> Result<String, Refusal> {
     let domain = canonical_domain(name).map_err(|error| wrong(error.to_string()))?.into_owned();
     check_domain(&domain).map_err(|error| wrong(error.to_string()))?;
     Ok(domain)
-}
-
-pub(super) fn queue_id(id: &str) -> Result<QueueId, Refusal> {
-    id.parse().map_err(|_| Refusal::Wrong(format!("{id:?} is not a queue id; `tradewind queue list` shows them")))
-}
-
-pub(super) fn unable(error: impl std::fmt::Display) -> Refusal {
-    Refusal::Unable(error.to_string())
 }
 
 fn refuse_store(error: StoreError) -> Refusal {

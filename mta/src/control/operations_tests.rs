@@ -3,7 +3,7 @@
 use std::{collections::HashSet, path::Path, sync::Arc, thread::JoinHandle, time::Duration};
 
 use host::{Clock, Dice};
-use scheduler::Lane;
+use scheduler::{Lane, QueueId};
 use smtp::address::{Mailbox, ReversePath};
 
 use super::*;

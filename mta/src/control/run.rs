@@ -1,6 +1,7 @@
 //! The control thread: binds the operator's socket and the admin port, polls the labeler, and serves all three
 //! until the process ends.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -108,6 +109,7 @@ async fn run(
 
 /// What is counted by looking: now and then, so that mail does not pay for it.
 async fn gauges(daemon: &Daemon, sessions: impl Fn() -> usize) {
+    let mut climbs = BTreeSet::new();
     let (queued, own, open) = (gauge!(metrics::QUEUED), gauge!(metrics::OWN_QUEUED), gauge!(metrics::SESSIONS));
     loop {
         open.set(sessions() as f64);
@@ -116,6 +118,7 @@ async fn gauges(daemon: &Daemon, sessions: impl Fn() -> usize) {
         if let Some(messages) = daemon.messages() {
             queued.set(messages as f64);
         }
+        daemon.gauge_climbs(&mut climbs).await;
         tokio::time::sleep(GAUGES).await;
     }
 }

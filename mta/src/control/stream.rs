@@ -10,7 +10,7 @@ use super::{
     api::{PAGE_MAX, Refusal},
     daemon::Daemon,
     explain::event_row,
-    operations::{blocking, queue_id, unable},
+    views::{blocking, queue_id, unable},
 };
 
 impl Daemon {

@@ -1,8 +1,11 @@
-//! Rows and snapshots as the operator sees them.
+//! Rows and snapshots as the operator sees them, and what all answers share.
 
 use std::time::SystemTime;
 
+use scheduler::QueueId;
+
 use super::api::{DnsRecord, Key, QueuedDelivery, QueuedMessage, QueuedRecipient, Refusal};
+use super::daemon::Daemon;
 use crate::{
     policy::{self, Directory},
     queue::{Fate, Shown, Summary},
@@ -74,4 +77,21 @@ pub(super) fn view_message(directory: &Directory, it: &Shown) -> QueuedMessage {
 /// RFC 3339 in UTC.
 pub(super) fn time(at: SystemTime) -> String {
     atproto::datetime(at).as_str().to_owned()
+}
+
+/// Key files and pages of the queue are read beside the control thread's own work, which serves others meanwhile.
+pub(super) async fn blocking<R: Send + 'static>(
+    daemon: &Daemon,
+    work: impl FnOnce(&Daemon) -> R + Send + 'static,
+) -> Result<R, Refusal> {
+    let daemon = daemon.clone();
+    tokio::task::spawn_blocking(move || work(&daemon)).await.map_err(unable)
+}
+
+pub(super) fn queue_id(id: &str) -> Result<QueueId, Refusal> {
+    id.parse().map_err(|_| Refusal::Wrong(format!("{id:?} is not a queue id; `tradewind queue list` shows them")))
+}
+
+pub(super) fn unable(error: impl std::fmt::Display) -> Refusal {
+    Refusal::Unable(error.to_string())
 }

@@ -15,7 +15,7 @@ use super::{
     answers::{QueueDone, QueueWish, Why},
     api::Refusal,
     daemon::Daemon,
-    operations::{blocking, queue_id, unable},
+    views::{blocking, queue_id, unable},
 };
 use crate::queue::{Filter, Operation, Which, Wish};
 

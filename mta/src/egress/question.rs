@@ -7,9 +7,10 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use scheduler::warmup::ClimbView;
 use scheduler::{
-    Cancellation, Cancelled, Counts, Lane, Measure, QueueId, Routed, Scheduler, SourceHealth, SourceHealthView, Survey,
-    Whereabouts,
+    Cancellation, Cancelled, ClimbWish, Counts, Lane, Measure, QueueId, Routed, Scheduler, SourceHealth, SourceHealthView,
+    Survey, Whereabouts,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -151,6 +152,31 @@ impl Asker {
     /// How sources stand.
     pub async fn source_health(&self) -> Result<Vec<SourceHealthView>, Stopped> {
         self.ask(|scheduler, now| scheduler.source_health(now)).await
+    }
+
+    /// All climbs of warmup, as they stand.
+    pub async fn climbs(&self) -> Result<Vec<ClimbView>, Stopped> {
+        self.ask(|scheduler, _| scheduler.climbs().collect()).await
+    }
+
+    /// Does what `wish` makes of a climb as it stands, or says why not; answers when, and the climb as it is then. None: there is
+    /// no such climb. `by` is who wants it, and why.
+    pub async fn wish_climb<E: Send + 'static>(
+        &self,
+        source: &str,
+        provider: &str,
+        by: &str,
+        wish: impl FnOnce(&ClimbView) -> Result<ClimbWish, E> + Send + 'static,
+    ) -> Result<Option<Result<(SystemTime, ClimbView), E>>, Stopped> {
+        let (source, provider, by) = (source.to_owned(), provider.to_owned(), by.to_owned());
+        self.ask(move |scheduler, now| {
+            let view = scheduler.climbs().find(|view| *view.source == *source && *view.provider == *provider)?;
+            match wish(&view) {
+                Ok(wish) => scheduler.wish_climb(now, &source, &provider, wish, &by).map(|view| Ok((now, view))),
+                Err(refusal) => Some(Err(refusal)),
+            }
+        })
+        .await
     }
 
     /// Domains that are known to lead to a site now; None: no such site is known.

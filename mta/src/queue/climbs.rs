@@ -20,6 +20,9 @@ const STEP_VERSION: u8 = 2;
 /// Steps older than this leave when there is a new one of the same climb, as rows of the ledger do.
 const STEPS_KEPT: Duration = Duration::from_secs(400 * 24 * 3600);
 
+/// Source and provider.
+pub type ClimbName = (Arc<str>, Arc<str>);
+
 impl Queue {
     /// Writes down where climbs stand and what was decided, in one transaction.
     pub async fn note_climbs(&self, news: Vec<ClimbNews>) -> Result<(), QueueError> {
@@ -72,6 +75,27 @@ impl Reader {
             }
         }
         all.into_iter().map(|of| remember(&mut rows, of)).collect()
+    }
+
+    /// All climbs that were ever written down.
+    pub fn climb_names(&self) -> Result<Vec<ClimbName>, QueueError> {
+        let txn = self.env.read_txn()?;
+        let mut names = Vec::new();
+        for entry in self.tables.climbs.iter(&txn)? {
+            if let Ok(row) = decode(entry?.1) {
+                names.push((row.source, row.provider));
+            }
+        }
+        Ok(names)
+    }
+
+    /// The first day on which a climb spent anything, as far as the ledger is kept.
+    pub fn climb_first_day(&self, source: &str, provider: &str) -> Result<Option<u32>, QueueError> {
+        let txn = self.env.read_txn()?;
+        let prefix = ledger_prefix(source, provider);
+        let first = self.tables.ledger.prefix_iter(&txn, &prefix)?.next().transpose()?;
+        let day = first.and_then(|(key, _)| key.get(prefix.len()..)?.first_chunk::<4>().copied());
+        Ok(day.map(u32::from_be_bytes))
     }
 
     /// The newest steps of a climb, the newest first.

@@ -67,6 +67,7 @@ mod types;
 mod usage;
 mod writer;
 
+pub use climbs::ClimbName;
 pub use duplicates::{Fingerprint, Recent};
 pub use faults::{Fault, Faults};
 pub use handle::{Expected, Queue, Stats};

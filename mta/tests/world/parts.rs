@@ -28,7 +28,7 @@ use super::sts::Promises;
 const MEMBER: &str = "member.example";
 const HEADER: &str = "X-World-Message: ";
 /// 2026-11-23, and so far from any edge of the calendar.
-const BEGINNING: u64 = 1_795_400_000;
+pub(crate) const BEGINNING: u64 = 1_795_400_000;
 
 /// A world and what happened in it.
 pub(crate) struct World {
@@ -44,6 +44,7 @@ pub(crate) struct World {
     pub(crate) members: Vec<(&'static str, Option<&'static str>)>,
     pub(crate) settings: String,
     pub(crate) replies: Option<String>,
+    pub(crate) plans: Option<String>,
     accepted: Arc<Mutex<BTreeSet<u64>>>,
     unanswered: Arc<Mutex<BTreeSet<u64>>>,
     age: Duration,
@@ -80,6 +81,7 @@ impl World {
             members: vec![(MEMBER, None)],
             settings: String::new(),
             replies: None,
+            plans: None,
             accepted: Arc::default(),
             unanswered: Arc::default(),
             age: Duration::ZERO,

@@ -10,7 +10,18 @@ use super::parts::{World, listener};
 
 /// What the world's story wants of them, around what every world needs.
 pub(crate) fn configuration(world: &World) -> Config {
-    let config = Config::parse(Path::new("world.toml"), &configuration_text(world)).unwrap_or_else(|error| panic!("{error}"));
+    let text = configuration_text(world);
+    let config = match &world.plans {
+        None => Config::parse(Path::new("world.toml"), &text),
+        // Only from disk are other files read.
+        Some(plans) => {
+            let file = world.folder.path().join("world.toml");
+            std::fs::write(world.folder.path().join("plans.toml"), plans).unwrap();
+            std::fs::write(&file, &text).unwrap();
+            Config::load(&file)
+        }
+    };
+    let config = config.unwrap_or_else(|error| panic!("{error}"));
     let replies = world.replies.as_ref();
     let replies =
         replies.map(|file| Replies::load(Path::new(file), &config.shaped.providers).unwrap_or_else(|error| panic!("{error}")));
