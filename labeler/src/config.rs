@@ -130,6 +130,8 @@ pub struct Verify {
     /// How long after a check that passed the next one is due. Failed checks are repeated sooner. Default: `24h`.
     #[serde(deserialize_with = "duration")]
     pub interval: Duration,
+    /// Addresses that the co-op's relay sends from. SPF of whoever asks for the relay must pass for each. Default: none, and SPF is checked without.
+    pub sources: Vec<IpAddr>,
 }
 
 impl Default for Identity {
@@ -141,7 +143,7 @@ impl Default for Identity {
 
 impl Default for Verify {
     fn default() -> Self {
-        Self { interval: Duration::from_secs(24 * 3600) }
+        Self { interval: Duration::from_secs(24 * 3600), sources: Vec::new() }
     }
 }
 
@@ -343,7 +345,7 @@ interval = "24h"
             (
                 "interval = ",
                 "intervall = ",
-                "labeler.toml:14: key `verify.intervall`: unknown field `intervall`, expected `interval`",
+                "labeler.toml:14: key `verify.intervall`: unknown field `intervall`, expected `interval` or `sources`",
             ),
             ("\"24h\"", "\"often\"", "labeler.toml:14: key `verify.interval`: \"often\" is not a duration"),
             ("\"24h\"", "\"0s\"", "at least one second"),

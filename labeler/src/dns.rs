@@ -13,6 +13,7 @@ use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
 
 use crate::judge::Answer;
+use crate::spf::Evaluator;
 
 /// One try; there are two.
 const TIMEOUT: Duration = Duration::from_secs(3);
@@ -69,6 +70,20 @@ impl Dns {
             _ => None,
         })
         .await
+    }
+
+    /// Names of an address.
+    pub(crate) async fn names(&self, address: IpAddr) -> Answer<String> {
+        self.ask(&Name::from(address).to_ascii(), RecordType::PTR, |data| match data {
+            RData::PTR(ptr) => Some(ptr.0.to_ascii().to_ascii_lowercase()),
+            _ => None,
+        })
+        .await
+    }
+
+    /// An evaluator of SPF that asks the same name servers.
+    pub(crate) fn spf(&self) -> Evaluator {
+        Evaluator::new(self.0.clone())
     }
 
     /// Addresses of a host.

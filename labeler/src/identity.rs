@@ -27,15 +27,14 @@ impl Resolver {
         let (url, from) = match (did.as_str().strip_prefix("did:plc:"), web_document_url(did)) {
             (Some(_), _) => (format!("{}/{}", self.plc_url.as_str().trim_end_matches('/'), did.as_str()), From::Configuration),
             (_, Some(url)) => (url, From::Stranger),
-            _ => return Err(Unresolved::Gone("identity: neither a did:plc nor a did:web of a host".into())),
+            _ => return Err(Unresolved::Gone("neither a did:plc nor a did:web of a host".into())),
         };
-        let url = Url::parse(&url).map_err(|error| Unresolved::Gone(format!("identity: {error}")))?;
-        let unknown = |why: String| Unresolved::Unknown(format!("identity: {why}"));
-        let answer = self.fetcher.get(&url, from, DOCUMENT_BYTES_MAX).await.map_err(unknown)?;
+        let url = Url::parse(&url).map_err(|error| Unresolved::Gone(error.to_string()))?;
+        let answer = self.fetcher.get(&url, from, DOCUMENT_BYTES_MAX).await.map_err(Unresolved::Unknown)?;
         match answer.status {
-            200 => Document::parse(&answer.body, did).map_err(|error| unknown(error.to_string())),
-            404 | 410 => Err(Unresolved::Gone(format!("identity: there is no document of this DID ({})", answer.status))),
-            status => Err(unknown(format!("the document is answered with {status}"))),
+            200 => Document::parse(&answer.body, did).map_err(|error| Unresolved::Unknown(error.to_string())),
+            404 | 410 => Err(Unresolved::Gone(format!("there is no document of this DID ({})", answer.status))),
+            status => Err(Unresolved::Unknown(format!("the document is answered with {status}"))),
         }
     }
 }

@@ -6,7 +6,7 @@
 //! |---|---|
 //! | an attestation is seen on a firehose or Jetstream | `ingest` |
 //! | its account's DID document is resolved | `identity` |
-//! | the record is fetched again with its repository's proof; DNS is asked | `verify`, `fetch`, `dns` |
+//! | the record is fetched again with its repository's proof; DNS is asked | `verify`, `collect`, `fetch`, `dns`, `spf` |
 //! | the facts are judged (pure) | [`judge`] |
 //! | the label is signed, numbered and kept, with the reasons of every refusal | [`store`] |
 //! | it is looked at again when due | `rounds` |
@@ -15,6 +15,7 @@
 //!
 //! [`start`] runs all of it inside of a tokio runtime; the program `tradewind-labeler` is a thin wrapper.
 
+mod collect;
 pub mod config;
 mod dns;
 mod fetch;
@@ -25,6 +26,7 @@ mod key;
 mod outside;
 mod rounds;
 mod serve;
+mod spf;
 pub mod store;
 mod upkeep;
 mod verify;
@@ -90,7 +92,8 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let answers = serve::Answers::new(store.clone(), config.did.as_str(), document, &config.serve, stopped.clone());
     tasks.spawn(serve::run(listener, answers, config.serve, stopped.clone()));
     tasks.spawn(upkeep::run(store.clone(), key.clone(), stopped.clone()));
-    let verifier = verify::Verifier { resolver, dns };
+    let collector = collect::Collector { dns, fetcher: resolver.fetcher.clone(), sources: config.verify.sources.into() };
+    let verifier = verify::Verifier { resolver, collector };
     let rounds = rounds::Rounds { store: store.clone(), verifier, key, interval: config.verify.interval, bell: bell.clone() };
     tasks.spawn(rounds.run(stopped.clone()));
     let streams = [(ingest::Kind::Firehose, config.ingest.firehose), (ingest::Kind::Jetstream, config.ingest.jetstream)];

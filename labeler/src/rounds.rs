@@ -91,9 +91,9 @@ impl Rounds {
         let (did, domain) = (task.did.as_str().to_owned(), task.rkey.clone());
         match &found {
             Found::Absent => tracing::info!(did, domain, "the attestation is gone"),
-            Found::Judged { verdict, reasons, .. } => {
-                let reasons = reasons.join("; ");
-                tracing::info!(did, domain, ?verdict, reasons, "looked at");
+            Found::Judged { judgement, .. } => {
+                let reasons = judgement.reasons().join("; ");
+                tracing::info!(did, domain, verdict = ?judgement.verdict, reasons, "looked at");
             }
         }
         let (store, interval, key) = (self.store.clone(), self.interval, self.key.clone());

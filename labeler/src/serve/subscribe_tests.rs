@@ -8,7 +8,7 @@ use atproto::key::SigningKey;
 use atproto::stream::{Frame, read};
 
 use super::*;
-use crate::judge::Verdict;
+use crate::judge::{Judgement, Verdict};
 use crate::store::{Found, Store, Terms, Touch};
 
 /// A subscriber: what it was sent, how much of that it takes, what it says.
@@ -128,7 +128,7 @@ impl Bench {
             let did: Did = format!("did:plc:m{n}").parse().unwrap();
             self.store.touch(&[Touch::Record(did, "a.example".into())], None, self.now).unwrap();
         }
-        let found = Found::Judged { verdict, reasons: Vec::new(), relay: false, rev: None };
+        let found = Found::Judged { judgement: Judgement { verdict, checks: Vec::new() }, relay: false, rev: None };
         let due = self.store.due(self.now, &Default::default(), 1000).unwrap();
         let due: Vec<_> = due.iter().map(|task| (task, &found)).collect();
         self.store.settle_all(due, Duration::from_secs(86_400), self.now, &self.key).unwrap();

@@ -11,7 +11,7 @@ use heed::{RoTxn, RwTxn};
 use serde::{Deserialize, Serialize};
 
 use super::{DID_BYTES_MAX, DOMAINS_MAX, ROW, Store, StoreError, millis};
-use crate::judge::Verdict;
+use crate::judge::{Judgement, Verdict};
 
 /// A failed or unmade check is repeated after this, then after twice as long, and so on: a member who is putting records into DNS sees the label soon.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
@@ -87,10 +87,8 @@ pub enum Found {
     Absent,
     /// A judgement, of the record or of why there is none to judge.
     Judged {
-        /// Pass, fail, or nothing definite.
-        verdict: Verdict,
-        /// Why not pass.
-        reasons: Vec<String>,
+        /// Pass, fail, or nothing definite, and each check.
+        judgement: Judgement,
         /// Whether the record asks for the relay.
         relay: bool,
         /// The revision that proved it.
@@ -248,11 +246,11 @@ impl Store {
         row.checked_ms = Some(millis(now));
         match found {
             Found::Absent => (row.stands, row.relay, row.state, row.reasons) = (false, false, State::New, Vec::new()),
-            Found::Judged { verdict, reasons, relay, rev } => {
-                row.reasons.clone_from(reasons);
+            Found::Judged { judgement, relay, rev } => {
+                row.reasons = judgement.reasons();
                 row.rev = rev.clone().max(row.rev);
-                row.failures = if *verdict == Verdict::Pass { 0 } else { row.failures.saturating_add(1) };
-                match verdict {
+                row.failures = if judgement.verdict == Verdict::Pass { 0 } else { row.failures.saturating_add(1) };
+                match judgement.verdict {
                     Verdict::Pass => (row.stands, row.relay, row.state) = (true, *relay, State::Pass),
                     Verdict::Fail => (row.stands, row.relay, row.state) = (false, *relay, State::Fail),
                     Verdict::Unknown => row.state = State::Unknown,

@@ -6,7 +6,7 @@ use atproto::label::{Label, read_query_labels};
 use atproto::stream;
 
 use super::*;
-use crate::judge::Verdict;
+use crate::judge::{Check, Judgement, Kind, Verdict};
 
 const TERMS: Terms = Terms { expires_after: Duration::from_secs(8 * 86_400), history: Duration::from_secs(30 * 86_400) };
 const INTERVAL: Duration = Duration::from_secs(86_400);
@@ -102,7 +102,12 @@ fn did(name: &str) -> Did {
 }
 
 fn judged(verdict: Verdict, relay: bool) -> Found {
-    Found::Judged { verdict, reasons: if verdict == Verdict::Pass { vec![] } else { vec!["why".into()] }, relay, rev: None }
+    let check = match verdict {
+        Verdict::Pass => Check::pass(Kind::Mx, "a.example"),
+        Verdict::Fail => Check::fail(Kind::Mx, "a.example", "why"),
+        Verdict::Unknown => Check::unknown(Kind::Mx, "a.example", "why"),
+    };
+    Found::Judged { judgement: Judgement::only(check), relay, rev: None }
 }
 
 #[test]
@@ -116,7 +121,7 @@ fn a_pass_is_labelled_once_and_a_failure_takes_it_back() {
     assert_eq!(bench.settle(&judged(Verdict::Pass, false)), ["!relay-member"]);
     bench.now += INTERVAL;
     assert_eq!(bench.settle(&judged(Verdict::Fail, false)), ["!verified-mail-operator"]);
-    assert_eq!((bench.row("alice").state, bench.row("alice").reasons), (State::Fail, vec!["why".to_owned()]));
+    assert_eq!((bench.row("alice").state, bench.row("alice").reasons), (State::Fail, vec!["mx: why".to_owned()]));
     assert_eq!(
         bench.labels(&["did:plc:alice"]).iter().filter(|label| label.negates()).count(),
         2,

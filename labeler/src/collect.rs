@@ -1,0 +1,182 @@
+//! Collecting what a judgement rests on, as one resolver sees it.
+//!
+//! Nothing is decided here: every answer, also that there was none, goes to [`crate::judge`].
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use futures_util::future::{join, join_all, join3, join4};
+use url::Url;
+
+use crate::dns::Dns;
+use crate::fetch::{Fetcher, From};
+use crate::judge::{Answer, Evaluated, Facts, Sender, has_dmarc, spf_senders};
+
+/// Exchanges whose addresses are looked up.
+const MX_HOSTS_MAX: usize = 3;
+/// Addresses of a member's SPF record whose names are looked up.
+const SENDERS_MAX: usize = 3;
+/// From a domain upwards, in search of a policy.
+const DMARC_STEPS_MAX: usize = 5;
+/// Nobody sends from here (RFC 7600 §6, the IPv4 dummy address), so that whoever lets it in lets everybody in.
+const PROBE: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 8);
+/// A DID, with space around it.
+const WELL_KNOWN_BYTES_MAX: usize = 4 << 10;
+
+/// Whose domain it is, and what they say of it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Subject<'a> {
+    pub(crate) did: &'a str,
+    pub(crate) domain: &'a str,
+    /// The handle that the DID document claims.
+    pub(crate) handle: Option<&'a str>,
+    pub(crate) selectors: &'a [String],
+    /// Whether the relay is asked for.
+    pub(crate) relay: bool,
+}
+
+/// Asks one resolver.
+#[derive(Clone)]
+pub(crate) struct Collector {
+    pub(crate) dns: Dns,
+    pub(crate) fetcher: Fetcher,
+    /// What the co-op sends from.
+    pub(crate) sources: Arc<[IpAddr]>,
+}
+
+/// What is known of a domain's SPF.
+struct Spf {
+    texts: Answer<String>,
+    probe: Option<Evaluated>,
+    sources: Vec<Evaluated>,
+    senders: Vec<Sender>,
+}
+
+impl Collector {
+    /// Everything at once: the slowest answer decides how long a member waits.
+    pub(crate) async fn facts(&self, subject: &Subject<'_>) -> Facts {
+        let Subject { domain, relay, handle, .. } = *subject;
+        let keys = subject
+            .selectors
+            .iter()
+            .map(|selector| async move { (selector.clone(), self.txt(&format!("{selector}._domainkey."), domain).await) });
+        let asked = (self.control(domain, handle), self.mx(domain), self.spf(domain, relay), self.dmarc(domain));
+        let must = async {
+            let (asked, dkim) = join(join4(asked.0, asked.1, asked.2, asked.3), join_all(keys)).await;
+            (asked, dkim)
+        };
+        let noted = join3(self.txt("_mta-sts.", domain), self.txt("_smtp._tls.", domain), self.txt("default._bimi.", domain));
+        let ((((control, well_known), (mx, mx_addresses), spf, dmarc), dkim), (mta_sts, tls_rpt, bimi)) = join(must, noted).await;
+        Facts {
+            did: subject.did.into(),
+            domain: domain.into(),
+            handle: handle.map(str::to_owned),
+            relay,
+            control,
+            well_known,
+            mx,
+            mx_addresses,
+            spf: spf.texts,
+            spf_probe: spf.probe,
+            spf_sources: spf.sources,
+            dkim,
+            dmarc,
+            senders: spf.senders,
+            mta_sts,
+            tls_rpt,
+            bimi,
+        }
+    }
+
+    async fn txt(&self, prefix: &str, domain: &str) -> Answer<String> {
+        self.dns.txt(&format!("{prefix}{domain}")).await
+    }
+
+    async fn control(&self, domain: &str, handle: Option<&str>) -> (Answer<String>, Answer<String>) {
+        let control = self.txt("_atproto.", domain).await;
+        let named = matches!(&control, Answer::Found(texts) if texts.iter().any(|text| text.starts_with("did=")));
+        let may_say_so = handle.is_some_and(|handle| handle.eq_ignore_ascii_case(domain));
+        let well_known = match (&control, named, may_say_so) {
+            (Answer::Unknown(_), ..) | (_, true, _) | (.., false) => Answer::Absent,
+            _ => self.well_known(domain).await,
+        };
+        (control, well_known)
+    }
+
+    /// The exchanges, and where the most preferred of them are.
+    async fn mx(&self, domain: &str) -> (Answer<(u16, String)>, Vec<(String, Answer<IpAddr>)>) {
+        let answer = self.dns.mx(domain).await;
+        let mut hosts = if let Answer::Found(hosts) = &answer { hosts.clone() } else { Vec::new() };
+        hosts.retain(|(_, host)| host != "." && !host.is_empty());
+        hosts.sort();
+        hosts.truncate(MX_HOSTS_MAX);
+        let addresses = hosts.into_iter().map(|(_, host)| async {
+            let addresses = self.dns.addresses(&host).await;
+            (host, addresses)
+        });
+        (answer, join_all(addresses).await)
+    }
+
+    /// The record, what it says of an address of nobody's and of the co-op's sources, and the addresses that it names.
+    async fn spf(&self, domain: &str, relay: bool) -> Spf {
+        let texts = self.dns.txt(domain).await;
+        let mut spf = Spf { texts, probe: None, sources: Vec::new(), senders: Vec::new() };
+        let Answer::Found(found) = &spf.texts else { return spf };
+        if !found.iter().any(|text| text.get(..6).is_some_and(|version| version.eq_ignore_ascii_case("v=spf1"))) {
+            return spf;
+        }
+        // One after another: what the first looks up serves the others.
+        let evaluator = self.dns.spf();
+        spf.probe = Some(evaluator.evaluate(domain, PROBE.into()).await);
+        if relay {
+            for source in self.sources.iter() {
+                spf.sources.push(evaluator.evaluate(domain, *source).await);
+            }
+        } else {
+            let senders = spf_senders(found, SENDERS_MAX).into_iter().map(|address| self.sender(address));
+            spf.senders = join_all(senders).await;
+        }
+        spf
+    }
+
+    async fn sender(&self, address: IpAddr) -> Sender {
+        let names = self.dns.names(address).await;
+        let back = match &names {
+            Answer::Found(names) => self.dns.addresses(names.first().map_or(".", String::as_str)).await,
+            _ => Answer::Absent,
+        };
+        Sender { address, names, back }
+    }
+
+    /// The domain's policy, or the nearest parent's. A top-level domain's is no member's.
+    async fn dmarc(&self, domain: &str) -> Vec<(String, Answer<String>)> {
+        let mut asked = Vec::new();
+        let mut at = domain;
+        for _ in 0..DMARC_STEPS_MAX {
+            let name = format!("_dmarc.{at}");
+            let answer = self.dns.txt(&name).await;
+            let done = match &answer {
+                Answer::Found(texts) => has_dmarc(texts),
+                Answer::Unknown(_) => true,
+                Answer::Absent => false,
+            };
+            asked.push((name, answer));
+            match at.split_once('.') {
+                Some((_, parent)) if !done && parent.contains('.') => at = parent,
+                _ => break,
+            }
+        }
+        asked
+    }
+
+    /// atproto handle spec, "HTTPS well-known Method".
+    async fn well_known(&self, domain: &str) -> Answer<String> {
+        let Ok(url) = Url::parse(&format!("https://{domain}/.well-known/atproto-did")) else { return Answer::Absent };
+        match self.fetcher.get(&url, From::Stranger, WELL_KNOWN_BYTES_MAX).await {
+            Ok(answer) if answer.status == 200 => Answer::Found(vec![String::from_utf8_lossy(&answer.body).into_owned()]),
+            Ok(answer) if answer.status >= 500 => Answer::Unknown(format!("it answers {}", answer.status)),
+            Ok(_) => Answer::Absent,
+            Err(why) => Answer::Unknown(why),
+        }
+    }
+}
