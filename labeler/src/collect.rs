@@ -5,12 +5,14 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
+use atproto::Did;
 use futures_util::future::{join, join_all, join3, join4};
 use url::Url;
 
 use crate::dns::Dns;
 use crate::fetch::{Fetcher, From};
-use crate::judge::{Answer, Evaluated, Facts, Sender, has_dmarc, spf_senders};
+use crate::judge::{Answer, Evaluated, Facts, Judgement, Sender, Verdict, has_dmarc, judge, spf_senders};
+use crate::quorum;
 
 /// Exchanges whose addresses are looked up.
 const MX_HOSTS_MAX: usize = 3;
@@ -33,6 +35,45 @@ pub(crate) struct Subject<'a> {
     pub(crate) selectors: &'a [String],
     /// Whether the relay is asked for.
     pub(crate) relay: bool,
+}
+
+/// Several resolvers that look from different places.
+pub(crate) struct Views {
+    collectors: Vec<(String, Collector)>,
+    /// How many must say the same.
+    quorum: usize,
+}
+
+impl Views {
+    /// At least one, each with the name that members read.
+    pub(crate) fn new(collectors: Vec<(String, Collector)>, quorum: usize) -> Self {
+        assert!((1..=collectors.len()).contains(&quorum), "the settings are checked");
+        Self { collectors, quorum }
+    }
+
+    /// Whom the domain names, if that is one.
+    pub(crate) async fn named(&self, domain: &str) -> Option<Did> {
+        let (_, collector) = self.collectors.first()?;
+        let Answer::Found(texts) = collector.txt("_atproto.", domain).await else { return None };
+        let mut dids = texts.iter().filter_map(|text| text.strip_prefix("did=")?.parse().ok());
+        let first: Did = dids.next()?;
+        dids.all(|other| other == first).then_some(first)
+    }
+
+    /// What they agree on. To confirm what stands, one is enough, another one (`first`) each time; to give or to take, all are asked.
+    pub(crate) async fn judge(&self, subject: &Subject<'_>, first: usize, stands: bool) -> Judgement {
+        let first = first % self.collectors.len();
+        let Some((name, collector)) = self.collectors.get(first) else { unreachable!("there is one at least") };
+        let view = judge(&collector.facts(subject).await);
+        if self.collectors.len() == 1 || (stands && view.verdict == Verdict::Pass) {
+            return view;
+        }
+        let others = self.collectors.iter().enumerate().filter(|(nth, _)| *nth != first);
+        let others = others.map(|(_, (name, collector))| async { (name.clone(), judge(&collector.facts(subject).await)) });
+        let mut views = vec![(name.clone(), view)];
+        views.extend(join_all(others).await);
+        quorum::agree(views, self.quorum)
+    }
 }
 
 /// Asks one resolver.

@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,6 +13,8 @@ use serde::{Deserialize, Deserializer, de};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 use url::Url;
+
+use crate::store::Patience;
 
 /// All settings.
 #[derive(Debug, Clone, Deserialize)]
@@ -121,6 +124,21 @@ pub struct Ingest {
 pub struct Dns {
     /// Recursive name servers. Default: those of `/etc/resolv.conf`.
     pub nameservers: Option<Vec<SocketAddr>>,
+    /// Further resolvers, which look from other places (another network, another operator): a label is given or taken only when enough of all
+    /// of them see the same. Default: none.
+    pub vantage: Vec<Vantage>,
+    /// How many must see the same, `nameservers` counted as one. Default: all of two, all but one of three to five, all but two of more.
+    pub quorum: Option<usize>,
+}
+
+/// A resolver that looks from another place.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Vantage {
+    /// What members are told of who saw what.
+    pub name: String,
+    /// Its recursive name servers.
+    pub nameservers: Vec<SocketAddr>,
 }
 
 /// How often members are looked at again.
@@ -132,6 +150,16 @@ pub struct Verify {
     pub interval: Duration,
     /// Addresses that the co-op's relay sends from. SPF of whoever asks for the relay must pass for each. Default: none, and SPF is checked without.
     pub sources: Vec<IpAddr>,
+    /// Definite failures in a row that take labels away. Servers that do not answer are none. What the account itself says (its record is gone) and
+    /// a domain that names another DID counts at once. Default: 3.
+    pub failures: NonZeroU32,
+    /// and how much time must lie between the first and the last of them. Default: a 24th of `interval`, at most `1h`.
+    #[serde(deserialize_with = "optional_duration")]
+    pub failing_for: Option<Duration>,
+    /// Attestations that are looked at at the same time, 12 to 1024. Further ones wait in the store. Default: 96.
+    pub concurrency: usize,
+    /// Accounts a second of one host (by the last labels of its name) that do not carry labels yet. Default: 10.
+    pub per_host: NonZeroU32,
 }
 
 impl Default for Identity {
@@ -143,7 +171,15 @@ impl Default for Identity {
 
 impl Default for Verify {
     fn default() -> Self {
-        Self { interval: Duration::from_secs(24 * 3600), sources: Vec::new() }
+        let (three, ten) = (NonZeroU32::MIN.saturating_add(2), NonZeroU32::MIN.saturating_add(9));
+        Self {
+            interval: Duration::from_secs(24 * 3600),
+            sources: Vec::new(),
+            failures: three,
+            failing_for: None,
+            concurrency: 96,
+            per_host: ten,
+        }
     }
 }
 
@@ -173,18 +209,49 @@ impl Config {
         if config.did.as_str().starts_with("did:web:") && atproto::did::web_origin(&config.did).is_none() {
             return Err(ConfigError::whole(file, "a did:web of `did` is a host only, or localhost%3A and a port".into()));
         }
+        let resolvers = config.dns.vantage.len() + 1;
+        if !(1..=resolvers).contains(&config.dns.quorum()) {
+            return Err(ConfigError::whole(file, format!("`quorum` in [dns] is 1 to {resolvers}, the number of resolvers")));
+        }
+        if let Some(empty) = config.dns.vantage.iter().find(|vantage| vantage.nameservers.is_empty()) {
+            return Err(ConfigError::whole(file, format!("`nameservers` of the vantage {:?} in [dns] is empty", empty.name)));
+        }
+        if !(12..=1024).contains(&config.verify.concurrency) {
+            return Err(ConfigError::whole(file, "`concurrency` in [verify] is 12 to 1024".into()));
+        }
         Ok(config)
     }
 
     /// See [`Identity::allow_private_addresses`].
     pub fn allows_private_addresses(&self) -> bool {
-        let on_loopback = match self.identity.plc_url.host() {
+        self.identity.allows_private_addresses()
+    }
+}
+
+impl Identity {
+    pub(crate) fn allows_private_addresses(&self) -> bool {
+        let on_loopback = match self.plc_url.host() {
             Some(url::Host::Ipv4(address)) => IpAddr::V4(address).is_loopback(),
             Some(url::Host::Ipv6(address)) => IpAddr::V6(address).is_loopback(),
             Some(url::Host::Domain(name)) => name == "localhost",
             None => false,
         };
-        self.identity.allow_private_addresses.unwrap_or(on_loopback)
+        self.allow_private_addresses.unwrap_or(on_loopback)
+    }
+}
+
+impl Verify {
+    /// See [`Patience`].
+    pub fn patience(&self) -> Patience {
+        let usual = (self.interval / 24).min(Duration::from_secs(3600));
+        Patience { interval: self.interval, failures: self.failures.get(), failing_for: self.failing_for.unwrap_or(usual) }
+    }
+}
+
+impl Dns {
+    /// Every resolver, and how many of them must agree.
+    pub fn quorum(&self) -> usize {
+        self.quorum.unwrap_or_else(|| crate::quorum::usual(self.vantage.len() + 1))
     }
 }
 
@@ -224,6 +291,10 @@ fn positive<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error>
     let number = u32::deserialize(deserializer)?;
     // More than a machine has descriptors or time for, and less than what counting could not hold.
     if (1..=100_000_000).contains(&number) { Ok(number) } else { Err(de::Error::custom("a number from 1 to 100000000")) }
+}
+
+fn optional_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    duration(deserializer).map(Some)
 }
 
 fn hours<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
@@ -345,7 +416,7 @@ interval = "24h"
             (
                 "interval = ",
                 "intervall = ",
-                "labeler.toml:14: key `verify.intervall`: unknown field `intervall`, expected `interval` or `sources`",
+                "labeler.toml:14: key `verify.intervall`: unknown field `intervall`, expected one of `interval`, `sources`, ",
             ),
             ("\"24h\"", "\"often\"", "labeler.toml:14: key `verify.interval`: \"often\" is not a duration"),
             ("\"24h\"", "\"0s\"", "at least one second"),

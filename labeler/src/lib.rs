@@ -7,23 +7,26 @@
 //! | an attestation is seen on a firehose or Jetstream | `ingest` |
 //! | its account's DID document is resolved | `identity` |
 //! | the record is fetched again with its repository's proof; DNS is asked | `verify`, `collect`, `fetch`, `dns`, `spf` |
-//! | the facts are judged (pure) | [`judge`] |
+//! | the facts are judged (pure), and several resolvers must agree | [`judge`], `quorum` |
 //! | the label is signed, numbered and kept, with the reasons of every refusal | [`store`] |
-//! | it is looked at again when due | `rounds` |
+//! | it is looked at again when due, and everybody has a turn | `rounds` |
 //! | it is issued again before it runs out | `upkeep` |
 //! | anybody may read it | `serve` |
+//! | a member is told what stands in the way of one | [`explain`] |
 //!
 //! [`start`] runs all of it inside of a tokio runtime; the program `tradewind-labeler` is a thin wrapper.
 
 mod collect;
 pub mod config;
 mod dns;
+pub mod explain;
 mod fetch;
 mod identity;
 mod ingest;
 pub mod judge;
 mod key;
 mod outside;
+mod quorum;
 mod rounds;
 mod serve;
 mod spf;
@@ -80,21 +83,27 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let store = Arc::new(store);
     let listener = TcpListener::bind(config.listen).await.map_err(|error| StartError::Listen(config.listen, error))?;
     let address = listener.local_addr().map_err(|error| StartError::Listen(config.listen, error))?;
-    let dns = dns::Dns::new(config.dns.nameservers.as_deref()).map_err(|error| other(&error))?;
     let tls = fetch::tls().map_err(|error| other(&error))?;
-    let fetcher = fetch::Fetcher::new(dns.clone(), tls.clone(), config.allows_private_addresses());
-    let resolver = identity::Resolver { fetcher, plc_url: config.identity.plc_url.clone() };
+    let checker = explain::Checker::new(&config.identity, &config.dns, &config.verify, &tls).map_err(StartError::Other)?;
     let document = web_origin(&config.did).map(|endpoint| labeler_document(&config.did, &key.verifying_key(), &endpoint));
 
     let (stop, stopped) = watch::channel(false);
     let bell = Arc::new(Notify::new());
     let mut tasks = JoinSet::new();
-    let answers = serve::Answers::new(store.clone(), config.did.as_str(), document, &config.serve, stopped.clone());
+    let explainer = Arc::new(explain::Explainer::new(store.clone(), checker.clone(), bell.clone()));
+    let answers = serve::Answers::new(store.clone(), config.did.as_str(), document, explainer, &config.serve, stopped.clone());
     tasks.spawn(serve::run(listener, answers, config.serve, stopped.clone()));
     tasks.spawn(upkeep::run(store.clone(), key.clone(), stopped.clone()));
-    let collector = collect::Collector { dns, fetcher: resolver.fetcher.clone(), sources: config.verify.sources.into() };
-    let verifier = verify::Verifier { resolver, collector };
-    let rounds = rounds::Rounds { store: store.clone(), verifier, key, interval: config.verify.interval, bell: bell.clone() };
+    let verifier = verify::Verifier { resolver: checker.resolver, views: checker.views };
+    let rounds = rounds::Rounds {
+        store: store.clone(),
+        looker: verifier,
+        key,
+        patience: config.verify.patience(),
+        fair: rounds::Fair::new(config.verify.concurrency, config.verify.per_host),
+        bell: bell.clone(),
+        clock: outside::now,
+    };
     tasks.spawn(rounds.run(stopped.clone()));
     let streams = [(ingest::Kind::Firehose, config.ingest.firehose), (ingest::Kind::Jetstream, config.ingest.jetstream)];
     for (kind, url) in streams {

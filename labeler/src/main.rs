@@ -1,13 +1,15 @@
-//! `tradewind-labeler --config labeler.toml`: runs the labeler in the foreground.
+//! `tradewind-labeler --config labeler.toml`: runs the labeler in the foreground. `tradewind-labeler check DOMAIN` makes a dry run (`check`).
 //!
 //! Says `ready` on one line of standard output, and to systemd, when queries are answered. SIGTERM and SIGINT stop it cleanly, SIGHUP starts it anew, and it says `ready` again, with the
 //! settings read again (wrong ones are refused and the old stay). A wrong configuration exits 2, anything else that ends it 1.
+
+mod check;
 
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use labeler::{Config, Running};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -16,14 +18,24 @@ use tokio::signal::unix::{SignalKind, signal};
 #[command(version)]
 struct Arguments {
     /// The settings: labeler.toml.
-    #[arg(long)]
-    config: PathBuf,
+    #[arg(long, required_unless_present = "verb", global = true)]
+    config: Option<PathBuf>,
+    /// Without one, the labeler runs.
+    #[command(subcommand)]
+    verb: Option<Verb>,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Makes every check of a domain now, as the labeler would, and says what to publish. Exits 0 when all is in order, 1 when not. Without
+    /// `--config` the system's resolver and the public directory are asked.
+    Check(check::Arguments),
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     log();
-    let config = match Config::read(&arguments.config) {
+    let config = match arguments.config.as_deref().map(Config::read).transpose() {
         Ok(config) => config,
         Err(error) => {
             eprintln!("{error}");
@@ -37,7 +49,11 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(run(&arguments.config, config)) {
+    if let Some(Verb::Check(check)) = arguments.verb {
+        return runtime.block_on(check::run(config.as_ref(), check));
+    }
+    let (Some(file), Some(config)) = (arguments.config, config) else { unreachable!("clap asks for the settings") };
+    match runtime.block_on(run(&file, config)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
             eprintln!("tradewind-labeler: {why}");

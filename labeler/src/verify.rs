@@ -3,7 +3,8 @@
 //! Nothing that pointed here is believed. The record counts only as its repository proves it, by the key in the DID document as it is now, and
 //! not in a state older than one that was proven before. A server that does not answer, or answers wrongly, proves nothing either way.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use atproto::car::CAR_BYTES_MAX;
 use atproto::did::Document;
@@ -12,11 +13,12 @@ use atproto::proof;
 use serde::Deserialize;
 use url::Url;
 
-use crate::collect::{Collector, Subject};
+use crate::collect::{Subject, Views};
 use crate::fetch::From;
 use crate::identity::{Resolver, Unresolved};
-use crate::judge::{Check, Judgement, Kind, judge};
-use crate::store::{Found, Task};
+use crate::judge::{Check, Judgement, Kind};
+use crate::rounds::{Look, Looker, Turn};
+use crate::store::{Found, Lane, Task};
 
 /// For everything about one attestation. Each step has its own, shorter limit.
 const TIME_MAX: Duration = Duration::from_secs(45);
@@ -24,37 +26,71 @@ const TIME_MAX: Duration = Duration::from_secs(45);
 #[derive(Clone)]
 pub(crate) struct Verifier {
     pub(crate) resolver: Resolver,
-    pub(crate) collector: Collector,
+    pub(crate) views: Arc<Views>,
+}
+
+impl Looker for Verifier {
+    async fn look(&self, task: &Task, may: impl Fn(&str) -> Turn + Send + Sync) -> Look {
+        let mut look = Look { host: None, outcome: Ok(Found::Absent), host_works: None };
+        let outcome = tokio::time::timeout(TIME_MAX, self.try_look(task, &may, &mut look)).await;
+        look.outcome = match outcome {
+            Ok(Ok(found)) | Ok(Err(Stopped::Found(found))) => Ok(found),
+            Ok(Err(Stopped::Later(until))) => Err(until),
+            Err(_) => {
+                Ok(unknown(Kind::Identity, task.did.as_str(), format!("the check took longer than {} s", TIME_MAX.as_secs())))
+            }
+        };
+        look
+    }
+}
+
+/// Why a look ends before its end.
+enum Stopped {
+    Found(Found),
+    Later(SystemTime),
+}
+
+impl std::convert::From<Found> for Stopped {
+    fn from(found: Found) -> Self {
+        Self::Found(found)
+    }
 }
 
 impl Verifier {
-    pub(crate) async fn look(&self, task: &Task) -> Found {
-        match tokio::time::timeout(TIME_MAX, self.try_look(task)).await {
-            Ok(Ok(found) | Err(found)) => found,
-            Err(_) => unknown(Kind::Identity, task.did.as_str(), format!("the check took longer than {} s", TIME_MAX.as_secs())),
-        }
-    }
-
-    async fn try_look(&self, task: &Task) -> Result<Found, Found> {
+    async fn try_look(
+        &self,
+        task: &Task,
+        may: &(impl Fn(&str) -> Turn + Send + Sync),
+        look: &mut Look,
+    ) -> Result<Found, Stopped> {
         let did = task.did.as_str();
         let document = self.resolver.resolve(&task.did).await.map_err(|error| match error {
             Unresolved::Gone(why) => failed(Kind::Identity, did, why),
             Unresolved::Unknown(why) => unknown(Kind::Identity, did, why),
         })?;
+        let host = document.pds().and_then(|pds| Url::parse(&pds).ok()?.host_str().map(str::to_owned)).unwrap_or_default();
+        let turn = may(&host);
+        look.host = Some(host);
+        if let Turn::Soon(until) | Turn::Later(until) = turn {
+            return Err(Stopped::Later(until));
+        }
+        look.host_works = Some(false);
         let proof = self.record(task, &document).await?;
+        look.host_works = Some(true);
         let Some(record) = proof.record else { return Ok(Found::Absent) };
         let rev = Some(proof.rev);
         let attestation = Attestation::read(&record.octets, &task.rkey)
             .map_err(|error| judged(Check::fail(Kind::Record, uri(task), error.to_string()), rev.clone()))?;
         let subject = Subject {
-            did: task.did.as_str(),
+            did,
             domain: &task.rkey,
             handle: document.handle(),
             selectors: &attestation.dkim_selectors,
             relay: attestation.wants_relay(),
         };
-        let facts = self.collector.facts(&subject).await;
-        Ok(Found::Judged { judgement: judge(&facts), relay: subject.relay, rev })
+        let first = usize::try_from(task.id ^ task.asked).unwrap_or(0);
+        let judgement = self.views.judge(&subject, first, task.lane == Lane::Standing).await;
+        Ok(Found::Judged { judgement, relay: subject.relay, rev })
     }
 
     /// The record as its repository proves it.

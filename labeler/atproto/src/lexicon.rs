@@ -122,7 +122,13 @@ pub fn check_domain(domain: &str) -> Result<(), AttestationError> {
     let lower = domain.to_ascii_lowercase();
     let canonical = lower.strip_suffix('.').unwrap_or(&lower);
     if !canonical.is_ascii() {
-        return wrong("international names as A-labels (xn--…)".into());
+        return wrong(
+            canonical_domain(domain).map_or("international names as A-labels (xn--…)".into(), |right| format!("{right:?}")),
+        );
+    }
+    // An A-label that does not say what it is the A-label of is nobody's name (RFC 5890 §2.3.2.1).
+    if canonical.split('.').any(|label| label.starts_with("xn--")) && canonical_domain(canonical).as_deref() != Some(canonical) {
+        return wrong("valid A-labels".into());
     }
     let label_fits = |label: &str| {
         let hyphens = label.starts_with('-') || label.ends_with('-');
@@ -135,8 +141,22 @@ pub fn check_domain(domain: &str) -> Result<(), AttestationError> {
     if canonical != domain { wrong(format!("{canonical:?}")) } else { Ok(()) }
 }
 
+/// The one spelling of a domain that a person wrote: lower case, no dot at the end, A-labels. `None` where it is no domain.
+pub fn canonical_domain(text: &str) -> Option<String> {
+    let text = text.trim();
+    let text = text.strip_suffix('.').unwrap_or(text);
+    // Longer in characters than in octets of its A-labels it cannot be by much; the bound keeps IDNA from long work.
+    if text.is_empty() || text.len() > 4 * DOMAIN_CHARS_MAX {
+        return None;
+    }
+    match url::Host::parse(text).ok()? {
+        url::Host::Domain(domain) => Some(domain),
+        url::Host::Ipv4(_) | url::Host::Ipv6(_) => None,
+    }
+}
+
 /// RFC 6376 §3.1: a selector is one or more labels.
-fn is_selector(text: &str) -> bool {
+pub fn is_selector(text: &str) -> bool {
     let fits = |label: &str| {
         !label.is_empty() && label.bytes().all(|octet| octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'_'))
     };
@@ -250,6 +270,20 @@ mod tests {
         ] {
             assert!(check_domain(wrong).is_err(), "{wrong}");
         }
+        assert!(check_domain("bücher.example").unwrap_err().to_string().contains("\"xn--bcher-kva.example\""));
+        assert!(check_domain("xn--a.example").is_err(), "an A-label of nothing");
+        for (written, canonical) in [
+            ("Bücher.Example.", Some("xn--bcher-kva.example")),
+            (" member.example ", Some("member.example")),
+            ("192.0.2.1", None),
+            ("[::1]", None),
+            ("a b.example", None),
+            ("", None),
+            (".", None),
+        ] {
+            assert_eq!(canonical_domain(written).as_deref(), canonical, "{written}");
+        }
+        assert_eq!(canonical_domain(&"ü".repeat(10_000)), None);
         let said = check_domain("Member.Example.").unwrap_err().to_string();
         assert!(said.contains("\"member.example\""), "{said}");
     }

@@ -252,6 +252,16 @@ impl Judgement {
         Self::of(vec![check])
     }
 
+    /// Whether it failed by what the account or the domain itself says, and not by a record that may be missing for a moment: the account or its record
+    /// is gone or wrong, or the domain names somebody else.
+    pub fn is_decisive(&self) -> bool {
+        self.checks.iter().filter(|check| check.status == Status::Fail).any(|check| match check.kind {
+            Kind::Identity | Kind::Pds | Kind::Record => true,
+            Kind::Control => check.seen.iter().any(|seen| seen.starts_with("did=")),
+            _ => false,
+        })
+    }
+
     /// A line for every check that stands in the way of a label.
     pub fn reasons(&self) -> Vec<String> {
         self.checks.iter().filter_map(Check::reason).collect()
@@ -278,6 +288,11 @@ impl Check {
         Self { why: Some(why.into()), ..Self::new(kind, name, Status::Unknown) }
     }
 
+    /// Good to know.
+    pub(crate) fn note_of(kind: Kind, name: impl Into<String>, why: impl Into<String>) -> Self {
+        Self::new(kind, name, Status::Note).note(why)
+    }
+
     fn unanswered(kind: Kind, name: &str, why: &str) -> Self {
         Self::unknown(kind, name, format!("{name} could not be looked up: {}", shown(why)))
     }
@@ -292,7 +307,7 @@ impl Check {
         self
     }
 
-    fn seeing<'a>(mut self, texts: impl IntoIterator<Item = &'a String>) -> Self {
+    pub(crate) fn seeing<'a>(mut self, texts: impl IntoIterator<Item = &'a String>) -> Self {
         self.seen = texts.into_iter().take(SEEN_MAX).map(|text| shown(text)).collect();
         self
     }

@@ -25,7 +25,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 
 use crate::config::Serve;
+use crate::explain::{self, Explainer};
 use crate::store::Store;
+pub(crate) use front::Asker;
 use front::Front;
 
 /// Further ones wait in the kernel's queue. Streams do not count: they have a bound of their own.
@@ -45,6 +47,8 @@ pub(crate) struct Answers {
     pub(crate) did: String,
     /// Of a did:web; the document of a did:plc is in the directory.
     pub(crate) document: Option<Value>,
+    /// Methods and pages for members.
+    pub(crate) explainer: Arc<Explainer>,
     pub(crate) subscribers: subscribe::Subscribers,
 }
 
@@ -53,11 +57,12 @@ impl Answers {
         store: Arc<Store>,
         did: &str,
         document: Option<Value>,
+        explainer: Arc<Explainer>,
         settings: &Serve,
         stop: watch::Receiver<bool>,
     ) -> Self {
         let subscribers = subscribe::Subscribers::new(settings, stop);
-        Self { store, did: did.into(), document, subscribers }
+        Self { store, did: did.into(), document, explainer, subscribers }
     }
 }
 
@@ -119,6 +124,7 @@ async fn connection(
 }
 
 fn router(answers: Arc<Answers>) -> Router {
+    let explaining = explain::router(answers.explainer.clone());
     Router::new()
         .route("/xrpc/com.atproto.label.queryLabels", get(query::query_labels))
         .route("/xrpc/com.atproto.label.subscribeLabels", get(subscribe::subscribe_labels))
@@ -127,6 +133,7 @@ fn router(answers: Arc<Answers>) -> Router {
         .method_not_allowed_fallback(wrong_method)
         .fallback(unknown)
         .with_state(answers)
+        .merge(explaining)
 }
 
 async fn document(State(answers): State<Arc<Answers>>) -> Response {

@@ -9,7 +9,7 @@ use atproto::stream::{Frame, read};
 
 use super::*;
 use crate::judge::{Judgement, Verdict};
-use crate::store::{Found, Store, Terms, Touch};
+use crate::store::{Found, Lane, Patience, Store, Terms, Touch};
 
 /// A subscriber: what it was sent, how much of that it takes, what it says.
 #[derive(Default)]
@@ -129,9 +129,11 @@ impl Bench {
             self.store.touch(&[Touch::Record(did, "a.example".into())], None, self.now).unwrap();
         }
         let found = Found::Judged { judgement: Judgement { verdict, checks: Vec::new() }, relay: false, rev: None };
-        let due = self.store.due(self.now, &Default::default(), 1000).unwrap();
+        let due = |lane| self.store.due(lane, self.now, &Default::default(), 1000, false).unwrap();
+        let due: Vec<_> = Lane::ALL.into_iter().flat_map(due).collect();
         let due: Vec<_> = due.iter().map(|task| (task, &found)).collect();
-        self.store.settle_all(due, Duration::from_secs(86_400), self.now, &self.key).unwrap();
+        let patience = Patience { interval: Duration::from_secs(86_400), failures: 1, failing_for: Duration::ZERO };
+        self.store.settle_all(due, patience, self.now, &self.key).unwrap();
     }
 
     fn follow(&self, peer: &Peer, cursor: Option<u64>) -> tokio::task::JoinHandle<End> {

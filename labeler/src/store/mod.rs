@@ -3,7 +3,9 @@
 //! | table | key → value |
 //! |---|---|
 //! | `attested` | DID, NUL, domain → [`Row`] (JSON) |
-//! | `due` | when (ms), row id → key of `attested` |
+//! | `due` | lane, when (ms), row id → key of `attested` |
+//! | `domains` | domain, NUL, DID → nothing: who attests a domain |
+//! | `checks` | DID, NUL, domain → [`Checked`] (JSON): what was found at the last look |
 //! | `log` | sequence number → signed label (DAG-CBOR); never changed, numbers never used twice |
 //! | `current` | subject, NUL, value → sequence number of its newest label, and the label in JSON |
 //! | `renew` | when (ms), sequence number → key of `current`: what will run out |
@@ -21,8 +23,12 @@ mod backup;
 mod env;
 mod labels;
 mod log;
+#[cfg(test)]
+mod patience_tests;
 mod query;
+mod queue;
 mod rows;
+mod settle;
 #[cfg(test)]
 mod tests;
 
@@ -39,8 +45,10 @@ pub use backup::{BackupError, backup, restore};
 use env::Table;
 pub use labels::{Terms, Upkeep};
 pub use log::LogPage;
+use query::KEY_BYTES_MAX;
 pub use query::{Cursor, Pattern};
-pub use rows::{Found, Row, State, Task, Touch};
+pub use rows::{Found, Lane, Row, State, Task, Touch};
+pub use settle::{Checked, Patience};
 
 /// LMDB keys hold 511 octets: DID, NUL, domain. The DIDs of atproto's methods are far shorter (plc: 32).
 pub const DID_BYTES_MAX: usize = 511 - 1 - DOMAIN_CHARS_MAX;
@@ -58,6 +66,8 @@ pub struct Store {
     current: Table,
     renew: Table,
     superseded: Table,
+    checks: Table,
+    domains: Table,
     issuer: Did,
     terms: Terms,
     news: watch::Sender<u64>,
@@ -85,7 +95,7 @@ const SEQ: &[u8] = b"seq";
 const ROW: &[u8] = b"row";
 const FORMAT: &[u8] = b"format";
 /// Of the tables, as this version writes them.
-const FORMAT_NOW: u64 = 2;
+const FORMAT_NOW: u64 = 3;
 /// Which file this is.
 const FILE: &[u8] = b"file";
 /// Present in a copy that was not opened yet.
@@ -104,11 +114,27 @@ impl Store {
     pub fn open(path: &Path, issuer: &Did, key: &SigningKey, terms: Terms, now: SystemTime) -> Result<Self, StoreError> {
         let env::Opened { env, tables, lock } = env::open(path, env::TABLES)?;
         let file = env::file_identity(path)?;
-        let [meta, attested, due, log, current, renew, superseded] = tables;
+        let [meta, attested, due, log, current, renew, superseded, checks, domains] = tables;
         let (news, _) = watch::channel(0);
         let pages = log::Pages::default();
         let issuer = issuer.clone();
-        let store = Self { env, meta, attested, due, log, current, renew, superseded, issuer, terms, news, pages, _lock: lock };
+        let store = Self {
+            env,
+            meta,
+            attested,
+            due,
+            log,
+            current,
+            renew,
+            superseded,
+            checks,
+            domains,
+            issuer,
+            terms,
+            news,
+            pages,
+            _lock: lock,
+        };
         let mut txn = store.env.write_txn()?;
         match store.meta.get(&txn, ISSUER)? {
             Some(found) if found != store.issuer.as_str().as_bytes() => {
@@ -118,6 +144,7 @@ impl Store {
         }
         if store.counter(&txn, FORMAT)? != FORMAT_NOW {
             store.rebuild(&mut txn)?;
+            store.rebuild_queue(&mut txn)?;
             store.meta.put(&mut txn, FORMAT, &FORMAT_NOW.to_be_bytes())?;
         }
         let other_file = store.meta.get(&txn, FILE)?.is_some_and(|known| known != file);

@@ -6,7 +6,7 @@ use std::ops::Bound;
 
 use super::{Store, StoreError, current_key};
 
-const KEY_BYTES_MAX: usize = 511;
+pub(super) const KEY_BYTES_MAX: usize = 511;
 
 /// Subjects that are asked for: one, or all that begin like this.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,21 +1,14 @@
 //! Attestations that were seen, what was found about each, and when each is looked at again.
 
-use std::collections::HashSet;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use atproto::Did;
-use atproto::key::SigningKey;
-use atproto::label::Label;
-use atproto::lexicon::{CooperativeLabel, DOMAIN_CHARS_MAX};
+use atproto::lexicon::DOMAIN_CHARS_MAX;
 use heed::{RoTxn, RwTxn};
 use serde::{Deserialize, Serialize};
 
-use super::{DID_BYTES_MAX, DOMAINS_MAX, ROW, Store, StoreError, millis};
-use crate::judge::{Judgement, Verdict};
-
-/// A failed or unmade check is repeated after this, then after twice as long, and so on: a member who is putting records into DNS sees the label soon.
-const RETRY_FIRST: Duration = Duration::from_secs(1);
-const RETRY_LAST: Duration = Duration::from_secs(3600);
+use super::{DID_BYTES_MAX, DOMAINS_MAX, KEY_BYTES_MAX, ROW, Store, StoreError, millis, queue};
+use crate::judge::Judgement;
 
 /// What is known of one attestation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +33,15 @@ pub struct Row {
     pub checked_ms: Option<u64>,
     /// Checks in a row that did not pass.
     pub failures: u32,
+    /// Definite failures in a row, and when the first of them was seen.
+    #[serde(default)]
+    pub refused: u32,
+    /// See `refused`.
+    #[serde(default)]
+    pub refused_since_ms: u64,
+    /// The host that holds the account, as far as it is known; empty when it was looked for in vain.
+    #[serde(default)]
+    pub host: Option<String>,
 }
 
 /// The last finding.
@@ -78,6 +80,10 @@ pub struct Task {
     pub rkey: String,
     /// [`Row::rev`].
     pub rev: Option<String>,
+    /// In which lane it waited.
+    pub lane: Lane,
+    /// [`Row::host`].
+    pub host: Option<String>,
 }
 
 /// What a look at an attestation gave.
@@ -94,6 +100,33 @@ pub enum Found {
         /// The revision that proved it.
         rev: Option<String>,
     },
+}
+
+/// Where an attestation waits for its turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Lane {
+    /// It carries labels, which are confirmed or taken back.
+    Standing,
+    /// It was looked at and was not in order.
+    Waiting,
+    /// Nobody has looked at it yet.
+    Fresh,
+}
+
+impl Lane {
+    /// All lanes, in the order of their numbers.
+    pub const ALL: [Self; 3] = [Self::Standing, Self::Waiting, Self::Fresh];
+}
+
+impl Row {
+    /// See [`Lane`].
+    pub fn lane(&self) -> Lane {
+        match (self.stands, &self.host) {
+            (true, _) => Lane::Standing,
+            (false, Some(_)) => Lane::Waiting,
+            (false, None) => Lane::Fresh,
+        }
+    }
 }
 
 impl Store {
@@ -139,6 +172,9 @@ impl Store {
                 reasons: Vec::new(),
                 checked_ms: None,
                 failures: 0,
+                refused: 0,
+                refused_since_ms: 0,
+                host: None,
             },
         };
         self.ask(txn, &key, row, now)?;
@@ -146,7 +182,7 @@ impl Store {
     }
 
     fn ask(&self, txn: &mut RwTxn<'_>, key: &[u8], mut row: Row, now: SystemTime) -> Result<(), StoreError> {
-        self.due.delete(txn, &due_key(&row))?;
+        self.due.delete(txn, &queue::key(&row))?;
         (row.asked, row.due_ms) = (row.asked + 1, millis(now));
         self.put_row(txn, key, &row)
     }
@@ -162,120 +198,11 @@ impl Store {
         Ok(keys.len())
     }
 
-    fn put_row(&self, txn: &mut RwTxn<'_>, key: &[u8], row: &Row) -> Result<(), StoreError> {
+    pub(super) fn put_row(&self, txn: &mut RwTxn<'_>, key: &[u8], row: &Row) -> Result<(), StoreError> {
         let Ok(json) = serde_json::to_vec(row) else { unreachable!("a row is numbers, flags and strings") };
         self.attested.put(txn, key, &json)?;
-        Ok(self.due.put(txn, &due_key(row), key)?)
-    }
-
-    /// Up to `max` attestations that are due, without those being looked at.
-    pub fn due(&self, now: SystemTime, busy: &HashSet<u64>, max: usize) -> Result<Vec<Task>, StoreError> {
-        let txn = self.env.read_txn()?;
-        let mut tasks = Vec::new();
-        for entry in self.due.iter(&txn)? {
-            let (due, key) = entry?;
-            if tasks.len() >= max || due_of(due) > millis(now) {
-                break;
-            }
-            let row = self.row_in(&txn, key)?.ok_or_else(|| StoreError::Corrupt("the due table".into()))?;
-            if busy.contains(&row.id) {
-                continue;
-            }
-            let (did, rkey) = names(key)?;
-            tasks.push(Task { id: row.id, asked: row.asked, did, rkey, rev: row.rev });
-        }
-        Ok(tasks)
-    }
-
-    /// When the next attestation is due that nobody looks at.
-    pub fn next_due(&self, busy: &HashSet<u64>) -> Result<Option<SystemTime>, StoreError> {
-        let txn = self.env.read_txn()?;
-        for entry in self.due.iter(&txn)? {
-            let (due, _) = entry?;
-            if !busy.contains(&due_id(due)) {
-                return Ok(Some(UNIX_EPOCH + Duration::from_millis(due_of(due))));
-            }
-        }
-        Ok(None)
-    }
-
-    /// Writes down what was found, issues the labels that follow from it, and says when to look again.
-    pub fn settle(
-        &self,
-        task: &Task,
-        found: &Found,
-        interval: Duration,
-        now: SystemTime,
-        key: &SigningKey,
-    ) -> Result<Vec<Label>, StoreError> {
-        self.settle_all(std::iter::once((task, found)), interval, now, key)
-    }
-
-    /// The same for many at once, in one transaction: the disk is waited for once.
-    pub fn settle_all<'f>(
-        &self,
-        found: impl IntoIterator<Item = (&'f Task, &'f Found)>,
-        interval: Duration,
-        now: SystemTime,
-        key: &SigningKey,
-    ) -> Result<Vec<Label>, StoreError> {
-        let mut txn = self.env.write_txn()?;
-        let mut issued = Vec::new();
-        for (task, found) in found {
-            issued.extend(self.settle_in(&mut txn, task, found, interval, now, key)?);
-        }
-        txn.commit()?;
-        self.tell();
-        Ok(issued)
-    }
-
-    fn settle_in(
-        &self,
-        txn: &mut RwTxn<'_>,
-        task: &Task,
-        found: &Found,
-        interval: Duration,
-        now: SystemTime,
-        key: &SigningKey,
-    ) -> Result<Vec<Label>, StoreError> {
-        let name = row_key(&task.did, &task.rkey);
-        let Some(mut row) = self.row_in(txn, &name)?.filter(|row| row.id == task.id) else {
-            return Ok(Vec::new());
-        };
-        self.due.delete(txn, &due_key(&row))?;
-        row.checked_ms = Some(millis(now));
-        match found {
-            Found::Absent => (row.stands, row.relay, row.state, row.reasons) = (false, false, State::New, Vec::new()),
-            Found::Judged { judgement, relay, rev } => {
-                row.reasons = judgement.reasons();
-                row.rev = rev.clone().max(row.rev);
-                row.failures = if judgement.verdict == Verdict::Pass { 0 } else { row.failures.saturating_add(1) };
-                match judgement.verdict {
-                    Verdict::Pass => (row.stands, row.relay, row.state) = (true, *relay, State::Pass),
-                    Verdict::Fail => (row.stands, row.relay, row.state) = (false, *relay, State::Fail),
-                    Verdict::Unknown => row.state = State::Unknown,
-                }
-            }
-        }
-        if row.asked != task.asked {
-            // Somebody pointed at it again meanwhile: what was found may be old already.
-            row.due_ms = millis(now);
-            self.put_row(txn, &name, &row)?;
-        } else if *found == Found::Absent {
-            self.attested.delete(txn, &name)?;
-        } else {
-            row.due_ms = millis(now + wait(&row, interval));
-            self.put_row(txn, &name, &row)?;
-        }
-        let rows = self.rows_in(txn, &task.did)?;
-        let mut wanted = Vec::new();
-        if rows.iter().any(|(_, row)| row.stands) {
-            wanted.push(CooperativeLabel::VerifiedMailOperator);
-        }
-        if rows.iter().any(|(_, row)| row.stands && row.relay) {
-            wanted.push(CooperativeLabel::RelayMember);
-        }
-        self.issue(txn, &task.did, &wanted, now, key)
+        self.domains.put(txn, &by_domain(key), &[])?;
+        Ok(self.due.put(txn, &queue::key(row), key)?)
     }
 
     /// Whether any attestation of `did` is known.
@@ -294,7 +221,31 @@ impl Store {
         rows.into_iter().map(|(key, row)| Ok((names(&key)?.1, row))).collect()
     }
 
-    fn rows_in(&self, txn: &RoTxn<'_>, did: &Did) -> Result<Vec<(Vec<u8>, Row)>, StoreError> {
+    /// Who attests a domain, the first few.
+    pub fn attesters(&self, domain: &str, max: usize) -> Result<Vec<Did>, StoreError> {
+        let prefix = format!("{domain}\0");
+        if prefix.len() > KEY_BYTES_MAX {
+            return Ok(Vec::new());
+        }
+        let txn = self.env.read_txn()?;
+        let mut dids = Vec::new();
+        for entry in self.domains.prefix_iter(&txn, prefix.as_bytes())?.take(max) {
+            let (key, _) = entry?;
+            let did = key.get(prefix.len()..).and_then(|did| std::str::from_utf8(did).ok()?.parse().ok());
+            dids.push(did.ok_or_else(|| StoreError::Corrupt("the name of an attestation".into()))?);
+        }
+        Ok(dids)
+    }
+
+    /// Takes a row out of every table; its `due` row is gone already.
+    pub(super) fn forget_row(&self, txn: &mut RwTxn<'_>, key: &[u8]) -> Result<(), StoreError> {
+        self.attested.delete(txn, key)?;
+        self.domains.delete(txn, &by_domain(key))?;
+        self.checks.delete(txn, key)?;
+        Ok(())
+    }
+
+    pub(super) fn rows_in(&self, txn: &RoTxn<'_>, did: &Did) -> Result<Vec<(Vec<u8>, Row)>, StoreError> {
         let prefix = row_key(did, "");
         let mut rows = Vec::new();
         for entry in self.attested.prefix_iter(txn, &prefix)? {
@@ -304,43 +255,28 @@ impl Store {
         Ok(rows)
     }
 
-    fn row_in(&self, txn: &RoTxn<'_>, key: &[u8]) -> Result<Option<Row>, StoreError> {
+    pub(super) fn row_in(&self, txn: &RoTxn<'_>, key: &[u8]) -> Result<Option<Row>, StoreError> {
         self.attested.get(txn, key)?.map(read).transpose()
     }
-}
-
-/// After a pass the interval, a little less for some than for others so that they spread; otherwise doubling from a second.
-fn wait(row: &Row, interval: Duration) -> Duration {
-    if row.failures == 0 {
-        let tenth = interval / 10;
-        return interval - tenth * u32::try_from(row.id % 100).unwrap_or(0) / 100;
-    }
-    let doubled = RETRY_FIRST.saturating_mul(1 << (row.failures - 1).min(20));
-    doubled.min(RETRY_LAST).min(interval)
 }
 
 fn read(octets: &[u8]) -> Result<Row, StoreError> {
     serde_json::from_slice(octets).map_err(|error| StoreError::Corrupt(format!("an attestation ({error})")))
 }
 
-fn row_key(did: &Did, rkey: &str) -> Vec<u8> {
+/// The key of `domains` for a key of `attested`.
+pub(super) fn by_domain(key: &[u8]) -> Vec<u8> {
+    let end = key.iter().position(|octet| *octet == 0).unwrap_or(key.len());
+    let (did, domain) = (key.get(..end).unwrap_or_default(), key.get(end + 1..).unwrap_or_default());
+    [domain, b"\0", did].concat()
+}
+
+pub(super) fn row_key(did: &Did, rkey: &str) -> Vec<u8> {
     [did.as_str().as_bytes(), b"\0", rkey.as_bytes()].concat()
 }
 
-fn names(key: &[u8]) -> Result<(Did, String), StoreError> {
+pub(super) fn names(key: &[u8]) -> Result<(Did, String), StoreError> {
     let corrupt = || StoreError::Corrupt("the name of an attestation".into());
     let (did, rkey) = std::str::from_utf8(key).ok().and_then(|key| key.split_once('\0')).ok_or_else(corrupt)?;
     Ok((did.parse().map_err(|_| corrupt())?, rkey.to_owned()))
-}
-
-fn due_key(row: &Row) -> [u8; 16] {
-    (u128::from(row.due_ms) << 64 | u128::from(row.id)).to_be_bytes()
-}
-
-fn due_of(key: &[u8]) -> u64 {
-    key.first_chunk().copied().map_or(0, u64::from_be_bytes)
-}
-
-fn due_id(key: &[u8]) -> u64 {
-    key.last_chunk().copied().map_or(0, u64::from_be_bytes)
 }

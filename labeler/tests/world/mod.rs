@@ -54,7 +54,7 @@ impl World {
     pub(crate) fn settings(&self) -> String {
         format!(
             "did = {LABELER:?}\nsigning_key = \"labeler.key\"\ndata_dir = \"data\"\nlisten = \"127.0.0.1:0\"\n\
-             [identity]\nplc_url = {:?}\n{}\n[ingest]\nfirehose = {:?}\n[dns]\nnameservers = [{:?}]\n[verify]\ninterval = \"1h\"\n",
+             [identity]\nplc_url = {:?}\n{}\n[ingest]\nfirehose = {:?}\n[dns]\nnameservers = [{:?}]\n[verify]\ninterval = \"1h\"\nfailures = 1\n",
             self.net.plc_url(),
             self.extra,
             self.net.firehose_url(),

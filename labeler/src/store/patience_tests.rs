@@ -1,0 +1,169 @@
+//! What takes labels away, what does not, and when: against the store, with a clock of the tests.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use super::*;
+use crate::judge::{Check, Judgement, Kind, Verdict};
+
+const HOUR: Duration = Duration::from_secs(3600);
+const PATIENCE: Patience = Patience { interval: Duration::from_secs(86_400), failures: 3, failing_for: HOUR };
+
+struct Bench {
+    store: Store,
+    key: SigningKey,
+    now: SystemTime,
+    _folder: tempfile::TempDir,
+}
+
+fn did() -> Did {
+    "did:plc:alice".parse().unwrap()
+}
+
+fn dns(verdict: Verdict) -> Found {
+    found(match verdict {
+        Verdict::Pass => Check::pass(Kind::Dmarc, "_dmarc.a.example"),
+        Verdict::Fail => Check::fail(Kind::Dmarc, "_dmarc.a.example", "no record"),
+        Verdict::Unknown => Check::unknown(Kind::Dmarc, "_dmarc.a.example", "SERVFAIL"),
+    })
+}
+
+fn found(check: Check) -> Found {
+    Found::Judged { judgement: Judgement::only(check), relay: false, rev: None }
+}
+
+impl Bench {
+    /// With one member who stands.
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let key = SigningKey::from_octets(&[0x11; 32]).unwrap();
+        let now = UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        let issuer = "did:web:labeler.example.test".parse().unwrap();
+        let store = Store::open(folder.path(), &issuer, &key, Terms::default(), now).unwrap();
+        let mut bench = Self { store, key, now, _folder: folder };
+        bench.store.touch(&[Touch::Record(did(), "a.example".into())], None, now).unwrap();
+        assert_eq!(bench.look(&dns(Verdict::Pass)), ["verified-mail-operator"]);
+        bench
+    }
+
+    fn next(&self) -> SystemTime {
+        let due = Lane::ALL.into_iter().filter_map(|lane| self.store.next_due(lane, &HashSet::new()).unwrap());
+        due.min().unwrap()
+    }
+
+    /// Goes on to when the next look is due, and finds this.
+    fn look(&mut self, found: &Found) -> Vec<String> {
+        self.now = self.now.max(self.next());
+        let mut issued = Vec::new();
+        for lane in Lane::ALL {
+            for task in self.store.due(lane, self.now, &HashSet::new(), 10, false).unwrap() {
+                issued.extend(self.store.settle(&task, found, PATIENCE, self.now, &self.key).unwrap());
+            }
+        }
+        issued.iter().map(|label| format!("{}{}", if label.negates() { "!" } else { "" }, label.val)).collect()
+    }
+
+    fn row(&self) -> Row {
+        self.store.rows(&did()).unwrap().remove(0).1
+    }
+}
+
+#[test]
+fn a_record_that_is_missing_takes_labels_only_after_several_looks_and_an_hour() {
+    let mut bench = Bench::new();
+    assert_eq!(bench.look(&dns(Verdict::Fail)), [""; 0]);
+    let first = bench.now;
+    assert_eq!((bench.row().state, bench.row().stands), (State::Fail, true));
+    assert!(bench.row().reasons[0].contains("no record"), "the reason is kept from the first look on");
+    let mut looks = 1;
+    let issued = loop {
+        looks += 1;
+        let issued = bench.look(&dns(Verdict::Fail));
+        if !issued.is_empty() {
+            break issued;
+        }
+        assert!(bench.now < first + HOUR, "no later than the settings say");
+    };
+    assert_eq!(issued, ["!verified-mail-operator"]);
+    assert_eq!(bench.now, first + HOUR);
+    assert!(looks >= 3, "{looks}");
+    assert_eq!(bench.look(&dns(Verdict::Pass)), ["verified-mail-operator"], "once is enough to come back");
+}
+
+#[test]
+fn a_record_that_is_missing_for_a_while_takes_nothing() {
+    let mut bench = Bench::new();
+    for _ in 0..5 {
+        for _ in 0..6 {
+            assert_eq!(bench.look(&dns(Verdict::Fail)), [""; 0]);
+        }
+        assert_eq!(bench.look(&dns(Verdict::Pass)), [""; 0]);
+    }
+}
+
+#[test]
+fn servers_that_do_not_answer_take_nothing_however_long() {
+    let mut bench = Bench::new();
+    let began = bench.now;
+    for nth in 0..100 {
+        assert_eq!(bench.look(&dns(Verdict::Unknown)), [""; 0], "{nth}");
+    }
+    assert!(bench.now > began + HOUR * 24 * 3, "and they are asked ever more rarely");
+    assert_eq!((bench.row().state, bench.row().stands), (State::Unknown, true));
+}
+
+#[test]
+fn one_failure_long_ago_and_silence_since_take_nothing() {
+    let mut bench = Bench::new();
+    bench.look(&dns(Verdict::Fail));
+    for _ in 0..50 {
+        assert_eq!(bench.look(&dns(Verdict::Unknown)), [""; 0]);
+    }
+    assert_eq!(bench.look(&dns(Verdict::Fail)), [""; 0], "two are not three");
+}
+
+#[test]
+fn what_the_account_says_itself_counts_at_once() {
+    for check in [
+        Check::fail(Kind::Pds, "https://pds.example", "RepoDeactivated"),
+        Check::fail(Kind::Identity, "did:plc:alice", "there is no document"),
+        Check::fail(Kind::Record, "at://", "not an attestation"),
+        Check { seen: vec!["did=did:plc:other".into()], ..Check::fail(Kind::Control, "_atproto.a.example", "names another") },
+    ] {
+        let mut bench = Bench::new();
+        assert_eq!(bench.look(&found(check.clone())), ["!verified-mail-operator"], "{check:?}");
+    }
+    let mut bench = Bench::new();
+    assert_eq!(bench.look(&found(Check::fail(Kind::Control, "_atproto.a.example", "nothing there"))), [""; 0]);
+    assert_eq!(bench.look(&Found::Absent), ["!verified-mail-operator"]);
+    assert_eq!(bench.store.checked(&did(), "a.example").unwrap(), None, "nothing is kept of a record that is gone");
+}
+
+#[test]
+fn checks_are_kept_for_the_member() {
+    let mut bench = Bench::new();
+    bench.look(&dns(Verdict::Fail));
+    let checked = bench.store.checked(&did(), "a.example").unwrap().unwrap();
+    assert_eq!((checked.verdict, checked.at_ms), (Verdict::Fail, millis(bench.now)));
+    assert_eq!(checked.checks[0].why.as_deref(), Some("no record"));
+    assert_eq!(bench.store.checked(&did(), &"x".repeat(600)).unwrap(), None);
+}
+
+#[test]
+fn lanes_keep_who_stands_who_waits_and_who_is_new_apart() {
+    let bench = Bench::new();
+    let others: Vec<Touch> = ["b.example", "c.example"].iter().map(|name| Touch::Record(did(), (*name).into())).collect();
+    bench.store.touch(&others, None, bench.now).unwrap();
+    let in_lane = |bench: &Bench, lane, newest| {
+        let tasks = bench.store.due(lane, bench.now + HOUR * 48, &HashSet::new(), 10, newest).unwrap();
+        tasks.into_iter().map(|task| task.rkey).collect::<Vec<_>>()
+    };
+    assert_eq!(in_lane(&bench, Lane::Standing, false), ["a.example"]);
+    assert_eq!(in_lane(&bench, Lane::Fresh, false), ["b.example", "c.example"]);
+    assert_eq!(in_lane(&bench, Lane::Fresh, true), ["c.example", "b.example"]);
+    let task = bench.store.due(Lane::Fresh, bench.now, &HashSet::new(), 1, false).unwrap().remove(0);
+    let task = Task { host: Some("pds.example".into()), ..task };
+    bench.store.postpone(&[(task, bench.now + HOUR)]).unwrap();
+    assert_eq!(in_lane(&bench, Lane::Waiting, false), ["b.example"], "its host is known now");
+    assert_eq!(bench.store.next_due(Lane::Waiting, &HashSet::new()).unwrap(), Some(bench.now + HOUR));
+}

@@ -1,0 +1,193 @@
+//! What follows from a look at an attestation: how the row stands, which labels are issued, when to look again, and what the member is told.
+//!
+//! A pass gives at once. Trouble on the way (a server that does not answer) takes nothing. A definite failure of DNS takes only when it was seen
+//! several times over some time, because zones are broken for minutes while somebody works on them; what the account itself says, or a domain
+//! that names somebody else, counts at once.
+
+use std::time::{Duration, SystemTime};
+
+use atproto::Did;
+use atproto::key::SigningKey;
+use atproto::label::Label;
+use atproto::lexicon::CooperativeLabel;
+use heed::RwTxn;
+use serde::{Deserialize, Serialize};
+
+use super::rows::row_key;
+use super::{Found, Row, State, Store, StoreError, Task, millis, queue};
+use crate::judge::{Check, Judgement, Verdict};
+
+/// A check that was not passed is repeated after this, then after twice as long, and so on: a member who is putting records into DNS sees the label soon.
+const RETRY_FIRST: Duration = Duration::from_secs(1);
+/// While labels are in question.
+const RETRY_LAST: Duration = Duration::from_secs(3600);
+/// While there are none: a hundred thousand attestations that will never be right cost five looks a second.
+const RETRY_LAST_WITHOUT_LABELS: Duration = Duration::from_secs(6 * 3600);
+
+/// How long is waited, and what is forgiven.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// From a pass to the next look.
+    pub interval: Duration,
+    /// Definite failures in a row that take labels away,
+    pub failures: u32,
+    /// when so much time lies between the first and the last of them.
+    pub failing_for: Duration,
+}
+
+/// What was found at the last look, for the member.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checked {
+    /// When, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// What came of it.
+    pub verdict: Verdict,
+    /// Each check.
+    pub checks: Vec<Check>,
+}
+
+impl Store {
+    /// Writes down what was found, issues the labels that follow from it, and says when to look again.
+    pub fn settle(
+        &self,
+        task: &Task,
+        found: &Found,
+        patience: Patience,
+        now: SystemTime,
+        key: &SigningKey,
+    ) -> Result<Vec<Label>, StoreError> {
+        self.settle_all(std::iter::once((task, found)), patience, now, key)
+    }
+
+    /// The same for many at once, in one transaction: the disk is waited for once.
+    pub fn settle_all<'f>(
+        &self,
+        found: impl IntoIterator<Item = (&'f Task, &'f Found)>,
+        patience: Patience,
+        now: SystemTime,
+        key: &SigningKey,
+    ) -> Result<Vec<Label>, StoreError> {
+        let mut txn = self.env.write_txn()?;
+        let mut issued = Vec::new();
+        for (task, found) in found {
+            issued.extend(self.settle_in(&mut txn, task, found, patience, now, key)?);
+        }
+        txn.commit()?;
+        self.tell();
+        Ok(issued)
+    }
+
+    fn settle_in(
+        &self,
+        txn: &mut RwTxn<'_>,
+        task: &Task,
+        found: &Found,
+        patience: Patience,
+        now: SystemTime,
+        key: &SigningKey,
+    ) -> Result<Vec<Label>, StoreError> {
+        let name = row_key(&task.did, &task.rkey);
+        let Some(mut row) = self.row_in(txn, &name)?.filter(|row| row.id == task.id) else {
+            return Ok(Vec::new());
+        };
+        self.due.delete(txn, &queue::key(&row))?;
+        row.checked_ms = Some(millis(now));
+        row.host = Some(task.host.clone().or(row.host).unwrap_or_default());
+        match found {
+            Found::Absent => {
+                (row.stands, row.relay, row.state, row.reasons) = (false, false, State::New, Vec::new());
+            }
+            Found::Judged { judgement, relay, rev } => {
+                row.rev = rev.clone().max(row.rev);
+                row.take(judgement, *relay, patience, now);
+                self.put_checks(txn, &name, judgement, now)?;
+            }
+        }
+        if row.asked != task.asked {
+            // Somebody pointed at it again meanwhile: what was found may be old already.
+            row.due_ms = millis(now);
+            self.put_row(txn, &name, &row)?;
+        } else if *found == Found::Absent {
+            self.forget_row(txn, &name)?;
+        } else {
+            row.due_ms = millis(now + wait(&row, patience, now));
+            self.put_row(txn, &name, &row)?;
+        }
+        let rows = self.rows_in(txn, &task.did)?;
+        let mut wanted = Vec::new();
+        if rows.iter().any(|(_, row)| row.stands) {
+            wanted.push(CooperativeLabel::VerifiedMailOperator);
+        }
+        if rows.iter().any(|(_, row)| row.stands && row.relay) {
+            wanted.push(CooperativeLabel::RelayMember);
+        }
+        self.issue(txn, &task.did, &wanted, now, key)
+    }
+
+    fn put_checks(&self, txn: &mut RwTxn<'_>, name: &[u8], judgement: &Judgement, now: SystemTime) -> Result<(), StoreError> {
+        let checked = Checked { at_ms: millis(now), verdict: judgement.verdict, checks: judgement.checks.clone() };
+        let Ok(json) = serde_json::to_vec(&checked) else { unreachable!("checks are numbers and strings") };
+        Ok(self.checks.put(txn, name, &json)?)
+    }
+
+    /// What was found at the last look at this attestation.
+    pub fn checked(&self, did: &Did, domain: &str) -> Result<Option<Checked>, StoreError> {
+        let key = row_key(did, domain);
+        if key.len() > super::KEY_BYTES_MAX {
+            return Ok(None);
+        }
+        let txn = self.env.read_txn()?;
+        let corrupt = |error: serde_json::Error| StoreError::Corrupt(format!("checks ({error})"));
+        self.checks.get(&txn, &key)?.map(|octets| serde_json::from_slice(octets).map_err(corrupt)).transpose()
+    }
+}
+
+impl Row {
+    fn take(&mut self, judgement: &Judgement, relay: bool, patience: Patience, now: SystemTime) {
+        self.reasons = judgement.reasons();
+        match judgement.verdict {
+            Verdict::Pass => {
+                (self.stands, self.relay, self.state) = (true, relay, State::Pass);
+                (self.failures, self.refused) = (0, 0);
+            }
+            Verdict::Fail => {
+                self.state = State::Fail;
+                self.failures = self.failures.saturating_add(1);
+                if self.refused == 0 {
+                    self.refused_since_ms = millis(now);
+                }
+                self.refused = self.refused.saturating_add(1);
+                let long = millis(now).saturating_sub(self.refused_since_ms) >= whole_millis(patience.failing_for);
+                let often = self.refused >= patience.failures;
+                if judgement.is_decisive() || patience.failures <= 1 || (often && long) {
+                    (self.stands, self.relay) = (false, relay);
+                }
+            }
+            // Not a failure, and no end of a row of them either.
+            Verdict::Unknown => (self.state, self.failures) = (State::Unknown, self.failures.saturating_add(1)),
+        }
+    }
+}
+
+/// After a pass the interval, a little less for some than for others so that they spread; otherwise doubling from a second.
+fn wait(row: &Row, patience: Patience, now: SystemTime) -> Duration {
+    let spread =
+        |whole: Duration| whole - whole / 10 * u32::try_from((row.id ^ u64::from(row.failures)) % 100).unwrap_or(0) / 100;
+    if row.failures == 0 {
+        return spread(patience.interval);
+    }
+    let last = if row.stands { RETRY_LAST } else { RETRY_LAST_WITHOUT_LABELS };
+    let doubled = RETRY_FIRST.saturating_mul(1 << (row.failures - 1).min(20)).min(last).min(patience.interval);
+    let wait = if doubled == RETRY_FIRST { doubled } else { spread(doubled) };
+    if !row.stands || row.refused == 0 {
+        return wait;
+    }
+    // Labels are in question: decided no later than when they may be.
+    let decided = row.refused_since_ms.saturating_add(whole_millis(patience.failing_for));
+    let left = Duration::from_millis(decided.saturating_sub(millis(now)));
+    if left.is_zero() { wait.min(RETRY_FIRST) } else { wait.min(left) }
+}
+
+fn whole_millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
