@@ -13,8 +13,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
+use futures_util::{StreamExt as _, stream};
 use host::Dice;
-use host::dns::{DnsError, Mx, Resolver};
+use host::dns::{Answer, DnsError, Mx, Resolver};
 use scheduler::{Demand, Host, Route, RouteTrouble, Routed, TlsPolicy, Verdict};
 
 use super::dane::{self, NextHop};
@@ -29,6 +30,13 @@ const ADDRESSES_MAX: usize = 8;
 const TTL_MAX: Duration = Duration::from_secs(3600);
 /// Records with a TTL of a few seconds would turn every delivery into a lookup.
 const TTL_MIN: Duration = Duration::from_secs(60);
+
+/// Hosts of one route that are looked up at the same time. What a name server that does not answer takes is waited for once by
+/// each eight hosts, and one domain does not send a burst of questions.
+const LOOKUPS_AT_ONCE: usize = 8;
+
+/// Addresses, and what is demanded of connections there with how long that holds.
+type Found = (Answer<IpAddr>, (Demand, Option<Duration>));
 
 /// Finds routes. Cheap to clone.
 #[derive(Clone)]
@@ -107,9 +115,10 @@ impl Router {
         let mut hosts: Vec<Host> = Vec::with_capacity(exchanges.len());
         let mut problems = Vec::new();
         let mut transient = false;
-        for mx in exchanges {
-            match self.resolver.host(&mx.exchange).await {
-                Ok(answer) if answer.records.iter().any(|address| surroundings.own_addresses.contains(address)) => {
+        let mut found = stream::iter(exchanges.into_iter().map(|mx| self.look_up(mx, &next_hop))).buffered(LOOKUPS_AT_ONCE);
+        while let Some((mx, found)) = found.next().await {
+            match found {
+                Ok((answer, _)) if answer.records.iter().any(|address| surroundings.own_addresses.contains(address)) => {
                     hosts.retain(|host| host.preference < mx.preference);
                     if hosts.is_empty() && !transient {
                         return failed((5, 4, 6), format!("mail for {domain} loops back to this host as {}", mx.exchange));
@@ -117,14 +126,12 @@ impl Router {
                     problems.push(format!("{} is this host", mx.exchange));
                     break;
                 }
-                Ok(answer) => {
+                Ok((answer, (demand, demand_ttl))) => {
                     let usable: Vec<IpAddr> =
                         answer.records.iter().filter(|a| self.may_use(a)).take(ADDRESSES_MAX).copied().collect();
                     if usable.is_empty() {
                         problems.push(format!("{} has no address that may be used", mx.exchange));
                     } else {
-                        let (demand, demand_ttl) =
-                            dane::demand(&self.resolver, self.port, &next_hop, &mx.exchange, &answer).await;
                         ttl = ttl.min(answer.ttl).min(demand_ttl.unwrap_or(TTL_MAX));
                         hosts.push(Host { name: mx.exchange.into(), preference: mx.preference, addresses: usable, demand });
                     }
@@ -142,6 +149,19 @@ impl Router {
         }
         let tls = TlsPolicy { signed: next_hop.secure, ..dane::policy(self.port, &hosts) };
         Routed::Route(Arc::new(assemble(hosts, tls, &surroundings.providers, now + ttl.clamp(TTL_MIN, TTL_MAX))))
+    }
+
+    /// The addresses of a host, and what it demands if any of them may be used.
+    async fn look_up(&self, mx: Mx, next_hop: &NextHop) -> (Mx, Result<Found, DnsError>) {
+        let answer = match self.resolver.host(&mx.exchange).await {
+            Ok(answer) => answer,
+            Err(error) => return (mx, Err(error)),
+        };
+        let demand = match answer.records.iter().any(|address| self.may_use(address)) {
+            true => dane::demand(&self.resolver, self.port, next_hop, &mx.exchange, &answer).await,
+            false => (Demand::Opportunistic, None),
+        };
+        (mx, Ok((answer, demand)))
     }
 
     fn literal(&self, literal: &str, now: SystemTime) -> Routed {

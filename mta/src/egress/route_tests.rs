@@ -55,3 +55,15 @@ fn mail_that_would_come_back_fails() {
     assert_eq!(route(zone(), &["192.0.2.1"], "[192.0.2.1]").unwrap_err(), "Failed (5, 4, 6) [192.0.2.1] is this host");
     assert_eq!(route(zone(), &["192.0.2.1"], "[192.0.2.9]").unwrap(), ["[192.0.2.9]"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_hosts_of_a_route_are_looked_up_side_by_side_and_stay_in_their_order() {
+    let zone = zone();
+    zone.set_latency(Duration::from_secs(2));
+    let began = tokio::time::Instant::now();
+    let Routed::Route(route) = router(zone, &[]).route("big.example", UNIX_EPOCH).await else { panic!("no route") };
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(7), "{took:?}: one after the other it would be ten seconds and more");
+    let preferences: Vec<u16> = route.hosts.iter().map(|host| host.preference).collect();
+    assert_eq!(preferences, [10, 20, 20, 30]);
+}
