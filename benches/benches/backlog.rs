@@ -13,9 +13,7 @@ use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use host::Clock;
 use mta::queue::{NewMessage, NewRecipient, Options, Parameters, Reader, Writer};
-use scheduler::{
-    Action, Config, Delivery, Demand, Host, Lane, Outcome, QueueId, Route, Routed, Scheduler, Scope, Source, TlsPolicy, Verdict,
-};
+use scheduler::{Action, Config, Delivery, Demand, Host, Lane, Outcome, QueueId, Route, Routed, Scheduler, Source, TlsPolicy};
 use smtp::address::ReversePath;
 
 const MEMBERS: usize = 4;
@@ -119,9 +117,7 @@ fn drain(scheduler: &mut Scheduler, disk: &mut Disk, now: SystemTime) -> usize {
                 scheduler.handle_window(now, &domain, member, window, next_due);
             }
             Action::Deliver { id, domain, .. } => {
-                let outcome =
-                    Outcome { scope: Scope::Recipient, verdict: Verdict::Delivered, retry_after: None, open: false, class: None };
-                scheduler.handle_outcome(now, id, &domain, outcome, "");
+                scheduler.handle_outcome(now, id, &domain, Outcome::ACCEPTED, "");
                 delivered += 1;
             }
             Action::Settle { id, domain, .. } => {

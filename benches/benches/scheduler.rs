@@ -8,8 +8,8 @@ use std::time::{Duration, SystemTime};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use scheduler::{
-    Action, Config, Delivery, Demand, From, Host, Knob, Lane, Outcome, Place, Pool, QueueId, Route, Routed, Rule, Scheduler,
-    Scope, Set, Shaping, Source, TlsPolicy, Value, Verdict,
+    Action, Config, Delivery, Demand, From, Host, Knob, Lane, Outcome, Place, Pool, QueueId, Route, Routed, Rule, Scheduler, Set,
+    Shaping, Source, TlsPolicy, Value,
 };
 
 const SITES: u64 = 1000;
@@ -112,14 +112,7 @@ fn life(config: Config, provider: &'static str) -> impl FnMut() {
                 }
                 Action::Load { domain, member, .. } => scheduler.handle_window(now, &domain, member, Vec::new(), None),
                 Action::Deliver { id, domain, .. } => {
-                    let outcome = Outcome {
-                        scope: Scope::Recipient,
-                        verdict: Verdict::Delivered,
-                        retry_after: None,
-                        open: false,
-                        class: None,
-                    };
-                    scheduler.handle_outcome(now, id, &domain, outcome, "");
+                    scheduler.handle_outcome(now, id, &domain, Outcome::ACCEPTED, "");
                 }
                 Action::Settle { id, domain, .. } => scheduler.handle_settled(now, id, &domain, 1, None),
             }

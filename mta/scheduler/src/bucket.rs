@@ -43,6 +43,13 @@ impl Bucket {
         self.0 = self.0.max(at(now)).saturating_add(interval(rate));
     }
 
+    /// Takes so many more, or gives back what was not used. What is given back to a bucket that is full again is lost.
+    pub(crate) fn correct(&mut self, rate: Rate, now: Time, taken: u16, used: u16) {
+        (taken..used).for_each(|_| self.take(rate, now));
+        let unused = u64::from(taken.saturating_sub(used));
+        self.0 = self.0.saturating_sub(interval(rate).saturating_mul(unused));
+    }
+
     /// When it is as if it had never been used.
     pub(crate) fn full_at(self) -> Time {
         time(self.0)
@@ -73,6 +80,18 @@ mod tests {
             bucket.take(rate, rested);
         }
         assert!(bucket.held_until(rate, rested).is_some());
+    }
+
+    #[test]
+    fn what_was_used_counts_and_what_was_only_expected_does_not() {
+        let (rate, start) = (rate(60, 60, 3), Time::ALWAYS.plus(Duration::from_secs(1_000)));
+        let mut bucket = Bucket::default();
+        bucket.take(rate, start);
+        bucket.correct(rate, start, 1, 0);
+        assert_eq!(bucket.full_at(), start);
+        bucket.take(rate, start);
+        bucket.correct(rate, start, 1, 4);
+        assert_eq!(bucket.full_at(), start.plus(Duration::from_secs(4)));
     }
 
     #[test]

@@ -280,6 +280,8 @@ pub struct Reaction {
     pub act: MeasureKind,
     /// How long what it does lasts.
     pub lasts: Duration,
+    /// How long a pause lasts where the pool has no other source for the provider: then the mail waits, and does not go elsewhere.
+    pub alone: Option<Duration>,
 }
 
 #[cfg(test)]

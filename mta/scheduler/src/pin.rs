@@ -24,6 +24,8 @@ pub(crate) struct Pin {
     pub(crate) avoids: Option<SourceId>,
     /// The other source has been tried: once is enough.
     pub(crate) tried: bool,
+    /// It was given to the other address family once, because its source's does not lead there.
+    pub(crate) turned: bool,
 }
 
 type Key = (QueueId, Arc<str>);

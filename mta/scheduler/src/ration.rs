@@ -147,7 +147,8 @@ impl Scheduler {
         reply: &str,
     ) -> (Option<Spent>, bool) {
         let (Some(reservation), Some(climb)) = (attempt.reserved, attempt.climb) else { return (None, false) };
-        let spoke = outcome.verdict != Verdict::Deferred || !matches!(outcome.scope, Scope::Host | Scope::Site);
+        let silent = outcome.unconnected || matches!(outcome.scope, Scope::Host | Scope::Site);
+        let spoke = outcome.verdict != Verdict::Deferred || !silent;
         let spent = self.warmup.close(now, reservation, accepted, |figures: &mut Figures, rest| {
             // Those that the host never heard of were not tried.
             let rest = rest.min(u64::from(heard.saturating_sub(accepted)));
@@ -182,6 +183,7 @@ impl Scheduler {
                 within: GREYLIST_MEMORY,
                 act: MeasureKind::OtherSource,
                 lasts: GREYLIST_MEMORY,
+                alone: None,
             };
             self.has_warm(attempt) && self.try_elsewhere(now, attempt, (id, domain), &rule, &provider, reply)
         });

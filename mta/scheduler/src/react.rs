@@ -12,6 +12,7 @@ use crate::measure::{Change, Measure, MeasureKind, MeasureNews, Object, Reaction
 use crate::measures::{MEASURES_MAX, OTHER_SOURCE_MAX, Wanted};
 use crate::pin::{GREYLIST_MEMORY, Pin};
 use crate::send::Attempt;
+use crate::source;
 use crate::tally::About;
 use crate::time::Time;
 use crate::types::{Lane, Outcome, QueueId, SourceId, Verdict};
@@ -40,7 +41,7 @@ impl Scheduler {
         for measure in &measures {
             // What a delivery remembers is told by its measure, as far as it has one.
             if let Object::Delivery { id, domain, source } = &measure.object {
-                let pin = Pin { stays: None, avoids: self.sources.find(source), tried: false };
+                let pin = Pin { avoids: self.sources.find(source), ..Pin::default() };
                 self.pins.put(now.into(), *id, domain, pin, measure.expires.into());
             }
         }
@@ -320,7 +321,9 @@ impl Scheduler {
     }
 
     fn act_on(&mut self, now: Time, attempt: &Attempt, member: u32, rule: &Reaction, provider: &Arc<str>, reply: &str) {
-        let (limits, latest, until) = (attempt.limits.window, self.begun, now.plus(rule.lasts));
+        let alone = rule.alone.filter(|_| !self.has_another(now, attempt.source, provider, attempt.pool));
+        let until = now.plus(alone.unwrap_or(rule.lasts));
+        let (limits, latest) = (attempt.limits.window, self.begun);
         let Some(source) = self.sources.get(attempt.source).map(|pooled| pooled.source.name.clone()) else { return };
         let Some(site) = self.sites.get_mut(attempt.site) else { return };
         let at_site = Object::AtSite { source: source.clone(), site: site.name.clone() };
@@ -365,10 +368,30 @@ impl Scheduler {
         }
         let Some(source) = self.sources.get(attempt.source).map(|pooled| pooled.source.name.clone()) else { return false };
         let until = now.plus(rule.lasts);
-        self.pins.put(now, id, domain, Pin { stays: None, avoids: Some(attempt.source), tried: false }, until);
+        self.pins.put(now, id, domain, Pin { stays: None, avoids: Some(attempt.source), tried: false, ..pin }, until);
         let object = Object::Delivery { id, domain: domain.clone(), source };
         let (class, rule, cause) = (Some(rule.class), rule.name.clone(), reply.into());
         self.want(now, Wanted { kind: MeasureKind::OtherSource, object, class, rule, cause, expires: until, window: None });
+        true
+    }
+
+    /// The addresses of the source's family cannot be reached, and the route has others: the delivery goes from a source of the
+    /// other family next, if its pool has one that may send there (RFC 8305 in spirit: a source is chosen before its connection,
+    /// so families cannot race). Once for each delivery: a site that neither family leads to is down.
+    pub(crate) fn turn_over(&mut self, now: Time, attempt: &Attempt, id: QueueId, domain: &Arc<str>) -> bool {
+        let pin = self.pins.get(now, id, domain).unwrap_or_default();
+        let Some(this) = self.sources.get(attempt.source).filter(|_| !pin.turned) else { return false };
+        let Some(site) = self.sites.get(attempt.site) else { return false };
+        let others = self.sources.iter().filter(|(other, pooled)| {
+            let stop = self.measures.stop(now, *other, &site.provider);
+            pooled.source.address.is_ipv4() != this.source.address.is_ipv4()
+                && stop.is_none_or(|stop| stop.health < SourceHealth::Paused)
+                && site.path(*other).is_none_or(|path| path.health.suspended_until().is_none())
+        });
+        let others = others.filter_map(|(other, _)| Some((other, self.pools.weight(attempt.pool, other)?)));
+        let others: Vec<_> = others.filter(|(_, weight)| *weight > 0).collect();
+        let Some(next) = source::choose(&others, &mut self.dice) else { return false };
+        self.pins.put(now, id, domain, Pin { stays: Some(next), turned: true, ..pin }, now.plus(GREYLIST_MEMORY));
         true
     }
 

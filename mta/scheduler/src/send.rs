@@ -51,6 +51,8 @@ pub(crate) struct Attempt {
     pub(crate) began: Time,
     /// Deliveries are numbered as they begin.
     number: u64,
+    /// Connections that were expected and are counted already.
+    connects: u16,
     /// It goes to see whether the site is well again, or whether the source is welcome there.
     site_probe: bool,
     source_probe: bool,
@@ -244,7 +246,8 @@ impl Scheduler {
         if let Some(rate) = limits.rate {
             path.rate.take(rate, now);
         }
-        if let Some(rate) = limits.connect_rate.filter(|_| path.is_cold(slot, now)) {
+        let connects = u16::from(limits.connect_rate.is_some() && path.is_cold(slot, now));
+        if let Some(rate) = limits.connect_rate.filter(|_| connects > 0) {
             path.connects.take(rate, now);
         }
         let mut climb = None;
@@ -267,6 +270,7 @@ impl Scheduler {
             slot,
             began: now,
             number: self.begun,
+            connects,
             site_probe,
             source_probe,
             hosts: route.hosts.len(),
@@ -313,10 +317,12 @@ impl Scheduler {
         // What was left out is as good as new.
         let mut elsewhere = attempt.partial && outcome.verdict == Verdict::Delivered;
         let mut spent = None;
+        let mut turned = false;
         if let Some((name, member)) = found {
             let again;
             (spent, again) = self.account(now, &attempt, (id, &name), (outcome, accepted, heard), reply);
             elsewhere |= again;
+            turned = outcome.unconnected && self.turn_over(now, &attempt, id, &name);
             elsewhere |= self.react(now, &attempt, (id, &name, member), outcome, reply);
         }
         let cancelled = attempt.cancelled.clone().filter(|_| outcome.open);
@@ -326,7 +332,11 @@ impl Scheduler {
             let asked = outcome.retry_after.or(greylisted.then_some(GREYLIST_WAIT));
             // From another source it is as good as new.
             let attempts = if elsewhere { 0 } else { attempts };
-            retry::after_deferral(now, &self.config.retry, lane, attempts, asked, deadline, &mut self.dice)
+            match now.system() {
+                // Nothing was said to anybody: from the other family it is a first try, and goes at once.
+                Some(at) if turned => Next::RetryAt(at),
+                _ => retry::after_deferral(now, &self.config.retry, lane, attempts, asked, deadline, &mut self.dice),
+            }
         } else {
             Next::Done
         };
@@ -361,8 +371,13 @@ impl Scheduler {
             Verdict::Delivered => Scope::Recipient,
             Verdict::Deferred | Verdict::Failed => outcome.scope,
         };
-        if attempt.limits.connect_rate.is_some() {
-            path.set_warm(attempt.slot, now, matches!(scope, Scope::Recipient | Scope::Message));
+        if let Some(rate) = attempt.limits.connect_rate {
+            if let Some(opened) = outcome.connections {
+                path.connects.correct(rate, now, attempt.connects, opened);
+            }
+            // A host over which a message needs more than one keeps none for the next.
+            let kept = outcome.connections.is_none_or(|begun| begun <= attempt.connects.max(1));
+            path.set_warm(attempt.slot, now, kept && matches!(scope, Scope::Recipient | Scope::Message));
         }
         let source_is_in_trouble = match scope {
             // It spoke with us about a mailbox: site and source are well.

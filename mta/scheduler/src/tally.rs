@@ -123,6 +123,7 @@ mod tests {
             within: Duration::from_secs(600),
             act: MeasureKind::PauseSite,
             lasts: Duration::from_secs(60),
+            alone: None,
         }
     }
 

@@ -248,6 +248,23 @@ pub struct Outcome {
     pub open: bool,
     /// What the reply that decided the scope speaks of; None where nothing went wrong, or nobody knows.
     pub class: Option<ReplyClass>,
+    /// Connections that were begun for it, also those that failed. None: nobody counted, and one is assumed where none was kept.
+    pub connections: Option<u16>,
+    /// No connection could be made to the addresses of the source's family, and the route has others.
+    pub unconnected: bool,
+}
+
+impl Outcome {
+    /// All recipients were accepted.
+    pub const ACCEPTED: Outcome = Outcome {
+        scope: Scope::Recipient,
+        verdict: Verdict::Delivered,
+        retry_after: None,
+        open: false,
+        class: None,
+        connections: None,
+        unconnected: false,
+    };
 }
 
 /// Index of a source, given by the scheduler in the order of configuration and kept over reloads by the source's name.

@@ -106,13 +106,13 @@ impl Standing {
                 Model::Typical | Model::Days(_) | Model::Open => (ReplyClass::Rate, SLOW_DOWN),
             };
             let verdict = if accepted > 0 { Verdict::Delivered } else { Verdict::Deferred };
-            let outcome = Outcome { scope: Scope::Source, verdict, retry_after: None, open: true, class: Some(class) };
+            let outcome = Outcome { scope: Scope::Source, verdict, open: true, class: Some(class), ..Outcome::ACCEPTED };
             return Answer { outcome, accepted, refused, broke_off: true, text };
         }
         let verdict = if accepted > 0 { Verdict::Delivered } else { Verdict::Failed };
         let class = (refused > 0).then_some(ReplyClass::Mailbox);
         let text = if refused > 0 { NO_SUCH_USER } else { OK };
-        let outcome = Outcome { scope: Scope::Recipient, verdict, retry_after: None, open: false, class };
+        let outcome = Outcome { verdict, class, ..Outcome::ACCEPTED };
         Answer { outcome, accepted, refused, broke_off: false, text }
     }
 

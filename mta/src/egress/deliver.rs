@@ -4,12 +4,15 @@
 //! where one is slow to answer. A connection that turns out to be dead before the peer can have taken anything costs
 //! nothing: the next one is tried. So is the next host where one lacks the TLS that was promised to the domain; when none
 //! has it the delivery is deferred, and the site stays open for domains that demand less. And so is the next host where one
-//! lacks an extension that the message needs, or takes none of its size. All IO has deadlines, so an attempt always ends.
+//! lacks an extension that the message needs, or takes none of its size. Addresses that need SMTPUTF8 do not keep others of the same
+//! message from a host without it. All IO has deadlines, so an attempt always ends.
 //!
 //! Not here: how a connection is opened (`link.rs`), which message goes where from which source (the scheduler), what to do
 //! about the outcome (`dispatch.rs`, `settle.rs`).
 
 use std::cell::{Cell, RefCell};
+use std::io;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -33,6 +36,10 @@ use crate::queue::TlsWish;
 const SWEEP: Duration = Duration::from_secs(2);
 /// Addresses tried in one attempt, over all hosts; more would hold a slot for a quarter of an hour.
 const ADDRESSES_TRIED_MAX: usize = 6;
+/// At the first attempt a host that has addresses of both families is given no longer to answer: enough for a SYN that was lost
+/// twice (RFC 6298 §2: after 1 s and 2 s more). Then the delivery goes from a source of the other family, if there is one, and
+/// from the second attempt on there is all the time of shaping.
+const FAMILY_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What one attempt did.
 #[derive(Debug)]
@@ -51,6 +58,10 @@ pub struct Attempt {
     pub dsn: bool,
     /// How TLS went with each host that a link was opened to, or that was ruled out: for TLS-RPT.
     pub tls_results: Vec<TlsResult>,
+    /// Connections that were begun, also those that failed.
+    pub connections: u16,
+    /// None could be made to addresses of the source's family, and the route has some of the other.
+    pub unconnected: bool,
     /// What decided the scope; filled in by `trouble::weigh`.
     pub told: Option<trouble::Told>,
 }
@@ -80,6 +91,8 @@ impl Attempt {
             tls: None,
             dsn: false,
             tls_results: Vec::new(),
+            connections: 0,
+            unconnected: false,
             told: None,
         }
     }
@@ -90,6 +103,7 @@ impl Attempt {
 pub struct Progress {
     begun: Cell<bool>,
     recalled: Cell<bool>,
+    connections: Rc<Cell<u16>>,
 }
 
 impl Progress {
@@ -142,7 +156,7 @@ impl Deliverer {
     pub async fn attempt(self: &Rc<Self>, job: &Job, progress: &Progress) -> Option<Attempt> {
         let mut tls_results = Vec::new();
         let attempt = self.try_each(job, progress, &mut tls_results).await?;
-        Some(Attempt { tls_results, ..attempt })
+        Some(Attempt { tls_results, connections: progress.connections.get(), ..attempt })
     }
 
     async fn try_each(self: &Rc<Self>, job: &Job, progress: &Progress, results: &mut Vec<TlsResult>) -> Option<Attempt> {
@@ -169,7 +183,8 @@ impl Deliverer {
         let mut insecure = barred(job, results);
         // A host that could not be asked may have what the others lack.
         let mut unasked: Vec<(Arc<str>, Trouble)> = Vec::new();
-        let mut targets = targets(job);
+        let mut targets = targets(job, &progress.connections);
+        let mut connected = false;
         targets.retain(|target| match self.broken.borrow().of(target, deadline_in(Duration::ZERO)) {
             Some(trouble) => {
                 insecure = Some(milder(insecure.take(), trouble));
@@ -186,7 +201,10 @@ impl Deliverer {
                 continue;
             }
             let mut race = Race::new(&self.net, &job.source, self.port, of_host);
+            let mut silent = true;
             while let Some((target, connection)) = race.next().await {
+                connected |= connection.is_ok();
+                silent &= connection.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::ConnectionRefused);
                 match target.open(connection, &self.net, &self.clients, self.port, &job.source, results).await {
                     Ok(link) if progress.is_recalled() => self.part(link),
                     Ok(mut link) => match self.transact(&mut link, job, progress, results).await {
@@ -222,6 +240,10 @@ impl Deliverer {
                     return None;
                 }
             }
+            // Before another host is asked, this one is by the other family.
+            if silent && !connected && of_host[0].patience < Duration::MAX && lacking.is_none() {
+                break;
+            }
         }
         if progress.is_recalled() {
             return None;
@@ -235,9 +257,14 @@ impl Deliverer {
             });
         }
         let last = insecure.filter(|insecure| insecure.verdict == Verdict::Deferred || unasked.is_empty()).unwrap_or(last);
-        // None of the hosts served: what was a host's trouble is now the site's.
-        let scope = if last.scope == Scope::Host { Scope::Site } else { last.scope };
-        Some(Attempt::of_trouble(job, &last, scope))
+        // None of the hosts served: what was a host's trouble is now the site's, unless it may be the way of this family there.
+        let unconnected = !connected && !targets.is_empty() && last.scope == Scope::Host && other_family(job);
+        let scope = match last.scope {
+            Scope::Host if unconnected => Scope::Source,
+            Scope::Host => Scope::Site,
+            scope => scope,
+        };
+        Some(Attempt { unconnected, ..Attempt::of_trouble(job, &last, scope) })
     }
 
     /// Closes what has been idle for too long, each connection in a task of its own. Never returns; it only
@@ -282,8 +309,8 @@ impl Deliverer {
     async fn finish(self: &Rc<Self>, mut link: Link, key: Key, job: &Job, fates: &[Fate]) -> Attempt {
         link.messages += 1;
         let worn = link.messages >= job.limits.messages_per_connection.unwrap_or(MESSAGES_MAX);
-        let outcomes: Vec<_> =
-            job.stored.recipients.iter().zip(fates).map(|(recipient, fate)| trouble::judge(recipient.index, fate)).collect();
+        let others = job.route.hosts.iter().any(|host| host.name != link.host);
+        let outcomes = trouble::judge_all(job.stored.recipients.iter().map(|recipient| recipient.index), fates, others);
         let (scope, verdict) = trouble::summarize(&outcomes);
         let attempt = Attempt {
             outcomes,
@@ -293,6 +320,8 @@ impl Deliverer {
             tls: link.connection.tls().cloned(),
             dsn: link.session.peer_extensions().dsn,
             tls_results: Vec::new(),
+            connections: 0,
+            unconnected: false,
             told: None,
         };
         if matches!(drive(&mut link).await, Event::Ready) {
@@ -318,7 +347,7 @@ impl Deliverer {
             return Transacted::Stale("recalled".to_owned());
         }
         progress.begun.set(true);
-        let transacted = self.transact_begun(link, job, results).await;
+        let transacted = self.transact_begun(link, job, progress, results).await;
         let reached = match &transacted {
             Transacted::Done(fates) => !lacks(fates),
             Transacted::Stale(_) => false,
@@ -329,7 +358,7 @@ impl Deliverer {
         transacted
     }
 
-    async fn transact_begun(&self, link: &mut Link, job: &Job, results: &mut Vec<TlsResult>) -> Transacted {
+    async fn transact_begun(&self, link: &mut Link, job: &Job, progress: &Progress, results: &mut Vec<TlsResult>) -> Transacted {
         let recipients = &job.stored.recipients;
         let mut fates = vec![Fate::Untried; recipients.len()];
         let mut open: Vec<usize> = (0..recipients.len()).collect();
@@ -366,7 +395,9 @@ impl Deliverer {
             // The host takes no more over this connection (MAILMAX of RFC 9422, or 421): the rest goes over another.
             let (host, address) = (link.host.clone(), link.connection.peer().ip());
             let (demand, require_tls, limits) = (link.demand.clone(), requires_tls(job), job.limits.clone());
-            let target = Target { host, address, demand, require_tls, tested: Tested::No, limits };
+            let begun = progress.connections.clone();
+            let target =
+                Target { host, address, demand, require_tls, tested: Tested::No, limits, patience: Duration::MAX, begun };
             let fresh = match earned {
                 true => {
                     let connection = target.connect(&self.net, &job.source, self.port).await;
@@ -457,14 +488,23 @@ fn barred(job: &Job, results: &mut Vec<TlsResult>) -> Option<Trouble> {
     trouble
 }
 
+/// Whether the route has addresses that a source of the other family may reach.
+fn other_family(job: &Job) -> bool {
+    let of_other = |address: &IpAddr| address.is_ipv4() != job.source.address.is_ipv4();
+    job.route.hosts.iter().flat_map(|host| &host.addresses).any(of_other)
+}
+
 /// Hosts and addresses in the order to try, of the source's own family, without the hosts that are ruled out.
-fn targets(job: &Job) -> Vec<Target> {
+fn targets(job: &Job, begun: &Rc<Cell<u16>>) -> Vec<Target> {
     let mut targets = Vec::new();
+    let hasty = job.stored.attempts == 0;
     for host in &job.route.hosts {
         let demand = tls_policy::demand(job, host);
         if matches!(demand, Demand::Barred(_)) {
             continue;
         }
+        let has_other = host.addresses.iter().any(|address| address.is_ipv4() != job.source.address.is_ipv4());
+        let patience = if hasty && has_other { FAMILY_PATIENCE } else { Duration::MAX };
         let reachable = host.addresses.iter().filter(|address| address.is_ipv4() == job.source.address.is_ipv4());
         targets.extend(reachable.map(|address| Target {
             host: host.name.clone(),
@@ -473,6 +513,8 @@ fn targets(job: &Job) -> Vec<Target> {
             require_tls: requires_tls(job),
             limits: job.limits.clone(),
             tested: tested(job, host, &demand),
+            patience,
+            begun: begun.clone(),
         }));
     }
     targets.truncate(ADDRESSES_TRIED_MAX);

@@ -318,8 +318,7 @@ impl Dispatcher {
     fn deliver(&mut self, key: Key, lane: Lane, source: u16, trip: Trip) {
         let Some(source) = self.sources.get(usize::from(source)).cloned() else {
             // Removed by a reload: the attempt never took place.
-            let outcome =
-                Outcome { scope: Scope::Message, verdict: Verdict::Deferred, retry_after: None, open: true, class: None };
+            let outcome = untried(Verdict::Deferred, true);
             self.scheduler.handle_outcome(self.clock.now(), key.0, &key.1, outcome, "");
             return;
         };
@@ -462,7 +461,8 @@ impl Dispatcher {
         let told = attempt.told.clone();
         let class = told.as_ref().and_then(|told| told.class);
         let retry_after = told.as_ref().and_then(|told| told.after);
-        let outcome = Outcome { scope: attempt.scope, verdict: attempt.verdict, retry_after, open, class };
+        let Attempt { scope, verdict, unconnected, .. } = attempt;
+        let outcome = Outcome { scope, verdict, retry_after, open, class, unconnected, connections: Some(attempt.connections) };
         let reply = told.map(|told| told.reply).unwrap_or_default();
         let counted = (outcome, u16::try_from(accepted).unwrap_or(u16::MAX));
         let spent = self.scheduler.handle_outcome_of(self.clock.now(), key.0, &key.1, counted, &reply);
@@ -503,7 +503,7 @@ impl Dispatcher {
                     Found::Unreadable => (Verdict::Deferred, true),
                 };
                 self.in_flight -= 1;
-                let outcome = Outcome { scope: Scope::Message, verdict, retry_after: None, open, class: None };
+                let outcome = untried(verdict, open);
                 self.scheduler.handle_outcome(now, key.0, &key.1, outcome, "");
             }
         }
@@ -542,6 +542,11 @@ impl Dispatcher {
         self.payload_bytes -= stored.message.octets.len();
         Some(stored)
     }
+}
+
+/// Nothing was said to anybody.
+fn untried(verdict: Verdict, open: bool) -> Outcome {
+    Outcome { scope: Scope::Message, verdict, open, connections: Some(0), ..Outcome::ACCEPTED }
 }
 
 /// A delivery to the first of its recipients; true: there are others, which stay open.

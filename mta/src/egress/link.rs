@@ -5,8 +5,10 @@
 //!
 //! Not here: which host is tried for which message (`deliver.rs`), what is demanded (`tls_policy.rs`).
 
+use std::cell::Cell;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,6 +59,10 @@ pub struct Target {
     pub tested: Tested,
     /// How long to wait for it.
     pub limits: Arc<Limits>,
+    /// Wait no longer than this for a connection.
+    pub patience: Duration,
+    /// Connections that were begun in this attempt.
+    pub begun: Rc<Cell<u16>>,
 }
 
 /// What a policy that is only tested (RFC 8461 §5) says of a host. Mail goes there all the same; the report says how it went.
@@ -90,7 +96,8 @@ fn timeouts(limits: &Limits) -> Timeouts {
 impl Target {
     /// A connection to the address, or none.
     pub async fn connect(&self, net: &Net, source: &Source, port: u16) -> io::Result<Connection> {
-        let wait = self.limits.wait(Knob::ConnectTimeout).unwrap_or(CONNECT_WAIT);
+        self.begun.set(self.begun.get().saturating_add(1));
+        let wait = self.limits.wait(Knob::ConnectTimeout).unwrap_or(CONNECT_WAIT).min(self.patience);
         net.connect(Some(source.address), SocketAddr::new(self.address, port), deadline_in(wait)).await
     }
 

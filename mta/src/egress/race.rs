@@ -1,6 +1,7 @@
 //! A race among the addresses of a host: when one does not answer soon, the next is tried beside it (RFC 8305 in spirit).
 //!
-//! A source has one address and so one family; what races here are the host's addresses of that family. Connects are never
+//! A source has one address and so one family; what races here are the host's addresses of that family. Where that family leads
+//! nowhere and the host has the other one, the scheduler gives the delivery to a source of the other at once. Connects are never
 //! dropped half-way: each is a task, and one that comes too late is closed by whoever finds it. The next address is tried
 //! only while nobody has a connection, so a host that answers sees one.
 //!
@@ -94,6 +95,7 @@ impl Drop for Race<'_> {
 #[cfg(test)]
 mod tests {
     use std::net::SocketAddr;
+    use std::rc::Rc;
     use std::sync::Arc;
 
     use host::{Io, sim};
@@ -135,6 +137,8 @@ mod tests {
                 require_tls: false,
                 tested: Tested::No,
                 limits: Arc::new(Limits::without_rules(WindowLimits::default())),
+                patience: Duration::MAX,
+                begun: Rc::default(),
             };
             let began = Instant::now();
             let (mut order, mut first) = (Vec::new(), None);

@@ -72,6 +72,8 @@ fn attempt(stored: &StoredDelivery, dsn: bool, verdict: Verdict) -> Attempt {
         tls: None,
         dsn,
         tls_results: Vec::new(),
+        connections: 1,
+        unconnected: false,
         told: None,
     }
 }

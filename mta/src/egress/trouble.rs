@@ -124,6 +124,20 @@ pub fn judge(index: u16, fate: &Fate) -> RecipientOutcome {
     }
 }
 
+/// The outcomes of one attempt, in the order of the recipients. An address that needs SMTPUTF8 (RFC 6531 §3.2) waits for another
+/// host of the route, if there are `others`, while those that this host can serve are served.
+pub fn judge_all(indexes: impl Iterator<Item = u16>, fates: &[Fate], others: bool) -> Vec<RecipientOutcome> {
+    let waits = others && !lacks(fates);
+    let judged = indexes.zip(fates).map(|(index, fate)| match fate {
+        Fate::Refused { stage: Stage::Local, .. } if waits && lacks(std::slice::from_ref(fate)) => {
+            let text = "the host does not offer SMTPUTF8, which the address needs; another one will be asked";
+            judge(index, &Fate::Refused { reply: Reply::new(450, (4, 6, 7), text), stage: Stage::Local })
+        }
+        fate => judge(index, fate),
+    });
+    judged.collect()
+}
+
 /// How wide a refusal reaches, by where it came and what it says.
 fn scope_of(reply: &Reply, stage: Stage) -> Scope {
     // 421: the peer closes the channel, whatever the command was (RFC 5321 §3.8).
@@ -264,6 +278,19 @@ mod tests {
     }
 
     #[test]
+    fn an_address_that_a_host_cannot_serve_waits_for_another_host_alone() {
+        let needs = Fate::Refused { reply: Reply::new(550, (5, 6, 7), "needs SMTPUTF8"), stage: Stage::Local };
+        let taken = Fate::Accepted(Reply::new(250, (2, 0, 0), "ok"));
+        let verdicts = |fates: &[Fate], others| {
+            judge_all(0.., fates, others).iter().map(|outcome| (outcome.index, outcome.verdict)).collect::<Vec<_>>()
+        };
+        let mixed = [needs.clone(), taken];
+        assert_eq!(verdicts(&mixed, true), [(0, Verdict::Deferred), (1, Verdict::Delivered)]);
+        assert_eq!(verdicts(&mixed, false), [(0, Verdict::Failed), (1, Verdict::Delivered)]);
+        assert_eq!(verdicts(&[needs], true), [(0, Verdict::Failed)], "the others are asked at once, in the same attempt");
+    }
+
+    #[test]
     fn a_link_that_dies_after_the_data_is_tried_again() {
         let outcome = judge(0, &Fate::Broken { stage: Stage::Body, reason: "reset".into() });
         assert_eq!((outcome.scope, outcome.verdict), (Scope::Host, Verdict::Deferred));
@@ -276,8 +303,18 @@ mod tests {
             outcomes.push(judge(1, &Fate::Accepted(Reply::new(250, (2, 0, 0), "ok"))));
         }
         let (scope, verdict) = summarize(&outcomes);
-        let mut attempt =
-            Attempt { outcomes, scope, verdict, host: None, tls: None, dsn: false, tls_results: Vec::new(), told: None };
+        let mut attempt = Attempt {
+            outcomes,
+            scope,
+            verdict,
+            host: None,
+            tls: None,
+            dsn: false,
+            tls_results: Vec::new(),
+            connections: 0,
+            unconnected: false,
+            told: None,
+        };
         weigh(&mut attempt, provider, &Replies::shipped());
         attempt
     }

@@ -43,6 +43,35 @@ fn a_message_too_large_for_all_hosts_fails_at_once() {
 }
 
 #[test]
+fn an_address_that_needs_smtputf8_holds_up_no_other_and_finds_the_host_that_offers_it() {
+    let ascii = Script { eight_bit: false, ..Script::default() };
+    let mut world =
+        World::seed(603).provider("big.example", ascii.clone()).backup("big.example", "modern", Script::accepts_all());
+    world.live(HOUR, |day| async move {
+        let recipients = ["<anna@big.example>", "<jürgen@big.example>"].map(str::to_owned);
+        day.submit_as("member.example", 1, "<app@member.example> SMTPUTF8", &recipients, "").await;
+    });
+    world.check_queue_is_empty();
+    let at = |name: &str| world.arrived_at(name).iter().flat_map(|message| message.recipients.clone()).collect::<Vec<_>>();
+    assert_eq!((at("big.example"), at("modern")), (vec!["anna@big.example".to_owned()], vec!["jürgen@big.example".to_owned()]));
+}
+
+#[test]
+fn an_address_that_needs_smtputf8_fails_alone_where_no_host_offers_it() {
+    let ascii = Script { eight_bit: false, ..Script::default() };
+    let mut world = World::seed(604).provider("big.example", ascii).provider("member.example", Script::accepts_all());
+    world.live(Duration::from_secs(60), |day| async move {
+        let recipients = ["<anna@big.example>", "<jürgen@big.example>"].map(str::to_owned);
+        day.submit_as("member.example", 1, "<app@member.example> SMTPUTF8", &recipients, "").await;
+    });
+    world.check_queue_is_empty();
+    let notices = world.arrived_at("member.example");
+    let text = String::from_utf8_lossy(&notices[0].octets).into_owned();
+    assert!(world.arrived_at("big.example").len() == 1 && notices.len() == 1 && text.contains("Status: 5.6.7"), "{text}");
+    assert!(!text.contains("anna@big.example"), "{text}");
+}
+
+#[test]
 fn while_another_host_cannot_be_asked_the_message_waits_for_it() {
     let mut world = World::seed(602).provider("big.example", tiny()).backup("big.example", "roomy", Script::accepts_all());
     world.live(12 * HOUR, |day| async move {
@@ -54,6 +83,24 @@ fn while_another_host_cannot_be_asked_the_message_waits_for_it() {
     world.check_all_arrived_once();
     world.check_queue_is_empty();
     assert_eq!(world.arrived_at("roomy").len(), 1);
+}
+
+#[test]
+fn a_broken_path_by_ipv6_delays_nothing_while_there_is_one_by_ipv4() {
+    let six = "[[source]]\nname = \"ip-6\"\naddress = \"2001:db8::6\"\nehlo = \"ip-6.relay.world.test\"\n";
+    let mut world = World::seed(605).settings(six).provider("dual.example", Script::accepts_all());
+    world.zone().address("mx.dual.example", "2001:db8:1::25".parse().unwrap());
+    world.live(HOUR, |day| async move {
+        day.silence("[2001:db8:1::25]:25".parse().unwrap());
+        for n in 0..40 {
+            day.submit(n, &[&format!("user{n}@dual.example")]).await;
+        }
+    });
+    world.check_all_arrived_once();
+    world.check_queue_is_empty();
+    let times: Vec<Duration> = world.arrived_at("dual.example").iter().map(|message| message.at).collect();
+    let (first, last) = (times.iter().min().unwrap(), times.iter().max().unwrap());
+    assert!(*last - *first < Duration::from_secs(15), "{first:?} to {last:?}");
 }
 
 #[test]

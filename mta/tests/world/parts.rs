@@ -429,6 +429,11 @@ impl Day {
         self.net.cut(self.addresses[domain]);
     }
 
+    /// Nobody answers at an address.
+    pub(crate) fn silence(&self, address: SocketAddr) {
+        self.net.cut(address);
+    }
+
     /// It can be reached again.
     pub(crate) fn restore(&self, domain: &str) {
         self.net.restore(self.addresses[domain]);

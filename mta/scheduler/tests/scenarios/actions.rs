@@ -16,7 +16,8 @@ fn says(scope: Scope, class: ReplyClass) -> Outcome {
 }
 
 fn rule(class: ReplyClass, threshold: Threshold, act: MeasureKind) -> Reaction {
-    Reaction { name: format!("{act} on {class}").into(), class, provider: None, threshold, within: HOUR, act, lasts: 2 * HOUR }
+    let (name, lasts) = (format!("{act} on {class}").into(), 2 * HOUR);
+    Reaction { name, class, provider: None, threshold, within: HOUR, act, lasts, alone: None }
 }
 
 fn with_rules(sources: &[&str], rules: Vec<Reaction>) -> Config {
@@ -236,6 +237,38 @@ fn without_another_source_mail_waits_for_the_end_of_a_pause_and_then_goes() {
 }
 
 #[test]
+fn the_only_source_is_paused_in_short_steps_and_mail_flows_soon_after_the_provider_relents() {
+    // As the shipped rule has it: half an hour where another source takes over, five minutes where none does.
+    let disliked = Reaction {
+        within: 15 * MINUTE,
+        lasts: 30 * MINUTE,
+        alone: Some(5 * MINUTE),
+        ..rule(ReplyClass::Reputation, Threshold::Share { percent: 50, sample: 20 }, MeasureKind::PauseProvider)
+    };
+    for (sources, lasts) in [(&["a"][..], 5 * MINUTE), (&["a", "b"][..], 30 * MINUTE)] {
+        let relents = start() + HOUR;
+        let script = move |_: &mut Luck, attempt: &Try| {
+            let dislikes = attempt.source.0 == 0 && attempt.now < relents;
+            (SECOND, if dislikes { says(Scope::Recipient, ReplyClass::Reputation) } else { ACCEPTED })
+        };
+        let mut world = World::with(13, with_rules(sources, vec![disliked.clone()]))
+            .site("mx", &["a.test"], Box::new(script))
+            .site("mx2", &["b.test"], accepts_in(SECOND));
+        trickle(&mut world, "a.test", HOUR);
+        world.run(20 * MINUTE);
+        let measure = world.measure(MeasureKind::PauseProvider);
+        assert_eq!(measure.expires.duration_since(measure.started).unwrap(), lasts, "{sources:?}");
+        assert_eq!(measure.object, Object::AtProvider { source: "a".into(), provider: "other".into() });
+        // Later pauses are as short: they begin while the provider dislikes us, and end soon after it does not any more.
+        world.run(HOUR - 20 * MINUTE + 6 * MINUTE);
+        assert!(sources.len() > 1 || tries_from(&world, 0, relents) > 0, "it is tried again within a step");
+        world.run(DAY);
+        world.check_empty();
+        assert_eq!(world.fates(Fate::Done), 360);
+    }
+}
+
+#[test]
 fn a_listed_source_is_paused_while_another_one_sends_and_the_last_one_is_only_degraded() {
     let mut world = World::with(8, with_rules(&["a", "b"], Vec::new())).site("mx", &["a.test"], accepts_in(SECOND));
     let listed = "127.0.0.2 of zen.example";
@@ -335,13 +368,8 @@ fn a_greylisted_delivery_stays_with_its_source_and_waits_as_it_was_told() {
 #[test]
 fn a_member_whose_mail_is_refused_for_what_it_says_is_held_and_others_are_not() {
     let rules = vec![rule(ReplyClass::Content, Threshold::Share { percent: 50, sample: 50 }, MeasureKind::HoldMember)];
-    let spam = Outcome {
-        scope: Scope::Message,
-        verdict: scheduler::Verdict::Failed,
-        retry_after: None,
-        open: false,
-        class: Some(ReplyClass::Content),
-    };
+    let spam =
+        Outcome { scope: Scope::Message, verdict: scheduler::Verdict::Failed, class: Some(ReplyClass::Content), ..ACCEPTED };
     let mut world = World::with(12, with_rules(&["a"], rules))
         .site("mx", &["a.test"], Box::new(move |_, _| (SECOND, spam)))
         .site("ok", &["b.test"], accepts_in(SECOND));

@@ -21,7 +21,7 @@ fn any_outcome(luck: &mut Luck, hosts: bool) -> Outcome {
     match luck.below(20) {
         0..8 => ACCEPTED,
         8 => Outcome { open: true, ..ACCEPTED },
-        9 | 10 => Outcome { scope, verdict: Verdict::Failed, retry_after: None, open: false, class: None },
+        9 | 10 => Outcome { scope, verdict: Verdict::Failed, ..ACCEPTED },
         11 => Outcome { retry_after: Some(luck.millis(7_200_000)), ..deferred(scope) },
         _ => deferred(scope),
     }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use scheduler::{Decision, Lane, Reason, Route, Routed, Scope, Verdict};
+use scheduler::{Config, Decision, Lane, Outcome, Reason, Route, Routed, Scope, Source, Verdict};
 
 use crate::check::Fate;
 use crate::world::*;
@@ -96,6 +96,48 @@ fn a_host_that_no_source_can_reach_holds_only_its_domain() {
     world.run(HOUR);
     assert_eq!(world.fate(&held), Some(Fate::Expired));
     world.check_empty();
+}
+
+#[test]
+fn an_address_family_that_leads_nowhere_costs_a_delivery_one_connect_and_no_wait() {
+    let six = IpAddr::from([0u16, 0, 0, 0, 0, 0, 0, 1]);
+    let both = move |now| {
+        let mut route = Route::clone(&route("mx", now));
+        route.hosts[0].addresses.push(six);
+        Routed::Route(Arc::new(route))
+    };
+    let sources =
+        vec![source("four", 1), Source { address: six, ..source("six", 20) }, Source { address: six, ..source("6", 20) }];
+    let script = |_: &mut Luck, attempt: &Try| match attempt.source.0 {
+        0 => (SECOND, ACCEPTED),
+        _ => (5 * SECOND, Outcome { unconnected: true, ..deferred(Scope::Source) }),
+    };
+    let mut world = World::with(7, Config { sources, ..Config::default() })
+        .site("mx", &[], Box::new(script))
+        .domain("a.test", move |now| both(now + HOUR));
+    let keys: Vec<_> = (0..200).map(|_| world.submit("a.test", Lane::Notice, DAY)).collect();
+    world.run(30 * SECOND);
+    world.check_empty();
+    assert!(keys.iter().all(|key| world.fate(key) == Some(Fate::Done)));
+    let astray = world.log.iter().filter(|(.., source)| source.0 != 0).count();
+    assert!((1..=40).contains(&astray), "{astray}: what had begun before the first one came back");
+}
+
+#[test]
+fn a_site_that_neither_family_leads_to_is_tried_at_the_usual_pace() {
+    let six = IpAddr::from([0u16, 0, 0, 0, 0, 0, 0, 1]);
+    let sources = vec![source("four", 1), Source { address: six, ..source("six", 1) }];
+    let down = |_: &mut Luck, _: &Try| (5 * SECOND, Outcome { unconnected: true, ..deferred(Scope::Source) });
+    let mut world =
+        World::with(8, Config { sources, ..Config::default() }).site("mx", &[], Box::new(down)).domain("a.test", move |now| {
+            let mut route = Route::clone(&route("mx", now + HOUR));
+            route.hosts[0].addresses.push(six);
+            Routed::Route(Arc::new(route))
+        });
+    let key = world.submit("a.test", Lane::Notice, DAY);
+    world.run(DAY + HOUR);
+    assert_eq!(world.fate(&key), Some(Fate::Expired));
+    assert!((5..60).contains(&world.tries(&key).len()), "{} tries", world.tries(&key).len());
 }
 
 #[test]

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use scheduler::{
-    Clears, Config, Decision, From, Hold, Knob, Lane, MemberPools, Place, Pool, Rate, Reason, Route, Routed, Rule, Set, SetBy,
-    Shaping, SourceId, Value, WindowLimits,
+    Clears, Config, Decision, From, Hold, Knob, Lane, MemberPools, Outcome, Place, Pool, Rate, Reason, Route, Routed, Rule, Set,
+    SetBy, Shaping, SourceId, Value, WindowLimits,
 };
 
 use crate::world::*;
@@ -120,6 +120,21 @@ fn a_connection_that_is_kept_needs_none_and_others_are_begun_no_faster_than_thei
     assert_eq!(hold.set_by, by_shaping(Knob::ConnectRate));
     world.run(MINUTE);
     world.check_empty();
+}
+
+#[test]
+fn every_connection_that_was_begun_counts_and_none_that_was_only_expected() {
+    let sets = [(Knob::ConnectRate, per(60, 3600)), (Knob::Burst, Value::Count(1))];
+    // Hosts that hang up, so that each message takes three connections; and one that needs none, because they are all kept.
+    for (begun, most) in [(3, 20..=21), (0, 200..=200)] {
+        let taken = Outcome { connections: Some(begun), ..ACCEPTED };
+        let mut world = World::with(3, everywhere(&sets)).site("mx", &["a.test"], Box::new(move |_, _| (SECOND, taken)));
+        for nth in 0..200u32 {
+            world.submit_at(start() + nth * 18 * SECOND, "a.test", Lane::Notice, DAY);
+        }
+        world.run(HOUR);
+        assert!(most.contains(&world.log.len()), "{begun} connections each: {} messages in an hour", world.log.len());
+    }
 }
 
 #[test]

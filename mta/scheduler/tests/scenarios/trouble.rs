@@ -154,7 +154,7 @@ fn a_message_with_some_recipients_deferred_is_tried_again_and_then_done() {
 
 #[test]
 fn a_refusal_for_ever_is_done_at_once() {
-    let no = Outcome { scope: Scope::Recipient, verdict: Verdict::Failed, retry_after: None, open: false, class: None };
+    let no = Outcome { scope: Scope::Recipient, verdict: Verdict::Failed, ..ACCEPTED };
     let mut world = World::seed(9).site("mx", &["a.test"], Box::new(move |_, _| (SECOND, no)));
     let key = world.submit("a.test", Lane::Notice, DAY);
     world.run(MINUTE);

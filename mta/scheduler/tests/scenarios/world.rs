@@ -51,11 +51,10 @@ pub struct Try {
 type Script = Box<dyn FnMut(&mut Luck, &Try) -> (Duration, Outcome)>;
 type Resolution = Box<dyn FnMut(SystemTime) -> Routed>;
 
-pub const ACCEPTED: Outcome =
-    Outcome { scope: Scope::Recipient, verdict: Verdict::Delivered, retry_after: None, open: false, class: None };
+pub const ACCEPTED: Outcome = Outcome::ACCEPTED;
 
 pub fn deferred(scope: Scope) -> Outcome {
-    Outcome { scope, verdict: Verdict::Deferred, retry_after: None, open: true, class: None }
+    Outcome { scope, verdict: Verdict::Deferred, open: true, ..ACCEPTED }
 }
 
 /// Every try is accepted after so long.

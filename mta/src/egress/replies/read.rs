@@ -74,6 +74,7 @@ struct RuleRow {
     act: String,
     #[serde(rename = "for")]
     lasts: Option<String>,
+    alone: Option<String>,
 }
 
 impl File {
@@ -170,6 +171,11 @@ impl RuleRow {
         let class = class(self.class.as_deref().ok_or(("class", "is missing and has no default".to_owned()))?)?;
         let lasts = self.lasts.ok_or(("for", "is missing; write how long it lasts, as \"30m\"".to_owned()))?;
         let lasts = duration("for", &lasts, LASTS_MAX)?;
+        let alone = match (self.alone, act) {
+            (Some(alone), MeasureKind::PauseSite | MeasureKind::PauseProvider) => Some(duration("alone", &alone, lasts)?),
+            (Some(_), _) => return Err(("alone", "means something with pause_site and pause_provider only".to_owned())),
+            (None, _) => None,
+        };
         let threshold = match (self.count, self.share, self.sample) {
             _ if act == MeasureKind::OtherSource => {
                 if self.count.is_some() || self.share.is_some() || self.sample.is_some() || self.within.is_some() {
@@ -194,7 +200,7 @@ impl RuleRow {
             (None, _) => return Err(("within", "is missing; write the interval that is counted, as \"10m\"".to_owned())),
         };
         let provider = self.provider.map(Arc::from);
-        Ok((name.clone(), Some(Reaction { name, class, provider, threshold, within, act, lasts })))
+        Ok((name.clone(), Some(Reaction { name, class, provider, threshold, within, act, lasts, alone })))
     }
 }
 

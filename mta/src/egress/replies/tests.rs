@@ -159,6 +159,8 @@ fn what_is_wrong_in_a_file_is_told_with_line_and_key() {
         (reply("code = \"550\"\nclass = \"rate\"\ncolour = 1"), 5, "reply.colour", "no such setting"),
         (rule("count = 3\nwithin = \"10m\"\ndo = \"stop\"\nfor = \"1h\""), 6, "rule.do", "hold_member"),
         (rule("share = 10\nwithin = \"10m\"\ndo = \"narrow\"\nfor = \"1h\""), 4, "rule.share", "sample"),
+        (rule("count = 5\nwithin = \"10m\"\ndo = \"narrow\"\nfor = \"1h\"\nalone = \"5m\""), 8, "rule.alone", "pause_site"),
+        (rule("count = 5\nwithin = \"10m\"\ndo = \"pause_site\"\nfor = \"1h\"\nalone = \"2h\""), 8, "rule.alone", "1h"),
         (rule("share = 101\nsample = 5\nwithin = \"10m\"\ndo = \"narrow\"\nfor = \"1h\""), 4, "rule.share", "per cent"),
         (rule("count = 3\nwithin = \"10m\"\ndo = \"narrow\"\nfor = \"900h\""), 7, "rule.for", "168h"),
         (rule("count = 3\ndo = \"narrow\"\nfor = \"1h\""), 1, "rule.within", "interval"),
