@@ -29,6 +29,7 @@ mod outside;
 mod quorum;
 mod rounds;
 mod serve;
+pub mod setup;
 mod spf;
 pub mod store;
 mod upkeep;

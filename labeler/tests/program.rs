@@ -60,3 +60,32 @@ async fn a_store_in_use_exits_1_and_says_so() {
     assert_eq!(child.wait().unwrap().code(), Some(1));
     assert!(said.contains("another process has it open"), "{said}");
 }
+
+#[tokio::test]
+async fn a_backup_is_taken_while_it_runs_and_put_in_place_while_it_does_not() {
+    let mut world = World::start().await;
+    let account = world.member("alice.test", "member.example").await;
+    let (config, copy) = (world.folder().join("labeler.toml"), world.folder().join("copy"));
+    let run = |verb: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tradewind-labeler"));
+        let output = command.arg("--config").arg(&config).arg(verb).arg(&copy).output().unwrap();
+        (output.status.code().unwrap(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    assert_eq!(run("backup"), (0, String::new()));
+    let (code, said) = run("backup");
+    assert!(code == 1 && said.contains("exists already"), "{said}");
+    let (code, said) = run("restore");
+    assert!(code == 1 && said.contains("another process has it open"), "{said}");
+    world.stop_labeler().await;
+    let (code, said) = run("restore");
+    assert!(code == 1 && said.contains("move it away first"), "{said}");
+    std::fs::rename(world.folder().join("data"), world.folder().join("lost")).unwrap();
+    assert_eq!(run("restore"), (0, String::new()));
+    world.start_labeler().await;
+    world.until_labels(&account, &BOTH).await;
+    // Both are looked at and said again, with numbers that were never used.
+    while world.labeler.as_ref().unwrap().store().last_seq().unwrap() != (1 << 32) + 4 {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    world.until_labels(&account, &BOTH).await;
+}

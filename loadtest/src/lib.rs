@@ -22,6 +22,7 @@ pub mod handover;
 pub mod idle;
 pub mod interop;
 pub mod kill;
+pub mod labeler;
 mod later;
 pub mod ledger;
 pub mod manager;

@@ -3,7 +3,9 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use loadtest::{backlog, broken, churn, disk, economy, handover, idle, interop, kill, powercut, profile, report, tls_cases};
+use loadtest::{
+    backlog, broken, churn, disk, economy, handover, idle, interop, kill, labeler, powercut, profile, report, tls_cases,
+};
 
 #[derive(Parser)]
 #[command(name = "tradewind-loadtest", version, about)]
@@ -38,6 +40,8 @@ enum Verb {
     Disk(disk::Arguments),
     /// What is demanded of receiving hosts' TLS, case by case, with Knot, Unbound and Postfix's posttls-finger. Needs root
     Tls(tls_cases::Arguments),
+    /// Our labeler: to the octet with @atproto's packages, set up on a real PLC directory and PDS, and fast beside @skyware/labeler
+    Labeler(labeler::Arguments),
     /// Real receiving hosts: Postfix, Exim, OpenSMTPD, Haraka, aiosmtpd. Needs root
     Receivers(interop::receivers::Arguments),
     /// Real peers: a PDS, Postfix, swaks, msmtp, nodemailer, smtplib, dkimpy, opendkim. Needs root
@@ -58,6 +62,7 @@ fn main() -> ExitCode {
         Verb::Churn(arguments) => churn::run(&arguments),
         Verb::Disk(arguments) => disk::run(&arguments),
         Verb::Tls(arguments) => tls_cases::run(&arguments),
+        Verb::Labeler(arguments) => labeler::run(&arguments),
         Verb::Receivers(arguments) => interop::receivers::run(&arguments),
         Verb::Interop(arguments) => interop::run(&arguments),
     };

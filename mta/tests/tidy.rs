@@ -143,8 +143,8 @@ fn crates_know_only_whom_they_may() {
         ("labeler/Cargo.toml", &["atproto"]),
         ("mta/Cargo.toml", &["smtp", "scheduler", "host", "atproto"]),
         ("mta/cli/Cargo.toml", &["smtp", "simulate", "host", "atproto", "mta", "labeler", "loadtest"]),
-        // The daemon itself only for its queue: millions of messages are put there without a session for each.
-        ("loadtest/Cargo.toml", &["smtp", "scheduler", "host", "atproto", "mta"]),
+        // The daemons themselves only for their stores: millions of messages, and labels, are put there without a session for each.
+        ("loadtest/Cargo.toml", &["smtp", "scheduler", "host", "atproto", "mta", "labeler"]),
     ];
     for (manifest, may) in table {
         for name in dependencies(manifest) {

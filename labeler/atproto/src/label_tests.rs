@@ -213,6 +213,28 @@ fn octets_and_signatures_are_those_of_the_reference_implementation() {
     }
 }
 
+/// Made by `tradewind-loadtest labeler vectors --count 40 --write …`, which tries a thousand, and ours with theirs.
+#[test]
+fn random_labels_of_the_reference_implementations_are_ours_to_the_octet() {
+    let mut lines = include_str!("../tests/samples/vectors.jsonl").lines();
+    assert!(lines.next().unwrap().contains(&key().verifying_key().did_key()));
+    let (mut count, mut false_negations) = (0, 0);
+    for line in lines {
+        let theirs: serde_json::Value = serde_json::from_str(line).unwrap();
+        let mut label = Label::from_json(&theirs["label"]).unwrap();
+        label.verify(&label.src, &key().verifying_key()).unwrap();
+        assert_eq!(data_encoding::HEXLOWER.encode(&label.signed_octets()), theirs["cbor"]);
+        let frame = crate::stream::labels_frame(theirs["seq"].as_u64().unwrap(), &label.to_cbor());
+        assert_eq!(data_encoding::HEXLOWER.encode(&frame), theirs["frame"]);
+        let signature = label.sig.take();
+        label.sign(&key());
+        assert_eq!(label.sig, signature);
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&label.to_json_text()).unwrap(), theirs["label"]);
+        (count, false_negations) = (count + 1, false_negations + usize::from(label.neg == Some(false)));
+    }
+    assert!(count == 40 && false_negations > 4, "{count} {false_negations}");
+}
+
 #[test]
 fn values_are_words_with_hyphens_between() {
     for value in crate::lexicon::CooperativeLabel::ALL {

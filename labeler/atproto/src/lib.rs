@@ -11,6 +11,7 @@
 //! | [`lexicon`] | what a member attests, and what may be said of them |
 //! | [`proof`], [`car`] | is this record really in that repository? |
 //! | [`firehose`] | which records and accounts changed |
+//! | [`plc`] | what the next operation of a did:plc says |
 //! | [`stream`] | which labels a labeler issued, as it streams them |
 //!
 //! The types are atrium's where they keep the wire exact; `label` says where they do not.
@@ -21,6 +22,7 @@ pub mod firehose;
 pub mod key;
 pub mod label;
 pub mod lexicon;
+pub mod plc;
 pub mod proof;
 pub mod stream;
 

@@ -10,23 +10,19 @@ const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/interop");
 
 /// Paths of what was installed.
 #[derive(Clone)]
-pub(super) struct Tools {
+pub(crate) struct Tools {
     cache: PathBuf,
 }
 
 impl Tools {
     /// Runs the script `interop/install`, which does nothing when all is there.
-    pub(super) fn install() -> Result<Self> {
+    pub(crate) fn install() -> Result<Self> {
         let script = Self::script("install");
         let status = Command::new(&script).status().with_context(|| format!("run {}", script.display()))?;
         if !status.success() {
             bail!("the peers could not be installed; see above");
         }
-        let variable = |name: &str| std::env::var_os(name).map(PathBuf::from);
-        let cache = variable("TRADEWIND_INTEROP")
-            .or_else(|| Some(variable("XDG_CACHE_HOME")?.join("tradewind-interop")))
-            .or_else(|| Some(variable("HOME")?.join(".cache/tradewind-interop")))
-            .context("neither TRADEWIND_INTEROP nor HOME is set")?;
+        let cache = Self::cache()?;
         // Modules are found beside the script that imports them.
         for entry in std::fs::read_dir(SCRIPTS)? {
             let file = entry?.path();
@@ -37,30 +33,39 @@ impl Tools {
         Ok(Self { cache })
     }
 
+    /// Where everything goes that is installed.
+    pub(crate) fn cache() -> Result<PathBuf> {
+        let variable = |name: &str| std::env::var_os(name).map(PathBuf::from);
+        variable("TRADEWIND_INTEROP")
+            .or_else(|| Some(variable("XDG_CACHE_HOME")?.join("tradewind-interop")))
+            .or_else(|| Some(variable("HOME")?.join(".cache/tradewind-interop")))
+            .context("neither TRADEWIND_INTEROP nor HOME is set")
+    }
+
     /// One of our scripts.
-    pub(super) fn script(name: &str) -> PathBuf {
+    pub(crate) fn script(name: &str) -> PathBuf {
         Path::new(SCRIPTS).join(name)
     }
 
     /// Something of what was installed.
-    pub(super) fn cached(&self, name: &str) -> PathBuf {
+    pub(crate) fn cached(&self, name: &str) -> PathBuf {
         self.cache.join(name)
     }
 
     /// Node itself.
-    pub(super) fn node_itself(&self) -> Command {
+    pub(crate) fn node_itself(&self) -> Command {
         Command::new(self.cache.join("node/node"))
     }
 
     /// A command that runs one of our scripts in Node.
-    pub(super) fn node(&self, script: &str) -> Command {
+    pub(crate) fn node(&self, script: &str) -> Command {
         let mut command = Command::new(self.cache.join("node/node"));
         command.arg(self.cache.join("node").join(script)).current_dir(self.cache.join("node"));
         command
     }
 
     /// A command that runs one of our scripts in Python.
-    pub(super) fn python(&self, script: &str) -> Command {
+    pub(crate) fn python(&self, script: &str) -> Command {
         let mut command = Command::new(self.cache.join("python/bin/python"));
         command.arg(Self::script(script));
         command

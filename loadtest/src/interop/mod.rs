@@ -8,8 +8,8 @@
 //!
 //! One line a peer; a failure of one does not stop the others. `interop/install` installs what is missing.
 
-mod install;
-mod network;
+pub(crate) mod install;
+pub(crate) mod network;
 mod peers;
 pub mod receivers;
 mod verify;

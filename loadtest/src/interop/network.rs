@@ -12,20 +12,24 @@ use super::xrpc;
 use crate::process::{self, Running};
 
 const READY_WAIT: Duration = Duration::from_secs(60);
-const PASSWORD: &str = "correct horse battery staple";
+/// Of every account.
+pub(crate) const PASSWORD: &str = "correct horse battery staple";
+
+/// What the PDS signs operations of its accounts' DIDs with.
+pub(crate) const ROTATION_KEY_HEX: &str = "1111111111111111111111111111111111111111111111111111111111111111";
 
 /// The mail settings of a PDS: without them it sends none.
-pub(super) struct Mail<'a> {
+pub(crate) struct Mail<'a> {
     /// `PDS_EMAIL_SMTP_URL`.
-    pub(super) smtp_url: &'a str,
+    pub(crate) smtp_url: &'a str,
     /// `PDS_EMAIL_FROM_ADDRESS`.
-    pub(super) from: &'a str,
+    pub(crate) from: &'a str,
     /// The authority behind the SMTP server's certificate.
-    pub(super) ca: &'a Path,
+    pub(crate) ca: &'a Path,
 }
 
 /// PLC directory and PDS.
-pub(super) struct Network {
+pub(crate) struct Network {
     tools: Tools,
     directory: PathBuf,
     plc_url: String,
@@ -36,14 +40,14 @@ pub(super) struct Network {
 }
 
 /// An account of the PDS with an open session.
-pub(super) struct Account {
-    pub(super) did: String,
+pub(crate) struct Account {
+    pub(crate) did: String,
     token: String,
 }
 
 impl Network {
     /// Starts both; the PDS does not send mail yet.
-    pub(super) fn start(tools: &Tools, directory: &Path) -> Result<Self> {
+    pub(crate) fn start(tools: &Tools, directory: &Path) -> Result<Self> {
         let port = process::free_address()?.port();
         let mut command = tools.node("plc.mjs");
         command.env("PLC_PORT", port.to_string());
@@ -57,24 +61,40 @@ impl Network {
     }
 
     /// Starts the PDS again on the same data, with these mail settings.
-    pub(super) fn restart_pds(&mut self, mail: &Mail<'_>) -> Result<()> {
+    pub(crate) fn restart_pds(&mut self, mail: &Mail<'_>) -> Result<()> {
         self.pds.stop(Duration::from_secs(15))?;
         self.pds = start_pds(&self.tools, &self.directory, self.pds_port, &self.plc_url, Some(mail))?;
         Ok(())
     }
 
     /// Where DIDs are looked up.
-    pub(super) fn plc_url(&self) -> &str {
+    pub(crate) fn plc_url(&self) -> &str {
         &self.plc_url
     }
 
+    /// Where the PDS is.
+    pub(crate) fn pds_url(&self) -> &str {
+        &self.pds_url
+    }
+
+    /// The DID document of an account, as the directory gives it.
+    pub(crate) fn document(&self, account: &Account) -> Result<Value> {
+        xrpc::get(&format!("{}/{}", self.plc_url, account.did))
+    }
+
+    /// A record of an account's repository, as the PDS gives it.
+    pub(crate) fn record(&self, account: &Account, collection: &str, key: &str) -> Result<Value> {
+        let query = format!("repo={}&collection={collection}&rkey={key}", account.did);
+        xrpc::get(&format!("{}/xrpc/com.atproto.repo.getRecord?{query}", self.pds_url))
+    }
+
     /// Where `com.atproto.sync.subscribeRepos` is.
-    pub(super) fn firehose_url(&self) -> String {
+    pub(crate) fn firehose_url(&self) -> String {
         format!("ws://127.0.0.1:{}", self.pds_port)
     }
 
     /// A new account, with a real did:plc.
-    pub(super) fn create_account(&self, handle: &str, email: &str) -> Result<Account> {
+    pub(crate) fn create_account(&self, handle: &str, email: &str) -> Result<Account> {
         let body = json!({ "handle": handle, "email": email, "password": PASSWORD });
         let session = self.call("com.atproto.server.createAccount", &body, None)?;
         let field = |name: &str| session[name].as_str().map(str::to_owned).with_context(|| format!("no {name} in {session}"));
@@ -82,13 +102,13 @@ impl Network {
     }
 
     /// Writes a record into the account's repository.
-    pub(super) fn put_record(&self, account: &Account, collection: &str, key: &str, record: &Value) -> Result<()> {
+    pub(crate) fn put_record(&self, account: &Account, collection: &str, key: &str, record: &Value) -> Result<()> {
         let body = json!({ "repo": account.did, "collection": collection, "rkey": key, "record": record });
         self.call("com.atproto.repo.putRecord", &body, Some(&account.token)).map(drop)
     }
 
     /// Somebody forgot the password: the PDS sends mail, and answers when its SMTP server has.
-    pub(super) fn request_password_reset(&self, email: &str) -> Result<()> {
+    pub(crate) fn request_password_reset(&self, email: &str) -> Result<()> {
         self.call("com.atproto.server.requestPasswordReset", &json!({ "email": email }), None)
             .map(drop)
             .with_context(|| format!("the PDS says:\n{}", self.pds.last_lines()))
@@ -115,7 +135,7 @@ fn start_pds(tools: &Tools, directory: &Path, port: u16, plc_url: &str, mail: Op
         .env("PDS_DISABLE_SSRF_PROTECTION", "true")
         .env("PDS_JWT_SECRET", "secret of a test")
         .env("PDS_ADMIN_PASSWORD", "admin of a test")
-        .env("PDS_PLC_ROTATION_KEY_K256_PRIVATE_KEY_HEX", "11".repeat(32))
+        .env("PDS_PLC_ROTATION_KEY_K256_PRIVATE_KEY_HEX", ROTATION_KEY_HEX)
         .env("LOG_ENABLED", "true");
     if let Some(mail) = mail {
         command
