@@ -19,7 +19,7 @@ use tokio::signal::unix::{SignalKind, signal};
 #[command(version)]
 struct Arguments {
     /// The settings: labeler.toml.
-    #[arg(long, required_unless_present = "verb", global = true)]
+    #[arg(long, global = true)]
     config: Option<PathBuf>,
     /// Without one, the labeler runs.
     #[command(subcommand)]
