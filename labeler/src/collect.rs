@@ -2,6 +2,9 @@
 //!
 //! Nothing is decided here: every answer, also that there was none, goes to [`crate::judge`].
 
+#[cfg(test)]
+mod tests;
+
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
@@ -213,7 +216,7 @@ impl Collector {
     /// atproto handle spec, "HTTPS well-known Method".
     async fn well_known(&self, domain: &str) -> Answer<String> {
         let Ok(url) = Url::parse(&format!("https://{domain}/.well-known/atproto-did")) else { return Answer::Absent };
-        match self.fetcher.get(&url, From::Stranger, WELL_KNOWN_BYTES_MAX).await {
+        match self.fetcher.get_on(&url, From::Stranger, WELL_KNOWN_BYTES_MAX).await {
             Ok(answer) if answer.status == 200 => Answer::Found(vec![String::from_utf8_lossy(&answer.body).into_owned()]),
             Ok(answer) if answer.status >= 500 => Answer::Unknown(format!("it answers {}", answer.status)),
             Ok(_) => Answer::Absent,

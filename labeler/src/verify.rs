@@ -4,7 +4,7 @@
 //! not in a state older than one that was proven before. A server that does not answer, or answers wrongly, proves nothing either way.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use atproto::car::CAR_BYTES_MAX;
 use atproto::did::Document;
@@ -17,11 +17,15 @@ use crate::collect::{Subject, Views};
 use crate::fetch::From;
 use crate::identity::{Resolver, Unresolved};
 use crate::judge::{Check, Judgement, Kind};
+use crate::outside;
 use crate::rounds::{Look, Looker, Turn};
 use crate::store::{Found, Lane, Task};
 
 /// For everything about one attestation. Each step has its own, shorter limit.
 const TIME_MAX: Duration = Duration::from_secs(45);
+/// Clocks of servers that are further ahead are wrong.
+const CLOCKS_DIFFER_MAX: Duration = Duration::from_secs(24 * 3600);
+
 /// What a check needs.
 #[derive(Clone)]
 pub(crate) struct Verifier {
@@ -108,6 +112,10 @@ impl Verifier {
         }
         let proof = proof::verify(&answer.body, &task.did, &key, ATTESTATION, &task.rkey)
             .map_err(|error| unknown(Kind::Pds, &pds, format!("{pds} gives a proof that is none: {error}")))?;
+        // Revisions are times. One that the future has written would make every honest one after it too old.
+        if revised(&proof.rev).is_some_and(|at| at > outside::now() + CLOCKS_DIFFER_MAX) {
+            return Err(unknown(Kind::Pds, &pds, format!("{pds} shows revision {}, which lies in the future", proof.rev)));
+        }
         match &task.rev {
             // Revisions are timestamps that sort as text: an older state is a PDS that lags, or one that replays.
             Some(known) if proof.rev < *known => {
@@ -116,6 +124,19 @@ impl Verifier {
             _ => Ok(proof),
         }
     }
+}
+
+/// When a revision was made: atproto's TID, 53 bits of microseconds and 10 of a clock's number in base32-sortable. `None` for what is no TID.
+fn revised(rev: &str) -> Option<SystemTime> {
+    const LETTERS: &[u8] = b"234567abcdefghijklmnopqrstuvwxyz";
+    if rev.len() != 13 {
+        return None;
+    }
+    let value = rev.bytes().try_fold(0_u64, |value, octet| {
+        let digit = LETTERS.iter().position(|letter| *letter == octet)?;
+        Some(value << 5 | u64::try_from(digit).ok()?)
+    })?;
+    Some(UNIX_EPOCH + Duration::from_micros(value >> 10))
 }
 
 /// What a PDS means by an answer that is no proof: its word counts for its own accounts, as far as it is about whether it serves them.
@@ -148,4 +169,20 @@ fn judged(check: Check, rev: Option<String>) -> Found {
 
 fn uri(task: &Task) -> String {
     format!("at://{}/{ATTESTATION}/{}", task.did.as_str(), task.rkey)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_revision_says_when_it_was_made() {
+        // Of the atproto specification: 2023-06-30, about.
+        let at = revised("3jzfcijpj2z2a").unwrap().duration_since(UNIX_EPOCH).unwrap().as_secs();
+        assert!((1_688_000_000..1_689_000_000).contains(&at), "{at}");
+        for rubbish in ["", "3jzfcijpj2z2", "3jzfcijpj2z21", "3JZFCIJPJ2Z2A", "0000000000000"] {
+            assert_eq!(revised(rubbish), None, "{rubbish}");
+        }
+        assert!(revised("jzzzzzzzzzzzz").unwrap() > outside::now() + CLOCKS_DIFFER_MAX);
+    }
 }

@@ -186,7 +186,66 @@ async fn strangers_records_do_not_reach_private_addresses() {
     let account = world.net.create_account("alice.test");
     world.publish(&account, "member.example", &["s1"]);
     world.net.attest(&account, "member.example", &["s1"], true);
-    world.until_reason(&account, "127.0.0.1 is not a public address").await;
+    world.until_reason(&account, "only https is fetched").await;
     assert_eq!(world.net.requests().1, 0);
     assert!(world.labels(&account).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_member_learns_by_every_way_what_stands_in_the_way_and_need_not_wait_when_it_is_right() {
+    let world = World::start().await;
+    let account = world.net.create_account("alice.test");
+    world.publish(&account, "member.example", &["s1"]);
+    world.zone.set("_dmarc.member.example", vec![Record::Txt("v=DMARC1; p=none".into())]);
+    let did = account.did.as_str().to_owned();
+    let get = async |path: &str| {
+        let (status, body) = world.get(path).await;
+        (status, String::from_utf8(body).unwrap())
+    };
+    let json = async |path: &str| serde_json::from_str::<serde_json::Value>(&get(path).await.1).unwrap();
+    let check = format!("/xrpc/coop.tradewind.checkDomain?domain=Member.Example.&did={did}&selectors=s1&relay=true");
+
+    // Before attesting.
+    let dry = json(&check).await;
+    assert_eq!((&dry["domain"], &dry["verdict"], &dry["attested"]), (&"member.example".into(), &"fail".into(), &false.into()));
+    let dmarc = dry["checks"].as_array().unwrap().iter().find(|check| check["kind"] == "dmarc").unwrap();
+    assert_eq!(dmarc["publish"]["value"], "v=DMARC1; p=reject");
+    assert_eq!(json(&format!("/xrpc/coop.tradewind.getStatus?did={did}")).await["domains"], serde_json::json!([]));
+
+    // Attested, and refused.
+    world.net.attest(&account, "member.example", &["s1"], true);
+    world.until_reason(&account, "p=none").await;
+    let status = json(&format!("/xrpc/coop.tradewind.getStatus?did={did}")).await;
+    assert_eq!((&status["domains"][0]["state"], &status["domains"][0]["carriesLabels"]), (&"fail".into(), &false.into()));
+    for path in [format!("/status/{did}"), "/status/member.example".into()] {
+        let (code, page) = get(&path).await;
+        assert_eq!(code, 200);
+        assert!(page.contains("Publish TXT <code>v=DMARC1; p=reject</code>"), "{page}");
+    }
+
+    // Put right. The next look may be hours away; a check that finds all in order brings it on.
+    world.zone.set("_dmarc.member.example", vec![Record::Txt("v=DMARC1; p=reject".into())]);
+    let dry = json(&check).await;
+    assert_eq!((&dry["verdict"], &dry["attested"]), (&"pass".into(), &true.into()));
+    world.until_labels(&account, &BOTH).await;
+    let status = json(&format!("/xrpc/coop.tradewind.getStatus?did={did}")).await;
+    assert_eq!(status["labels"].as_array().unwrap().len(), 2);
+    assert!(get("/status/member.example").await.1.contains("All is in order."));
+
+    // A third dry run of one domain is the last for a while.
+    assert_eq!(json(&check).await["verdict"], "pass");
+    let refused = get(&check).await;
+    assert_eq!(refused.0, 429);
+    assert!(refused.1.contains("RateLimitExceeded"));
+    for (path, code) in [
+        ("/xrpc/coop.tradewind.getStatus", 400),
+        ("/xrpc/coop.tradewind.getStatus?did=x", 400),
+        ("/xrpc/coop.tradewind.checkDomain?domain=localhost", 400),
+        ("/xrpc/coop.tradewind.checkDomain?domain=a.example&selectors=a%20b%00", 400),
+        ("/status/..%2f..%2fetc", 400),
+        ("/status", 200),
+        ("/status/nobody.example", 200),
+    ] {
+        assert_eq!(get(path).await.0, code, "{path}");
+    }
 }

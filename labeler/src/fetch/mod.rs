@@ -1,7 +1,12 @@
 //! Fetching what strangers' records point at: DID documents, proofs, handles.
 //!
-//! A stranger chooses the URL, so: no address of ours (unless the network is a test), no redirect, no more octets and no more time than an
-//! honest answer needs. The address is looked up once, checked, and connected to: a name cannot change its mind between the two.
+//! A stranger chooses the URL, so: only what [`vet`] lets through (unless the network is a test), no more octets and no more time than an
+//! honest answer needs. The address is looked up once, vetted, and connected to: a name cannot change its mind between the two. A redirect is an answer
+//! like any other, except to [`Fetcher::get_on`], where each step is vetted as the first one was.
+
+#[cfg(test)]
+mod tests;
+mod vet;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -9,7 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Limited};
-use hyper::header::{HOST, USER_AGENT};
+use hyper::header::{HOST, LOCATION, USER_AGENT};
 use hyper_rustls::ConfigBuilderExt;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
@@ -24,9 +29,17 @@ use crate::judge::Answer;
 /// For a whole answer: PDSes that need longer are asked again later.
 const TIME_MAX: Duration = Duration::from_secs(10);
 
+/// Steps of a redirect that are followed where they are.
+const REDIRECTS_MAX: usize = 3;
+/// Octets of an answer's head.
+const HEAD_BYTES_MAX: usize = 32 << 10;
+
 /// An answer.
+#[derive(Debug)]
 pub(crate) struct Fetched {
     pub(crate) status: u16,
+    /// Where a redirect points, from where it was asked.
+    onward: Option<Url>,
     pub(crate) body: Bytes,
 }
 
@@ -60,7 +73,27 @@ impl Fetcher {
         }
     }
 
+    /// The same, and on to where it is redirected: `https` only, a few steps, each as a stranger's wish, in the time of one.
+    pub(crate) async fn get_on(&self, url: &Url, from: From, bytes_max: usize) -> Result<Fetched, String> {
+        let steps = async {
+            let (mut url, mut from) = (url.clone(), from);
+            for _ in 0..=REDIRECTS_MAX {
+                let answer = self.exchange(&url, from, bytes_max).await.map_err(|why| format!("{}: {why}", shown(&url)))?;
+                match answer.onward {
+                    Some(onward) => (url, from) = (onward, From::Stranger),
+                    None => return Ok(answer),
+                }
+            }
+            Err(format!("{}: more than {REDIRECTS_MAX} redirects", shown(&url)))
+        };
+        match tokio::time::timeout(TIME_MAX, steps).await {
+            Ok(answer) => answer,
+            Err(_) => Err(format!("{}: no answer within {} s", shown(url), TIME_MAX.as_secs())),
+        }
+    }
+
     async fn exchange(&self, url: &Url, from: From, bytes_max: usize) -> Result<Fetched, String> {
+        vet::url(url, from, self.allow_private)?;
         let port = url.port_or_known_default().ok_or("no port")?;
         let stream = connect(&self.addresses(url, from).await?, port).await?;
         match url.scheme() {
@@ -86,13 +119,7 @@ impl Fetcher {
                 Answer::Unknown(why) => return Err(why),
             },
         };
-        if self.allow_private || from == From::Configuration {
-            return Ok(found);
-        }
-        match found.iter().find(|address| !is_public(**address)) {
-            Some(private) => Err(format!("{private} is not a public address")),
-            None => Ok(found),
-        }
+        vet::addresses(found, from, self.allow_private)
     }
 }
 
@@ -113,8 +140,11 @@ async fn request<S>(stream: S, url: &Url, bytes_max: usize) -> Result<Fetched, S
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+    let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
+        .max_buf_size(HEAD_BYTES_MAX)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| error.to_string())?;
     let exchange = async {
         let host = &url[url::Position::BeforeHost..url::Position::AfterPort];
         let request = hyper::Request::get(&url[url::Position::BeforePath..url::Position::AfterQuery])
@@ -124,9 +154,13 @@ where
             .map_err(|error| error.to_string())?;
         let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
         let status = response.status().as_u16();
+        let onward = match status {
+            301 | 302 | 303 | 307 | 308 => response.headers().get(LOCATION).and_then(|to| url.join(to.to_str().ok()?).ok()),
+            _ => None,
+        };
         let body = Limited::new(response.into_body(), bytes_max).collect().await;
         let body = body.map_err(|error| format!("{error} (at most {bytes_max} octets are read)"))?.to_bytes();
-        Ok(Fetched { status, body })
+        Ok(Fetched { status, onward, body })
     };
     // The connection is driven here and dropped with the answer: nothing outlives the deadline.
     let mut connection = std::pin::pin!(connection);
@@ -150,78 +184,4 @@ pub(crate) fn tls() -> Result<Arc<ClientConfig>, rustls::Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
     Ok(Arc::new(config.with_webpki_roots().with_no_client_auth()))
-}
-
-/// Whether an address belongs to the open internet (RFC 6890 and its registries), also where it carries an IPv4 address inside.
-pub(crate) fn is_public(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(v4) => {
-            let [a, b, c, _] = v4.octets();
-            let special = v4.is_private()
-                || v4.is_loopback()
-                || v4.is_link_local()
-                || v4.is_multicast()
-                || v4.is_documentation()
-                || a == 0
-                || a >= 240
-                || (a == 100 && (64..128).contains(&b))
-                || (a == 192 && b == 0 && c == 0)
-                || (a == 198 && (18..20).contains(&b));
-            !special
-        }
-        IpAddr::V6(v6) => {
-            let embedded = |high: u16, low: u16| {
-                let [[a, b], [c, d]] = [high.to_be_bytes(), low.to_be_bytes()];
-                is_public(Ipv4Addr::new(a, b, c, d).into())
-            };
-            match v6.segments() {
-                [0, 0, 0, 0, 0, 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x2002, high, low, ..] => {
-                    embedded(high, low)
-                }
-                [0x2001, 0x0db8 | 0..=0x01ff, ..] => false,
-                [first, ..] => first & 0xe000 == 0x2000,
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_behind_our_firewall_are_not_public() {
-        for public in ["1.1.1.1", "100.128.0.1", "198.51.99.1", "2606:4700::1111", "::ffff:1.1.1.1", "2002:101:101::1"] {
-            assert!(is_public(public.parse().unwrap()), "{public}");
-        }
-        for private in [
-            "127.0.0.1",
-            "10.0.0.1",
-            "172.16.0.1",
-            "192.168.1.1",
-            "169.254.169.254",
-            "0.0.0.0",
-            "100.64.0.1",
-            "192.0.0.1",
-            "198.18.0.1",
-            "192.0.2.1",
-            "224.0.0.1",
-            "240.0.0.1",
-            "255.255.255.255",
-            "::",
-            "::1",
-            "::ffff:127.0.0.1",
-            "::ffff:10.0.0.1",
-            "::7f00:1",
-            "64:ff9b::a00:1",
-            "2002:7f00:1::",
-            "fc00::1",
-            "fe80::1",
-            "ff02::1",
-            "2001:db8::1",
-            "2001::1",
-        ] {
-            assert!(!is_public(private.parse().unwrap()), "{private}");
-        }
-    }
 }

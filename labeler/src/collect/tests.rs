@@ -1,0 +1,183 @@
+//! From zones to verdicts: the collector asks a scripted name server, the judge says what it makes of it.
+
+use loadtest::dns::{Failure, Record, Server, Zone};
+
+use super::*;
+use crate::judge::{Check, Kind, Status};
+use crate::{dns, fetch};
+
+const DID: &str = "did:plc:7tcx4xxjwidnicieiwtrpyal";
+const KEY: &str = "v=DKIM1; k=ed25519; p=11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=";
+const SOURCE: &str = "198.51.100.7";
+
+struct Bench {
+    zone: Zone,
+    _server: Server,
+    collector: Collector,
+}
+
+fn txt(text: &str) -> Record {
+    Record::Txt(text.into())
+}
+
+impl Bench {
+    /// With a member whose zone is in order.
+    fn new() -> Self {
+        let zone = Zone::new();
+        zone.set_ttl(0);
+        zone.set("member.example", vec![Record::Mx(10, "mx.member.example".into()), txt("v=spf1 ip4:198.51.100.7 -all")]);
+        zone.set("mx.member.example", vec![Record::A("203.0.113.1".parse().unwrap())]);
+        zone.set("_atproto.member.example", vec![txt(&format!("did={DID}"))]);
+        zone.set("s1._domainkey.member.example", vec![txt(KEY)]);
+        zone.set("_dmarc.member.example", vec![txt("v=DMARC1; p=reject")]);
+        let server = Server::start("127.0.0.1:0".parse().unwrap(), zone.clone()).unwrap();
+        let dns = dns::Dns::new(Some(&[server.address()])).unwrap();
+        let fetcher = Fetcher::new(dns.clone(), fetch::tls().unwrap(), false);
+        let collector = Collector { dns, fetcher, sources: [SOURCE.parse().unwrap()].into() };
+        Self { zone, _server: server, collector }
+    }
+
+    async fn judge(&self, domain: &str, relay: bool) -> Judgement {
+        let selectors = ["s1".to_owned()];
+        let subject = Subject { did: DID, domain, handle: None, selectors: &selectors, relay };
+        judge(&self.collector.facts(&subject).await)
+    }
+
+    async fn check(&self, kind: Kind, relay: bool) -> Check {
+        let judgement = self.judge("member.example", relay).await;
+        judgement.checks.into_iter().find(|check| check.kind == kind).unwrap_or_else(|| panic!("no {kind:?}"))
+    }
+
+    fn spf(&self, record: &str) {
+        self.zone.set("member.example", vec![Record::Mx(10, "mx.member.example".into()), txt(record)]);
+    }
+}
+
+#[tokio::test]
+async fn a_zone_in_order_passes() {
+    let bench = Bench::new();
+    for relay in [true, false] {
+        let judgement = bench.judge("member.example", relay).await;
+        assert_eq!((judgement.verdict, judgement.reasons()), (Verdict::Pass, vec![]));
+    }
+}
+
+/// Name, zone, kind of check, how it ends, what it says.
+type Row = (&'static str, fn(&Bench), Kind, Status, &'static str);
+
+#[rustfmt::skip]
+const ROWS: &[Row] = &[
+    ("SPF by an include", |b| { b.spf("v=spf1 include:relay.example -all"); b.zone.set("relay.example", vec![txt("v=spf1 ip4:198.51.100.0/24 -all")]); }, Kind::SpfSources, Status::Pass, ""),
+    ("SPF by an address record", |b| { b.spf("v=spf1 a:out.relay.example -all"); b.zone.set("out.relay.example", vec![Record::A(SOURCE.parse().unwrap())]); }, Kind::SpfSources, Status::Pass, ""),
+    ("SPF by a redirect", |b| { b.spf("v=spf1 redirect=relay.example"); b.zone.set("relay.example", vec![txt("v=spf1 ip4:198.51.100.7 -all")]); }, Kind::SpfSources, Status::Pass, ""),
+    ("SPF without the source", |b| b.spf("v=spf1 mx -all"), Kind::SpfSources, Status::Fail, "198.51.100.7"),
+    ("SPF lets everybody in through an include", |b| { b.spf("v=spf1 include:open.example -all"); b.zone.set("open.example", vec![txt("v=spf1 +all")]); }, Kind::Spf, Status::Fail, "covers every address"),
+    ("SPF includes a domain without SPF", |b| b.spf("v=spf1 include:nowhere.example -all"), Kind::Spf, Status::Fail, "includes a domain without SPF"),
+    ("SPF includes what does not answer", |b| { b.spf("v=spf1 include:relay.example -all"); b.zone.fail("relay.example", None, Failure::ServFail); }, Kind::Spf, Status::Unknown, "could not be looked up"),
+    ("SPF includes what is refused", |b| { b.spf("v=spf1 include:relay.example -all"); b.zone.fail("relay.example", None, Failure::Refused); }, Kind::Spf, Status::Unknown, "could not be looked up"),
+    ("SPF includes itself", |b| b.spf("v=spf1 include:member.example -all"), Kind::Spf, Status::Fail, "more than 10 lookups"),
+    ("SPF with a bomb of includes", |b| {
+        let names: Vec<String> = (0..40).map(|nth| format!("include:i{nth}.example")).collect();
+        b.spf(&format!("v=spf1 {} -all", names.join(" ")));
+        for nth in 0..40 { b.zone.set(&format!("i{nth}.example"), vec![txt("v=spf1 ip4:203.0.113.9 -all")]); }
+    }, Kind::Spf, Status::Fail, "more than 10 lookups"),
+    ("SPF whose lookups find nothing", |b| b.spf("v=spf1 a:n1.example a:n2.example a:n3.example ip4:198.51.100.7 -all"), Kind::Spf, Status::Warn, "3 of its lookups"),
+    ("a key behind a CNAME", |b| { b.zone.set("s1._domainkey.member.example", vec![Record::Cname("s1.keys.relay.example".into())]); b.zone.set("s1.keys.relay.example", vec![txt(KEY)]); }, Kind::Dkim, Status::Pass, ""),
+    ("a CNAME to nowhere", |b| { b.zone.set("s1._domainkey.member.example", vec![Record::Cname("gone.relay.example".into())]); }, Kind::Dkim, Status::Fail, "does not exist"),
+    ("a wildcard in the way of the key", |b| { b.zone.remove("s1._domainkey.member.example"); b.zone.set("*.member.example", vec![txt("v=spf1 -all")]); }, Kind::Dkim, Status::Fail, "only other texts"),
+    ("a wildcard in the way of DMARC", |b| { b.zone.remove("_dmarc.member.example"); b.zone.set("*.member.example", vec![txt("v=spf1 -all")]); }, Kind::Dmarc, Status::Fail, "no DMARC record"),
+    ("the policy refused", |b| { b.zone.fail("_dmarc.member.example", None, Failure::Refused); }, Kind::Dmarc, Status::Unknown, "could not be looked up"),
+    ("NXDOMAIN for a name with records", |b| { b.zone.fail("_dmarc.member.example", None, Failure::NoSuchName); }, Kind::Dmarc, Status::Fail, "no DMARC record"),
+    ("a null MX", |b| { b.zone.set("member.example", vec![Record::Mx(0, ".".into()), txt("v=spf1 ip4:198.51.100.7 -all")]); }, Kind::Mx, Status::Fail, "null MX"),
+    ("an MX without an address", |b| { b.zone.remove("mx.member.example"); }, Kind::Mx, Status::Warn, "has no address"),
+    ("two SPF records", |b| { b.zone.add("member.example", txt("v=spf1 mx -all")); }, Kind::Spf, Status::Fail, "2 SPF records"),
+    ("many other texts", |b| { for nth in 0..90 { b.zone.add("member.example", txt(&format!("verification={nth}"))); } }, Kind::Spf, Status::Pass, ""),
+];
+
+#[tokio::test]
+async fn each_zone_ends_as_the_table_says() {
+    for (case, change, kind, status, why) in ROWS {
+        let bench = Bench::new();
+        change(&bench);
+        let check = bench.check(*kind, true).await;
+        assert_eq!(check.status, *status, "{case}: {check:?}");
+        assert!(check.why.as_deref().unwrap_or_default().contains(why), "{case}: {check:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_cname_that_leads_back_to_itself_earns_nothing() {
+    let bench = Bench::new();
+    bench.zone.set("s1._domainkey.member.example", vec![Record::Cname("loop.member.example".into())]);
+    bench.zone.set("loop.member.example", vec![Record::Cname("s1._domainkey.member.example".into())]);
+    let check = bench.check(Kind::Dkim, true).await;
+    assert!(matches!(check.status, Status::Fail | Status::Unknown), "{check:?}");
+}
+
+#[tokio::test]
+async fn a_long_key_in_several_strings_is_one_key() {
+    // The zone cuts texts into strings of 255 octets, as zones must.
+    let bench = Bench::new();
+    let key = format!("v=DKIM1; k=ed25519; n={}; p=11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=", "x".repeat(600));
+    bench.zone.set("s1._domainkey.member.example", vec![txt(&key)]);
+    assert_eq!(bench.check(Kind::Dkim, true).await.status, Status::Pass);
+}
+
+#[tokio::test]
+async fn a_subdomain_may_rest_on_its_parents_policy() {
+    let bench = Bench::new();
+    bench.zone.set("mail.member.example", vec![Record::Mx(10, "mx.member.example".into()), txt("v=spf1 ip4:198.51.100.7 -all")]);
+    bench.zone.set("_atproto.mail.member.example", vec![txt(&format!("did={DID}"))]);
+    bench.zone.set("s1._domainkey.mail.member.example", vec![txt(KEY)]);
+    assert_eq!(bench.judge("mail.member.example", true).await.reasons(), [""; 0]);
+    bench.zone.set("_dmarc.member.example", vec![txt("v=DMARC1; p=reject; sp=none")]);
+    assert_eq!(bench.judge("mail.member.example", true).await.verdict, Verdict::Fail);
+}
+
+#[tokio::test]
+async fn addresses_of_one_who_sends_himself_should_have_names_that_lead_back() {
+    let bench = Bench::new();
+    bench.zone.set("7.100.51.198.in-addr.arpa", vec![Record::Ptr("out.member.example".into())]);
+    bench.zone.set("out.member.example", vec![Record::A(SOURCE.parse().unwrap())]);
+    assert_eq!(bench.check(Kind::Ptr, false).await.status, Status::Pass);
+    bench.zone.remove("out.member.example");
+    assert_eq!(bench.check(Kind::Ptr, false).await.status, Status::Warn);
+    let judgement = bench.judge("member.example", false).await;
+    assert_eq!(judgement.verdict, Verdict::Pass, "a warning costs no label");
+    let judgement = bench.judge("member.example", true).await;
+    assert!(judgement.checks.iter().all(|check| check.kind != Kind::Ptr), "who asks for the relay does not send from there");
+}
+
+#[tokio::test]
+async fn a_poisoned_resolver_neither_gives_nor_takes() {
+    let (good, poisoned, third) = (Bench::new(), Bench::new(), Bench::new());
+    let views = |benches: [&Bench; 3], quorum| {
+        let named = benches.iter().enumerate().map(|(nth, bench)| (format!("r{nth}"), bench.collector.clone()));
+        Views::new(named.collect(), quorum)
+    };
+    let selectors = ["s1".to_owned()];
+    let subject = Subject { did: DID, domain: "member.example", handle: None, selectors: &selectors, relay: true };
+    let all = views([&good, &poisoned, &third], 3);
+    let most = views([&good, &poisoned, &third], 2);
+    assert_eq!(all.judge(&subject, 0, false).await.verdict, Verdict::Pass);
+
+    // One that says the domain names nobody.
+    poisoned.zone.remove("_atproto.member.example");
+    for first in 0..3 {
+        assert_eq!(all.judge(&subject, first, false).await.verdict, Verdict::Unknown, "{first}");
+        assert_eq!(most.judge(&subject, first, false).await.verdict, Verdict::Pass, "{first}");
+        assert_eq!(most.judge(&subject, first, true).await.verdict, Verdict::Pass, "what stands stands: {first}");
+    }
+    let asked = third.zone.queries();
+    assert_eq!(most.judge(&subject, 0, true).await.verdict, Verdict::Pass);
+    assert_eq!(third.zone.queries(), asked, "to confirm, one is enough");
+
+    // One that says what is not so, and alone.
+    let mallory = Subject { did: "did:plc:mallory", ..subject };
+    poisoned.zone.set("_atproto.member.example", vec![txt("did=did:plc:mallory")]);
+    for first in 0..3 {
+        assert_eq!(most.judge(&mallory, first, false).await.verdict, Verdict::Fail, "{first}");
+        assert_eq!(all.judge(&mallory, first, false).await.verdict, Verdict::Unknown, "{first}");
+    }
+    assert_eq!(views([&good, &poisoned, &third], 2).named("member.example").await.unwrap().as_str(), DID);
+}
