@@ -473,6 +473,9 @@ fn resolver(config: &Config) -> Result<Resolver, StartError> {
         (None, Some(nameservers)) => Resolver::with_nameservers(nameservers, dnssec),
         (None, None) => Resolver::system(dnssec),
     };
+    for hint in config::hints::hints(config) {
+        tracing::info!(hint, "something to know of the settings");
+    }
     resolver.map_err(|error| StartError::Resolver(error.to_string()))
 }
 

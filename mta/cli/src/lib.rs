@@ -189,8 +189,14 @@ fn config_verb(verb: &ConfigVerb, path: Option<&Path>, json: bool) -> anyhow::Re
             let path = config_path(path)?;
             match Config::load(&path) {
                 Ok(config) if *diff => return show_diff::run(&config, &path, json),
-                Ok(_) if json => println!("{}", json!({ "ok": true, "file": path, "problems": [] })),
-                Ok(_) => println!("{}: ok", path.display()),
+                Ok(found) if json => {
+                    let hints = config::hints::hints(&found);
+                    println!("{}", json!({ "ok": true, "file": path, "problems": [], "hints": hints }));
+                }
+                Ok(found) => {
+                    println!("{}: ok", path.display());
+                    config::hints::hints(&found).iter().for_each(|hint| println!("  {hint}"));
+                }
                 Err(error) if json => {
                     println!("{}", json!({ "ok": false, "file": error.file, "problems": error.problems }));
                     return Ok(ExitCode::from(2));

@@ -1,4 +1,4 @@
-//! `config check --diff`: what a reload would change in shaping, pools and sources.
+//! `config check --diff`: what a reload would change in shaping, pools, sources, what is known of replies, and plans.
 
 use std::{collections::BTreeMap, fmt::Write, path::Path, process::ExitCode};
 
@@ -22,7 +22,7 @@ struct Change {
 pub(crate) fn run(config: &Config, path: &Path, json: bool) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let old: Vec<ShapingRow> = runtime.block_on(Client::new(config, path).get("/v1/shaping"))?;
-    let changes = changes(old, config::shaping::effective(config));
+    let changes = changes(old, config::effective::effective(config));
     if json {
         let rows: Vec<_> = changes
             .iter()
@@ -54,7 +54,7 @@ fn changes(old: Vec<ShapingRow>, new: Vec<ShapingRow>) -> Vec<Change> {
 
 fn text(changes: &[Change]) -> String {
     if changes.is_empty() {
-        return "a reload changes nothing in shaping, pools and sources\n".to_owned();
+        return "a reload changes nothing in shaping, pools, sources, replies, rules and plans\n".to_owned();
     }
     let mut out = String::from("a reload changes:\n");
     for Change { of, key, old, new } in changes {
@@ -92,6 +92,9 @@ mod tests {
             "a reload changes:\n  everywhere: connections: 20 (shipped) -> 30 (coop.toml:2)\n  \
              provider x: tls: required (local.toml:9) -> nothing\n  site b.test: burst: nothing -> 5 (local.toml:8)\n"
         );
-        assert_eq!(text(&changes(Vec::new(), Vec::new())), "a reload changes nothing in shaping, pools and sources\n");
+        assert_eq!(
+            text(&changes(Vec::new(), Vec::new())),
+            "a reload changes nothing in shaping, pools, sources, replies, rules and plans\n"
+        );
     }
 }

@@ -53,7 +53,15 @@ fn what_is_wrong_is_said_on_one_line_and_by_the_exit_status() {
 fn a_configuration_is_checked_and_described_without_a_daemon() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("mta.toml"), GOOD).unwrap();
-    assert_eq!(tradewind(folder.path(), "config check"), (0, "mta.toml: ok\n".into(), String::new()));
+    let (code, said, error) = tradewind(folder.path(), "config check");
+    assert_eq!((code, said.starts_with("mta.toml: ok\n  DANE is off: "), error.as_str()), (0, true, ""), "{said}");
+    let (code, said, _) = tradewind(folder.path(), "config check --json");
+    let said: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((code, &said["ok"], said["hints"].as_array().unwrap().len()), (0, &true.into(), 1));
+    let signed = format!("{GOOD}[dns]\nnameservers = [\"127.0.0.1:53\"]\ndnssec = \"trust-ad\"\n");
+    std::fs::write(folder.path().join("signed.toml"), signed).unwrap();
+    let checked = tradewind(folder.path(), "config check --config signed.toml");
+    assert_eq!(checked, (0, "signed.toml: ok\n".into(), String::new()));
 
     std::fs::write(folder.path().join("bad.toml"), GOOD.replace("127.0.0.2", "here")).unwrap();
     let (code, _, says) = tradewind(folder.path(), "config check --config bad.toml");

@@ -97,7 +97,7 @@ impl<'a> Source<'a> {
     }
 
     /// The line where `path` begins.
-    pub(super) fn line_of(&self, path: &str) -> Option<usize> {
+    pub(crate) fn line_of(&self, path: &str) -> Option<usize> {
         self.find(path).map(|at| line(self.text, at))
     }
 

@@ -5,18 +5,17 @@
 //!
 //! Not here: merging and enforcing (`scheduler`).
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use scheduler::{From, Knob, Place, Rule, Set, Shaping, TlsNeed, Value};
 use serde::Deserialize;
+use smtp::address::Mailbox;
 
 use super::settings::{Table, settings};
 use super::value::{self, PerTime, Tls};
 use super::{Config, ConfigError, Problem, check, error::Source};
-use crate::control::api::ShapingRow;
 use crate::egress::provider::{OTHER, Providers};
 
 /// What the program brings along, as `tradewind config shaping` prints it.
@@ -46,10 +45,10 @@ settings! {
         /// A provider: one of `tradewind config shaping`, or of a [[provider]] table. `other` is whoever is in no list.
         #[serde(default)]
         pub provider: Option<String> = r#""google""#, Optional;
-        /// Instead: sites that have a host of this name, or below it.
+        /// Instead: sites that have a host of this name, or below it. Mail to an address literal goes to the site "[192.0.2.1]".
         #[serde(default)]
         pub site: Option<String> = r#""mx.example.net""#, Optional;
-        /// Instead: a recipient domain. It is then counted by itself, beside the site that it shares with others.
+        /// Instead: a recipient domain, or an address literal such as "[IPv6:2001:db8::1]". It is then counted by itself, beside the site that it shares with others.
         #[serde(default)]
         pub domain: Option<String> = r#""example.org""#, Optional;
         /// Only from this source.
@@ -253,6 +252,9 @@ fn add_provider(
 fn place(it: &mut check::Problems<'_>, nth: usize, table: &ShapeTable, providers: &Providers) -> Place {
     let at = |key: &str| format!("shape.{nth}.{key}");
     let host = |it: &mut check::Problems<'_>, key: &str, name: &String| -> Arc<str> {
+        if name.starts_with('[') {
+            return literal(it, &at(key), name);
+        }
         let name = name.trim_end_matches('.').to_ascii_lowercase();
         // The name of a site may be several hosts'.
         name.split(',').for_each(|name| it.host_name(&at(key), name));
@@ -276,6 +278,17 @@ fn place(it: &mut check::Problems<'_>, nth: usize, table: &ShapeTable, providers
             let key = if second.is_some() && third.is_none() { "site" } else { "domain" };
             it.add(&at(key), "a table speaks of one of provider, site and domain; make a table for each");
             Place::Everywhere
+        }
+    }
+}
+
+/// An address literal in the spelling that recipients' domains have.
+fn literal(it: &mut check::Problems<'_>, at: &str, name: &str) -> Arc<str> {
+    match Mailbox::parse(&format!("postmaster@{name}"), false) {
+        Ok(mailbox) => mailbox.domain().into(),
+        Err(_) => {
+            it.add(at, "is no address literal; write \"[192.0.2.1]\" or \"[IPv6:2001:db8::1]\"");
+            name.into()
         }
     }
 }
@@ -371,51 +384,6 @@ fn sets(it: &mut check::Problems<'_>, nth: usize, table: &ShapeTable, by: impl F
         it.add(&format!("shape.{nth}"), "sets nothing; add a setting, or remove the table");
     }
     sets
-}
-
-/// What holds, value by value, sorted: rules of shaping with the last word on each, lists of providers, pools, sources. What a
-/// reload would change is the difference of two of these.
-pub fn effective(config: &Config) -> Vec<ShapingRow> {
-    let mut rows: BTreeMap<(String, String), (String, String)> = BTreeMap::new();
-    let mut put = |of: String, key: &str, value: String, by: &str| rows.insert((of, key.to_owned()), (value, by.to_owned()));
-    // In the order of layers, so that the last one stays.
-    for rule in &config.shaped.shaping.rules {
-        let place = match &rule.place {
-            Place::Everywhere => "everywhere".to_owned(),
-            Place::Provider(name) => format!("provider {name}"),
-            Place::Site(name) => format!("site {name}"),
-            Place::Domain(name) => format!("domain {name}"),
-        };
-        let of = match &rule.from {
-            From::Any => place,
-            From::Pool(name) => format!("{place} from pool {name}"),
-            From::Source(name) => format!("{place} from source {name}"),
-        };
-        for (knob, set) in &rule.sets {
-            put(of.clone(), knob.name(), set.value.to_string(), &set.by);
-        }
-    }
-    let by = "mta.toml";
-    for (name, hosts) in config.shaped.providers.lists() {
-        put(format!("provider {name}"), "mx", hosts, "providers");
-    }
-    for source in &config.source {
-        put(format!("source {}", source.name), "address", source.address.to_string(), by);
-        put(format!("source {}", source.name), "ehlo", source.ehlo.clone(), by);
-    }
-    for pool in &config.pool {
-        put(format!("pool {}", pool.name), "sources", pool.sources.join(" "), by);
-        if let Some(weights) = &pool.weights {
-            let weights: Vec<_> = weights.iter().map(u32::to_string).collect();
-            put(format!("pool {}", pool.name), "weights", weights.join(" "), by);
-        }
-    }
-    for (class, pool) in config.class.pools() {
-        if let Some(pool) = pool {
-            put(format!("class {class}"), "pool", pool.clone(), by);
-        }
-    }
-    rows.into_iter().map(|((of, key), (value, by))| ShapingRow { of, key, value, by }).collect()
 }
 
 /// What `tradewind config shaping` prints: every setting explained, then the shipped files.

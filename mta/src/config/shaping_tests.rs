@@ -233,7 +233,7 @@ fn what_holds_is_listed_value_by_value_with_the_last_word_on_each() {
                 [[pool]]\nname = 'default'\nsources = ['ip-a']\nweights = [3]\n[class.otp]\npool = 'default'\n";
     let mut config = Config::parse(Path::new("mta.toml"), text).unwrap();
     config.shaped = read(&["[[shape]]\nconnections = 30\n", "[[shape]]\nconnections = 31\n"]).unwrap();
-    let rows = effective(&config);
+    let rows = crate::config::effective::effective(&config);
     let find = |of: &str, key: &str| {
         let row = rows.iter().find(|row| row.of == of && row.key == key).unwrap_or_else(|| panic!("{of} {key}"));
         format!("{} {}", row.value, row.by)
@@ -245,4 +245,21 @@ fn what_holds_is_listed_value_by_value_with_the_last_word_on_each() {
     assert_eq!(find("pool default", "weights"), "3 mta.toml");
     assert_eq!(find("class otp", "pool"), "default mta.toml");
     assert!(rows.is_sorted() && rows.len() > 60);
+}
+
+#[test]
+fn address_literals_are_keys_in_any_spelling() {
+    let file =
+        "[[shape]]\ndomain = \"[192.0.2.1]\"\nconnections = 3\n[[shape]]\nsite = \"[ipv6:2001:DB8:0::1]\"\nconnections = 4\n";
+    let of = |site, domain| shown(&limits(&[file], (OTHER, site, domain), "ip-a", "default"), Knob::Connections);
+    assert_eq!(of("[192.0.2.1]", "[192.0.2.1]"), "3 coop.toml:3");
+    assert_eq!(of("[IPv6:2001:db8::1]", "[IPv6:2001:db8::1]"), "4 coop.toml:6");
+    assert_eq!(
+        of("[192.0.2.2]", "[192.0.2.2]"),
+        shown(&limits(&[], (OTHER, "a.test", "a.test"), "ip-a", "default"), Knob::Connections)
+    );
+    for name in ["[192.0.2.256]", "[192.0.2.1", "[2001:db8::1]", "[]"] {
+        let error = read(&[&format!("[[shape]]\ndomain = \"{name}\"\nconnections = 3\n")]).unwrap_err();
+        assert!(error.contains("coop.toml:2") && error.contains("[IPv6:2001:db8::1]"), "{error}");
+    }
 }

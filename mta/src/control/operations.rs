@@ -258,7 +258,7 @@ impl Operations for Daemon {
     }
 
     async fn shaping(&self) -> Result<Vec<ShapingRow>, Refusal> {
-        Ok(config::shaping::effective(&self.config.load()))
+        Ok(config::effective::effective(&self.config.load()))
     }
 
     async fn operate(&self, verb: Verb, wish: QueueWish, by: &str) -> Result<QueueDone, Refusal> {

@@ -57,6 +57,18 @@ pub struct Replies {
     rules: Arc<[Reaction]>,
     /// The operator's file.
     own: String,
+    listed: Vec<Listed>,
+}
+
+/// An entry or a rule as it was written, for those who want to see what there is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// What it is, and its name.
+    pub of: String,
+    /// Whose word it is: the file with its line, or `shipped`.
+    pub by: String,
+    /// Its settings.
+    pub sets: Vec<(&'static str, String)>,
 }
 
 /// The same files make the same table.
@@ -117,13 +129,18 @@ impl Replies {
     }
 
     fn empty() -> Self {
-        Replies { entries: Vec::new(), texts: RegexSet::empty(), rules: Arc::default(), own: String::new() }
+        Replies { entries: Vec::new(), texts: RegexSet::empty(), rules: Arc::default(), own: String::new(), listed: Vec::new() }
     }
 
     fn of(own: read::File) -> Result<Self, ConfigError> {
         let shipped = read::File::parse(Path::new("replies.toml (shipped)"), SHIPPED_REPLIES, None)?;
         let rules = read::File::parse(Path::new("rules.toml (shipped)"), SHIPPED_RULES, None)?;
         read::join(own, shipped, rules)
+    }
+
+    /// All entries and rules that count, the operator's first. An entry of his names the one before it in `after`: their order counts.
+    pub fn listed(&self) -> &[Listed] {
+        &self.listed
     }
 
     /// The rules, for the scheduler.

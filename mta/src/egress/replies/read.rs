@@ -9,7 +9,8 @@ use regex::bytes::{RegexBuilder, RegexSetBuilder};
 use scheduler::{MeasureKind, Reaction, ReplyClass, Threshold};
 use serde::Deserialize;
 
-use super::{Code, Enhanced, Entry, Replies};
+use super::{Code, Enhanced, Entry, Listed, Replies};
+use crate::config::shaping::SHIPPED_LAYER;
 use crate::config::{ConfigError, Problem, SourceText as Source};
 use crate::egress::provider::{OTHER, Providers};
 
@@ -36,6 +37,7 @@ pub(super) struct File {
     text: String,
     replies: Vec<(Entry, Option<String>, Problem)>,
     rules: Vec<(Arc<str>, Option<Reaction>)>,
+    listed: Vec<Listed>,
 }
 
 #[derive(Deserialize)]
@@ -108,6 +110,8 @@ impl File {
                 problems.push(source.problem(&at("name"), "this name is taken; give each entry its own"));
             }
             problems.extend(row.provider.iter().find_map(|name| unknown(name)).map(|why| source.problem(&at("provider"), why)));
+            let before = file.replies.last().map(|(entry, ..)| entry.name.to_string());
+            file.listed.push(row.listed(before, file.by(&source, &at("name"))));
             match row.read() {
                 Ok((entry, text)) => file.replies.push((entry, text, source.problem(&at("text"), ""))),
                 Err((key, message)) => problems.push(source.problem(&at(key), message)),
@@ -120,6 +124,7 @@ impl File {
                 problems.push(source.problem(&at("name"), "this name is taken; give each rule its own"));
             }
             problems.extend(row.provider.as_deref().and_then(unknown).map(|why| source.problem(&at("provider"), why)));
+            file.listed.push(row.listed(file.by(&source, &at("name"))));
             match row.read() {
                 Ok(rule) => file.rules.push(rule),
                 Err((key, message)) => problems.push(source.problem(&at(key), message)),
@@ -127,12 +132,43 @@ impl File {
         }
         if problems.is_empty() { Ok(file) } else { Err(fail(problems)) }
     }
+
+    fn by(&self, source: &Source<'_>, key: &str) -> String {
+        format!("{}:{}", self.path.display(), source.line_of(key).unwrap_or_default())
+    }
+
+    /// The same as what comes with the program: no line, and entries of the same names as the operator's stand beside them.
+    fn shipped(mut self) -> Self {
+        for listed in &mut self.listed {
+            listed.by = SHIPPED_LAYER.to_owned();
+            if listed.of.starts_with("reply ") {
+                listed.of.insert_str(0, "shipped ");
+                listed.sets.retain(|(key, _)| *key != "after");
+            }
+        }
+        self
+    }
 }
 
 /// The key that is wrong, and what would be right.
 type Wrong = (&'static str, String);
 
 impl ReplyRow {
+    fn listed(&self, before: Option<String>, by: String) -> Listed {
+        let provider = Some(self.provider.join(" ")).filter(|names| !names.is_empty());
+        let sets = [
+            ("after", Some(before.unwrap_or_default())),
+            ("provider", provider),
+            ("code", self.code.clone()),
+            ("enhanced", self.enhanced.clone()),
+            ("text", self.text.clone()),
+            ("class", Some(self.class.clone())),
+            ("verdict", self.verdict.clone()),
+        ];
+        let sets = sets.into_iter().filter_map(|(key, value)| Some((key, value?))).collect();
+        Listed { of: format!("reply {}", self.name), by, sets }
+    }
+
     fn read(self) -> Result<(Entry, Option<String>), Wrong> {
         let code = self.code.map(|code| code.parse().map_err(|()| ("code", code_is_wrong(&code)))).transpose()?;
         let enhanced =
@@ -154,6 +190,21 @@ impl ReplyRow {
 }
 
 impl RuleRow {
+    fn listed(&self, by: String) -> Listed {
+        let sets = [
+            ("class", self.class.clone()),
+            ("provider", self.provider.clone()),
+            ("count", self.count.map(|it| it.to_string())),
+            ("share", self.share.map(|it| it.to_string())),
+            ("sample", self.sample.map(|it| it.to_string())),
+            ("within", self.within.clone()),
+            ("do", Some(self.act.clone())),
+            ("for", self.lasts.clone()),
+        ];
+        let sets = sets.into_iter().filter_map(|(key, value)| Some((key, value?))).collect();
+        Listed { of: format!("rule {}", self.name), by, sets }
+    }
+
     fn read(self) -> Result<(Arc<str>, Option<Reaction>), Wrong> {
         let name: Arc<str> = self.name.into();
         let act = match self.act.as_str() {
@@ -209,8 +260,12 @@ pub(super) fn join(own: File, shipped: File, rules: File) -> Result<Replies, Con
     let (mut entries, mut patterns) = (Vec::new(), Vec::new());
     let by_provider = |file: File| file.replies.into_iter().partition::<Vec<_>, _>(|(entry, ..)| !entry.providers.is_empty());
     let (path, written) = (own.path.clone(), own.text.clone());
-    let mut active = own.rules;
-    let own = File { rules: Vec::new(), ..own };
+    let (mut active, mut listed) = (own.rules, own.listed);
+    let (shipped, rules) = (shipped.shipped(), rules.shipped());
+    let is_new = |new: &Listed, known: &[Listed]| known.iter().all(|known| known.of != new.of);
+    let more: Vec<_> = shipped.listed.iter().chain(&rules.listed).filter(|it| is_new(it, &listed)).cloned().collect();
+    listed.extend(more);
+    let own = File { rules: Vec::new(), listed: Vec::new(), ..own };
     for part in [by_provider(own), by_provider(shipped)] {
         for (mut entry, text, _) in part.0.into_iter().chain(part.1) {
             if let Some(text) = text {
@@ -239,7 +294,7 @@ pub(super) fn join(own: File, shipped: File, rules: File) -> Result<Replies, Con
             active.push((name, rule));
         }
     }
-    Ok(Replies { entries, texts, rules: active.into_iter().filter_map(|(_, rule)| rule).collect(), own: written })
+    Ok(Replies { entries, texts, rules: active.into_iter().filter_map(|(_, rule)| rule).collect(), own: written, listed })
 }
 
 impl std::str::FromStr for Code {
