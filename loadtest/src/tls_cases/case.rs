@@ -23,6 +23,10 @@ pub(super) struct Case {
     pub(super) lines: Vec<String>,
     /// What must become of the mail.
     pub(super) expect: Expect,
+    /// What the sender says about TLS.
+    pub(super) wish: Wish,
+    /// Only tried with this value of `dnssec`: what the two validators know differs.
+    pub(super) only_with: Option<&'static str>,
     /// What must be demanded of the first host: the first word of `demand` in `tradewind where`. Empty: not looked at.
     pub(super) demand: &'static str,
 }
@@ -32,10 +36,14 @@ pub(super) struct Case {
 pub(super) enum Signing {
     EcdsaP256,
     RsaSha256,
+    RsaSha512,
     Ed25519,
+    Ed448,
     RsaSha1Nsec3,
     RsaSha1,
     EcdsaP384,
+    /// ECDSA P-256 with NSEC3, hashed so many times more.
+    Nsec3(u16),
     /// Not.
     Unsigned,
     /// Signed, and the parent has no DS record.
@@ -84,6 +92,10 @@ pub(super) struct Host {
     pub(super) alias: bool,
     /// The TLSA records are the alias's.
     pub(super) tlsa_at_alias: bool,
+    /// The name of its TLSA records is itself an alias, of a name in this zone.
+    pub(super) tlsa_alias: Option<Place>,
+    /// It offers REQUIRETLS.
+    pub(super) offers: bool,
 }
 
 /// How a host speaks.
@@ -115,6 +127,8 @@ pub(super) enum Shows {
     IssuedForOther,
     /// For the recipient domain.
     IssuedForDomain,
+    /// Self-signed for its own name, to clients that ask for that name (SNI); to others one that no record names.
+    SelfSignedBySni,
     /// By the authority that the daemon trusts.
     Public,
     PublicEnded,
@@ -142,6 +156,16 @@ pub(super) enum Expect {
     Clear,
     /// Deferred, with these words.
     Deferred(&'static str),
+    /// Failed, with these words.
+    Failed(&'static str),
+}
+
+/// What a sender says about TLS (RFC 8689).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wish {
+    None,
+    Waived,
+    Required,
 }
 
 impl Host {
@@ -154,6 +178,8 @@ impl Host {
             tlsa: Vec::new(),
             alias: false,
             tlsa_at_alias: false,
+            tlsa_alias: None,
+            offers: false,
         }
     }
 
@@ -178,6 +204,14 @@ impl Host {
         Host { alias: true, ..self }
     }
 
+    pub(super) fn tlsa_alias(self, place: Place) -> Self {
+        Host { tlsa_alias: Some(place), ..self }
+    }
+
+    pub(super) fn offers(self) -> Self {
+        Host { offers: true, ..self }
+    }
+
     pub(super) fn tlsa_at_alias(self) -> Self {
         Host { tlsa_at_alias: true, ..self }
     }
@@ -196,6 +230,8 @@ impl Case {
             after: None,
             tweaks: Vec::new(),
             lines: Vec::new(),
+            wish: Wish::None,
+            only_with: None,
             expect,
             demand,
         }
@@ -218,6 +254,15 @@ impl Case {
     pub(super) fn tweak(mut self, tweak: Tweak) -> Self {
         self.tweaks.push(tweak);
         self
+    }
+
+    pub(super) fn wish(self, wish: Wish) -> Self {
+        Case { wish, ..self }
+    }
+
+    /// Only tried with this value of `dnssec`.
+    pub(super) fn only_with(self, dnssec: &'static str) -> Self {
+        Case { only_with: Some(dnssec), ..self }
     }
 
     /// Has the hosts of another row.

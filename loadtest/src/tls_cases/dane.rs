@@ -1,7 +1,7 @@
 //! The rows about DANE (RFC 7672, RFC 7671), and about what is done where nothing was promised (RFC 7435).
 
-use super::case::Expect::{Clear, Deferred, Tls};
-use super::case::{Case, Host, Of, Place, Serves, Shows, Signing, Tweak};
+use super::case::Expect::{Clear, Deferred, Failed, Tls};
+use super::case::{Case, Host, Of, Place, Serves, Shows, Signing, Tweak, Wish};
 
 const UNMATCHED: &str = "no TLSA record vouches for the certificate";
 const UNSEEN: &str = "cannot be seen";
@@ -18,7 +18,7 @@ fn mismatch() -> Host {
 
 /// All rows.
 pub(super) fn rows() -> Vec<Case> {
-    [pinned(), issued(), unusable(), without_tls(), signatures(), names(), sites()].concat()
+    [pinned(), issued(), unusable(), without_tls(), signatures(), names(), sites(), wishes()].concat()
 }
 
 fn pinned() -> Vec<Case> {
@@ -120,6 +120,18 @@ fn signatures() -> Vec<Case> {
         Case::new("rsasha1-nsec3", "8624", ee(), "dane", Tls(1)).zone(Signing::RsaSha1Nsec3),
         Case::new("rsasha1-nsec3-not", "8624", mismatch(), "dane", Deferred(UNMATCHED)).zone(Signing::RsaSha1Nsec3),
         Case::new("rsasha1-not", "8624", mismatch(), "dane", Deferred(UNMATCHED)).zone(Signing::RsaSha1),
+        Case::new("rsasha1", "8624", ee(), "dane", Tls(1)).zone(Signing::RsaSha1),
+        Case::new("ecdsap384", "8624", ee(), "dane", Tls(1)).zone(Signing::EcdsaP384),
+        Case::new("rsasha512", "8624", ee(), "dane", Tls(1)).zone(Signing::RsaSha512),
+        Case::new("rsasha512-not", "8624", mismatch(), "dane", Deferred(UNMATCHED)).zone(Signing::RsaSha512),
+        // We do not know it, and what we do not know is unsigned; Unbound does.
+        opportunistic("ed448", "4035 5.2", mismatch()).zone(Signing::Ed448).only_with("validate"),
+        Case::new("ed448-ad", "8624", mismatch(), "dane", Deferred(UNMATCHED)).zone(Signing::Ed448).only_with("trust-ad"),
+        // Denials that are hashed too often prove nothing; what is there is signed all the same.
+        opportunistic("nsec3", "9276 3.2", Host::new()).zone(Signing::Nsec3(0)),
+        opportunistic("nsec3-10", "9276 3.2", Host::new()).zone(Signing::Nsec3(10)),
+        opportunistic("nsec3-200", "9276 3.2", Host::new()).zone(Signing::Nsec3(200)),
+        Case::new("nsec3-200-not", "9276 3.2", mismatch(), "dane", Deferred(UNMATCHED)).zone(Signing::Nsec3(200)),
         Case::new("ecdsap384-not", "8624", mismatch(), "dane", Deferred(UNMATCHED)).zone(Signing::EcdsaP384),
         opportunistic("rsasha1-nsec3-none", "8624", Host::new()).zone(Signing::RsaSha1Nsec3),
     ]
@@ -137,6 +149,27 @@ fn names() -> Vec<Case> {
             "alias-out-own",
             "7672 2.2.2",
             target(Place::Plain).tlsa(3, 1, 1, Of::Other).tlsa_at_alias(),
+            "dane",
+            Deferred(UNMATCHED),
+        ),
+        // The name of the records is an alias (RFC 7671 §7): it counts where all of the way is signed.
+        Case::new("tlsa-alias", "7671 7", Host::new().tlsa(3, 1, 1, Of::Own).tlsa_alias(Place::Own), "dane", Tls(1)),
+        Case::new("tlsa-alias-not", "7671 7", mismatch().tlsa_alias(Place::Own), "dane", Deferred(UNMATCHED)),
+        Case::new("tlsa-alias-away", "7671 7", mismatch().tlsa_alias(Place::Signed), "dane", Deferred(UNMATCHED)),
+        Case::new("tlsa-alias-out", "7671 7", mismatch().tlsa_alias(Place::Plain), "opportunistic", Tls(1)),
+        // What is asked for by SNI is the TLSA base domain.
+        Case::new("sni", "7672 8.1", Host::new().shows(Shows::SelfSignedBySni).tlsa(3, 1, 1, Of::Own), "dane", Tls(1)),
+        Case::new(
+            "sni-alias",
+            "7672 8.1",
+            target(Place::Own).shows(Shows::SelfSignedBySni).tlsa(3, 1, 1, Of::Own),
+            "dane",
+            Tls(1),
+        ),
+        Case::new(
+            "sni-alias-own",
+            "7672 8.1",
+            target(Place::Own).shows(Shows::SelfSignedBySni).tlsa(3, 1, 1, Of::Own).tlsa_at_alias(),
             "dane",
             Deferred(UNMATCHED),
         ),
@@ -167,5 +200,26 @@ fn sites() -> Vec<Case> {
         Case::new("strict-clear", "7672 2.2.1", Host::new(), "dane", Deferred(NOT_OFFERED))
             .shares("careless-clear")
             .after("careless-clear"),
+    ]
+}
+
+/// What the sender says beside what the domain promises (RFC 8689).
+fn wishes() -> Vec<Case> {
+    let pinned = || Host::new().tlsa(3, 1, 1, Of::Own);
+    let required = |name, host, demand, expect| Case::new(name, "8689 4.2.1", host, demand, expect).wish(Wish::Required);
+    let waived = |name, host, demand, expect| Case::new(name, "8689 4.1", host, demand, expect).wish(Wish::Waived);
+    vec![
+        required("required-dane", pinned().offers(), "dane", Tls(1)),
+        required("required-unoffered", pinned(), "dane", Failed("5.7.30")),
+        required("required-mismatch", mismatch().offers(), "dane", Deferred(UNMATCHED)),
+        required("required-second", pinned(), "dane", Tls(2)).host(pinned().offers()),
+        // Signed MX records name the host, and an authority vouches for it.
+        required("required-signed", Host::new().shows(Shows::Public).offers(), "opportunistic", Tls(1)),
+        required("required-signed-not", Host::new().offers(), "opportunistic", Deferred("TLS")),
+        required("required-unsigned", Host::new().shows(Shows::Public).offers(), "opportunistic", Failed("5.7.30"))
+            .zone(Signing::Unsigned),
+        waived("waived-mismatch", mismatch(), "dane", Tls(1)),
+        waived("waived-stripped", pinned().serves(Serves::Stripped), "dane", Clear),
+        waived("waived-bogus", pinned(), "barred", Tls(1)).tweak(Tweak::Forge("TLSA")),
     ]
 }

@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-use self::case::{Case, Expect};
+use self::case::{Case, Expect, Wish};
 use self::servers::Servers;
 use self::zones::Names;
 use crate::daemon::{Daemon, MEMBER_DID, MEMBER_DOMAIN, Setup, Signatures};
@@ -114,6 +114,7 @@ fn signed(arguments: &Arguments, directory: &Path) -> Result<usize> {
 
     let mut wrong = 0;
     for dnssec in ["validate", "trust-ad"].into_iter().filter(|it| arguments.dnssec.as_deref().is_none_or(|only| only == *it)) {
+        let cases: Vec<_> = cases.iter().filter(|case| case.only_with.is_none_or(|only| only == dnssec)).cloned().collect();
         let mut run = Run::start(directory, dnssec, &cases, &servers, &names, (port, policies.port))?;
         let verdicts = run.verdicts()?;
         println!("\ndnssec = \"{dnssec}\"");
@@ -181,7 +182,7 @@ impl<'a> Run<'a> {
             for case in self.cases {
                 let may_go = case.after.is_none_or(|name| seen.contains_key(name));
                 if may_go && !submitted.contains_key(case.name) {
-                    submit(self.daemon.relay, &recipient(self.dnssec, case))?;
+                    self.submit(case)?;
                     submitted.insert(case.name, Instant::now());
                 }
             }
@@ -208,6 +209,19 @@ impl<'a> Run<'a> {
         Ok(verdicts)
     }
 
+    /// By the relay listener, or where REQUIRETLS is wanted by the one that has TLS.
+    fn submit(&self, case: &Case) -> Result<()> {
+        let recipient = recipient(self.dnssec, case);
+        match case.wish {
+            Wish::None => submit(self.daemon.relay, &recipient),
+            Wish::Waived => submit_with(self.daemon.relay, &recipient, "TLS-Required: No\r\n"),
+            Wish::Required => {
+                let member = self.daemon.enrolled.first().context("nobody is enrolled")?;
+                sts::submit_requiring(self.daemon.submissions, member, &recipient)
+            }
+        }
+    }
+
     fn ask_where(&self, case: &Case) -> Result<Value> {
         let answer = self.daemon.tradewind(&["where", &case.domain(), "--json"])?;
         Ok(serde_json::from_str(&answer)?)
@@ -223,14 +237,14 @@ fn agrees(case: &Case, cases: &[Case], seen: &Seen, demand: &str, arrived: Optio
     let as_expected = match (case.expect, seen) {
         (Expect::Tls(nth), Seen::Delivered { tls: true, host }) => *host == owner.mx_name(nth),
         (Expect::Clear, Seen::Delivered { tls: false, .. }) => true,
-        (Expect::Deferred(words), Seen::Deferred(text)) => text.contains(words),
+        (Expect::Deferred(words), Seen::Deferred(text)) | (Expect::Failed(words), Seen::Failed(text)) => text.contains(words),
         _ => false,
     };
     // The hosts tell the same.
     let as_told = match case.expect {
         Expect::Tls(_) => arrived == Some(true),
         Expect::Clear => arrived == Some(false),
-        Expect::Deferred(_) => arrived.is_none(),
+        Expect::Deferred(_) | Expect::Failed(_) => arrived.is_none(),
     };
     as_expected && as_told && (case.demand.is_empty() || demand.split_whitespace().next() == Some(case.demand))
 }
@@ -240,6 +254,7 @@ fn told(expect: Expect) -> String {
         Expect::Tls(nth) => format!("delivered under TLS to host {nth}"),
         Expect::Clear => "delivered in clear text".to_owned(),
         Expect::Deferred(words) => format!("deferred: …{words}…"),
+        Expect::Failed(words) => format!("failed: …{words}…"),
     }
 }
 

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose, PublicKeyData};
 use ring::digest;
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
 
 use super::case::{Case, Host, Of, Serves, Shows};
 use crate::sink::{Act, Message, Provider, Rule, Script, Sink, Stage};
@@ -98,7 +100,7 @@ fn start(case: &Case, nth: usize, address: SocketAddr, authorities: &Authorities
     let host = &case.hosts[nth - 1];
     let chain = chain(case, host, &case.host_name(nth), authorities)?;
     let starttls = host.serves != Serves::Stripped;
-    let mut script = Script { hostname: case.host_name(nth), starttls, ..Script::accepts_all() };
+    let mut script = Script { hostname: case.host_name(nth), starttls, require_tls: host.offers, ..Script::accepts_all() };
     if host.serves == Serves::Refused {
         script = script.with(Rule::new(Stage::StartTls, Act::reply("454 4.7.0 TLS is not available today")));
     }
@@ -108,7 +110,10 @@ fn start(case: &Case, nth: usize, address: SocketAddr, authorities: &Authorities
         Serves::Broken | Serves::Stripped | Serves::Refused => None,
         Serves::Tls | Serves::Tls12 => {
             let sent = [vec![chain.own.0.clone()], chain.sent.clone()].concat();
-            Some(server_config(sent, &chain.own.1, host.serves == Serves::Tls12)?)
+            match host.shows {
+                Shows::SelfSignedBySni => Some(by_sni(case.host_name(nth), sent, &chain.own.1)?),
+                _ => Some(server_config(sent, &chain.own.1, host.serves == Serves::Tls12)?),
+            }
         }
     };
     let sink = Sink::start_with(address, provider.clone(), config)?;
@@ -116,10 +121,39 @@ fn start(case: &Case, nth: usize, address: SocketAddr, authorities: &Authorities
     Ok(Server { address: address.ip(), tlsa, provider, _sink: sink })
 }
 
+/// Shows its chain to those who ask for its name, and to others a certificate made for nobody.
+fn by_sni(name: String, sent: Vec<CertificateDer<'static>>, key: &KeyPair) -> Result<Arc<rustls::ServerConfig>> {
+    let certified = |chain: Vec<CertificateDer<'static>>, key: &KeyPair| -> Result<Arc<CertifiedKey>> {
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        Ok(Arc::new(CertifiedKey::new(chain, rustls::crypto::ring::sign::any_supported_type(&key)?)))
+    };
+    let stranger = KeyPair::generate()?;
+    let other = CertificateParams::new(vec!["stranger.test".to_owned()])?.self_signed(&stranger)?;
+    let shown = BySni { name, own: certified(sent, key)?, other: certified(vec![other.der().clone()], &stranger)? };
+    let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(shown));
+    Ok(Arc::new(config))
+}
+
+#[derive(Debug)]
+struct BySni {
+    name: String,
+    own: Arc<CertifiedKey>,
+    other: Arc<CertifiedKey>,
+}
+
+impl ResolvesServerCert for BySni {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(if hello.server_name() == Some(&self.name) { self.own.clone() } else { self.other.clone() })
+    }
+}
+
 fn chain(case: &Case, host: &Host, name: &str, authorities: &Authorities) -> Result<Chain> {
     use Shows::{
         Issued, IssuedEnded, IssuedForDomain, IssuedForOther, IssuedWithoutRoot, Public, PublicEnded, PublicForOther, SelfSigned,
-        SelfSignedEnded, SelfSignedForOther,
+        SelfSignedBySni, SelfSignedEnded, SelfSignedForOther,
     };
     let Authorities { root, middle, public } = authorities;
     let name = match host.shows {
@@ -133,7 +167,7 @@ fn chain(case: &Case, host: &Host, name: &str, authorities: &Authorities) -> Res
     }
     let key = KeyPair::generate()?;
     let (own, sent) = match host.shows {
-        SelfSigned | SelfSignedEnded | SelfSignedForOther => (params.self_signed(&key)?, vec![]),
+        SelfSigned | SelfSignedBySni | SelfSignedEnded | SelfSignedForOther => (params.self_signed(&key)?, vec![]),
         IssuedWithoutRoot => (params.signed_by(&key, middle)?, vec![middle.der().clone()]),
         Issued | IssuedEnded | IssuedForOther | IssuedForDomain => {
             (params.signed_by(&key, middle)?, vec![middle.der().clone(), root.der().clone()])

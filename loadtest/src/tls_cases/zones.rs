@@ -143,6 +143,19 @@ fn zones(cases: &[Case], servers: &Servers, port: u16) -> Vec<Zone> {
                 child.missing = case.tweaks.contains(&Tweak::Servfail);
                 server.tlsa.iter().for_each(|record| child.line(&format!("_{port} {record}")));
                 zones.push(child);
+            } else if let Some(beside) = host.tlsa_alias {
+                let target = match beside {
+                    Place::Own => format!("tlsa{nth}.{domain}"),
+                    Place::Signed => format!("{}-tlsa{nth}.signed.test", case.name),
+                    Place::Plain => format!("{}-tlsa{nth}.plain.test", case.name),
+                };
+                place.line(&format!("_{port}.{below}. CNAME {target}."));
+                let records = server.tlsa.iter().map(|record| format!("{target}. {record}"));
+                match beside {
+                    Place::Own => records.for_each(|line| own.line(&line)),
+                    Place::Signed => records.for_each(|line| signed.line(&line)),
+                    Place::Plain => records.for_each(|line| plain.line(&line)),
+                }
             } else if !host.tlsa_at_alias {
                 server.tlsa.iter().for_each(|record| place.line(&format!("_{port}.{below}. {record}")));
             }
@@ -243,24 +256,22 @@ fn knot_conf(directory: &Path, address: SocketAddr, zones: &[Zone], to_sign: boo
         address.ip(),
         address.port()
     );
-    let algorithms = ["ecdsap256sha256", "rsasha256", "ed25519", "rsasha1-nsec3-sha1", "rsasha1", "ecdsap384sha384"];
-    for algorithm in algorithms {
-        let nsec3 = if algorithm.contains("nsec3") { "on" } else { "off" };
+    let mut policies: Vec<String> = zones.iter().map(|zone| policy(zone.signing)).collect();
+    policies.sort();
+    policies.dedup();
+    for policy in policies {
+        let (algorithm, iterations) = policy.split_once('/').unwrap_or((&policy, "0"));
+        let nsec3 = if algorithm.contains("nsec3") || policy.contains('/') { "on" } else { "off" };
         let _ = write!(
             text,
-            "  - id: {algorithm}\n    algorithm: {algorithm}\n    single-type-signing: on\n    nsec3: {nsec3}\n    ksk-lifetime: 0\n"
+            "  - id: {}\n    algorithm: {algorithm}\n    single-type-signing: on\n    nsec3: {nsec3}\n    nsec3-iterations: {iterations}\n    \
+             ksk-lifetime: 0\n",
+            policy.replace('/', "-"),
         );
     }
     text.push_str("zone:\n");
     for zone in zones {
-        let policy = match zone.signing {
-            Signing::EcdsaP256 | Signing::Island | Signing::Unsigned => algorithms[0],
-            Signing::RsaSha256 => algorithms[1],
-            Signing::Ed25519 => algorithms[2],
-            Signing::RsaSha1Nsec3 => algorithms[3],
-            Signing::RsaSha1 => algorithms[4],
-            Signing::EcdsaP384 => algorithms[5],
-        };
+        let policy = policy(zone.signing).replace('/', "-");
         let (name, file) = (dotted(&zone.name), file_name(&zone.name));
         let _ = match to_sign {
             true => {
@@ -273,6 +284,21 @@ fn knot_conf(directory: &Path, address: SocketAddr, zones: &[Zone], to_sign: boo
         };
     }
     text
+}
+
+/// Knot's name of an algorithm; behind a slash the iterations of NSEC3.
+fn policy(signing: Signing) -> String {
+    match signing {
+        Signing::EcdsaP256 | Signing::Island | Signing::Unsigned => "ecdsap256sha256".to_owned(),
+        Signing::RsaSha256 => "rsasha256".to_owned(),
+        Signing::RsaSha512 => "rsasha512".to_owned(),
+        Signing::Ed25519 => "ed25519".to_owned(),
+        Signing::Ed448 => "ed448".to_owned(),
+        Signing::RsaSha1Nsec3 => "rsasha1-nsec3-sha1".to_owned(),
+        Signing::RsaSha1 => "rsasha1".to_owned(),
+        Signing::EcdsaP384 => "ecdsap384sha384".to_owned(),
+        Signing::Nsec3(iterations) => format!("ecdsap256sha256/{iterations}"),
+    }
 }
 
 fn unbound_conf(directory: &Path, address: SocketAddr, modules: &str, more: &str, knot: SocketAddr, zones: &[String]) -> String {

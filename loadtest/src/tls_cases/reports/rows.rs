@@ -26,7 +26,7 @@ pub(super) struct Told {
     /// Each stands in one of the policy's strings.
     pub(super) says: Vec<&'static str>,
     pub(super) successes: u32,
-    /// What failed, once.
+    /// What failed, at every attempt.
     pub(super) failure: Option<ResultType>,
 }
 

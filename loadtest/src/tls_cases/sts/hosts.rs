@@ -284,7 +284,7 @@ fn respond(status: u16, fields: &str, body: &str) -> Vec<u8> {
 }
 
 /// Hands one message with REQUIRETLS to the listener that has TLS from the first octet.
-pub(super) fn submit_requiring(submissions: SocketAddr, member: &Enrolled, recipient: &str) -> Result<()> {
+pub(in super::super) fn submit_requiring(submissions: SocketAddr, member: &Enrolled, recipient: &str) -> Result<()> {
     let stream = TcpStream::connect(submissions)?;
     stream.set_read_timeout(Some(Duration::from_secs(30)))?;
     let name = ServerName::try_from("relay.test")?;

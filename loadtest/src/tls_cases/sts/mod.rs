@@ -28,7 +28,7 @@ const NO_ATTEMPT: Duration = Duration::from_secs(8);
 /// The second act begins no sooner than this after the first: by then short-lived policies are over.
 const LIFETIME: Duration = Duration::from_secs(5);
 
-pub(super) use self::hosts::{Beside, Post, Published};
+pub(super) use self::hosts::{Beside, Post, Published, submit_requiring};
 pub(super) use self::rows::{Page, Shows as PolicyHost};
 
 /// Plays both acts; says how many verdicts are not as expected.
