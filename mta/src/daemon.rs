@@ -343,6 +343,8 @@ pub async fn start(config: Arc<Config>, environment: Environment) -> Result<Runn
     let climbs = assigned.iter().map(|climb| (climb.source.clone(), climb.provider.clone()));
     let climbs = reader.climbs(climbs).map_err(|error| StartError::Queue { path: config.data_dir.clone(), error })?;
     scheduler.handle_climbs(clock.now(), climbs);
+    let pins = reader.pins().map_err(|error| StartError::Queue { path: config.data_dir.clone(), error })?;
+    scheduler.handle_pins(clock.now(), pins);
     let (dispatched, dispatcher) = oneshot::channel();
     let (dispatch_clock, dispatch_queue) = (clock.clone(), queue.clone());
     floor.start(&Io::Epoll, "scheduler", move || async move {

@@ -89,6 +89,7 @@ pub use flow::{WINDOW_LOW, WINDOW_MAX};
 pub use machine::Scheduler;
 pub use measure::*;
 pub use operate::*;
+pub use pin::Pinned;
 pub use pools::MemberPools;
 pub use ration::ClimbWish;
 pub use react::SourceHealthView;

@@ -23,6 +23,7 @@ use super::clerk::{self, Close, Errand, Errands, Found};
 use super::climbs::Climbs;
 use super::deliver::Attempt;
 use super::notebook::Notebook;
+use super::pins::Pins;
 use super::plan::{Plan, Surroundings};
 use super::question::Question;
 use super::tls_reports::notes::Notes;
@@ -129,6 +130,8 @@ pub struct Dispatcher {
     notebook: Notebook,
     /// What it decides about warmup.
     climbs: Climbs,
+    /// What deliveries remember of sources.
+    pins: Pins,
     /// Batches of settlements that the queue has and has not committed.
     settling: JoinSet<()>,
     in_flight: usize,
@@ -163,6 +166,7 @@ impl Dispatcher {
             settlements: Vec::new(),
             notebook,
             climbs: Climbs::default(),
+            pins: Pins::default(),
             settling: JoinSet::new(),
             in_flight: 0,
             deferred,
@@ -234,6 +238,7 @@ impl Dispatcher {
                 Some(_) = self.settling.join_next() => {}
                 Some(()) = self.notebook.written() => {}
                 Some(()) = self.climbs.written() => {}
+                Some(()) = self.pins.written() => {}
                 Some(question) = self.lines.questions.recv() => question.answer(&mut self.scheduler, self.clock.now()),
                 changed = self.lines.draining.changed() => {
                     if changed.is_err() {
@@ -274,6 +279,7 @@ impl Dispatcher {
     fn is_settled(&self) -> bool {
         self.notebook.is_empty()
             && self.climbs.is_empty()
+            && self.pins.is_empty()
             && self.settling.is_empty()
             && self.settlements.is_empty()
             && self.attempted.is_empty()
@@ -301,6 +307,7 @@ impl Dispatcher {
         }
         self.notebook.hear(&mut self.scheduler);
         self.climbs.hear(&mut self.scheduler);
+        self.pins.hear(&mut self.scheduler);
     }
 
     /// While draining, only what ends something is done; deliveries that were about to begin stay in the queue.
@@ -313,6 +320,7 @@ impl Dispatcher {
         }
         self.notebook.hear(&mut self.scheduler);
         self.climbs.hear(&mut self.scheduler);
+        self.pins.hear(&mut self.scheduler);
     }
 
     fn deliver(&mut self, key: Key, lane: Lane, source: u16, trip: Trip) {
@@ -426,6 +434,7 @@ impl Dispatcher {
         }
         self.notebook.flush(&self.queue);
         self.climbs.flush(&self.queue);
+        self.pins.flush(&self.queue);
     }
 
     fn handle_note(&mut self, note: Note) {

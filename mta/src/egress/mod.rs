@@ -19,6 +19,7 @@ pub mod dsn;
 pub mod link;
 mod notebook;
 mod outbox;
+mod pins;
 pub mod plan;
 pub mod provider;
 pub mod question;

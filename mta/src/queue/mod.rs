@@ -55,6 +55,7 @@ mod keys;
 mod list;
 mod operate;
 mod options;
+mod pins;
 mod reader;
 mod room;
 mod rows;

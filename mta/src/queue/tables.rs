@@ -21,7 +21,7 @@ pub type Table = Database<'static, Bytes, Bytes>;
 pub type Environment = Env<WithoutTls>;
 
 /// How many there are.
-const COUNT: usize = 21;
+const COUNT: usize = 22;
 
 /// Tables that the environment has room for; later versions may open more.
 pub(crate) const TABLES_MAX: u32 = 32;
@@ -61,6 +61,8 @@ pub struct Tables {
     pub(crate) climbs: Table,
     /// (source, provider, time) → what was decided then.
     pub(crate) climb_steps: Table,
+    /// (id, domain) → the source that the delivery stays with.
+    pub(crate) pins: Table,
     /// `policy`'s.
     pub members: Table,
     /// `policy`'s.
@@ -101,6 +103,7 @@ impl Tables {
                 open("actions")?,
                 open("climbs")?,
                 open("climb_steps")?,
+                open("pins")?,
             ]))
         })?;
         // The closure above says commit.
@@ -161,6 +164,7 @@ impl Tables {
             self.actions,
             self.climbs,
             self.climb_steps,
+            self.pins,
         ]
     }
 }
@@ -189,6 +193,7 @@ impl From<[Table; COUNT]> for Tables {
             actions,
             climbs,
             climb_steps,
+            pins,
         ] = tables;
         Self {
             messages,
@@ -212,6 +217,7 @@ impl From<[Table; COUNT]> for Tables {
             actions,
             climbs,
             climb_steps,
+            pins,
         }
     }
 }

@@ -141,6 +141,24 @@ fn a_greylisted_message_comes_back_from_the_same_source() {
 }
 
 #[test]
+fn a_greylisted_message_comes_back_from_the_same_source_after_a_restart() {
+    let mut world = World::seed(66)
+        .settings(&["ip-b", "ip-c", "ip-d"].iter().zip(12..).map(|(name, last)| source(name, last)).collect::<String>())
+        .provider("grey.example", Script::greylists(Duration::from_secs(240)));
+    world.live(2 * MINUTE, |day| async move {
+        for n in 0..40 {
+            day.submit(n, &[&format!("user{n}@grey.example")]).await;
+        }
+    });
+    assert_eq!(world.read(|reader| reader.pins().unwrap()).len(), 40);
+    world.live(2 * HOUR, |_| async {});
+    world.check_all_arrived_once();
+    world.check_queue_is_empty();
+    assert_eq!(world.refusals(), 2 * 40, "RCPT and DATA of each were refused once");
+    assert_eq!(world.read(|reader| reader.pins().unwrap()), [], "what is delivered is forgotten");
+}
+
+#[test]
 fn a_provider_that_wants_less_gets_less() {
     let slow = "421 4.7.0 [TSS04] Messages from 192.0.2.11 temporarily deferred due to unexpected volume or user complaints";
     let yahoo = "yahoo-test.yahoodns.net";
