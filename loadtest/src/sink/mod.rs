@@ -6,12 +6,14 @@
 //! it runs), its greylist, and its record of messages, counts and violations of RFC 5321 by whoever delivered to it.
 
 mod driver;
+mod post;
 mod presets;
 mod provider;
 mod script;
 pub mod session;
 
 pub use driver::{Sink, listen_on, serve};
+pub use post::{Report, post_on, post_to};
 pub use provider::{Counts, Keep, Message, Provider};
 pub use script::{Act, Pace, Rule, Script, Stage};
 

@@ -127,6 +127,11 @@ impl Script {
         Self::default().with(Rule::new(Stage::EndOfData, Act::TakeAndHang))
     }
 
+    /// Takes each message with 250, finds out later that it has no such mailbox, and tells the reverse-path.
+    pub fn reports_later(after: Duration) -> Self {
+        Self { reports_after: Some(after), ..Self::default() }
+    }
+
     /// Reads messages no faster than this.
     pub fn drains_slowly(bytes_per_sec: u32) -> Self {
         Self { drain_bytes_per_sec: Some(bytes_per_sec), ..Self::default() }

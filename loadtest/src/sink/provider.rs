@@ -9,11 +9,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::Notify;
 
+use super::post::Report;
 use super::script::{Act, Pace, Script, Stage};
 use crate::ledger::Ledger;
 
 /// Violations kept word by word; further ones are only counted.
 const VIOLATIONS_KEPT: usize = 100;
+/// Reports that wait to be sent; what comes beyond is not reported.
+const REPORTS_MAX: usize = 10_000;
 
 /// How much of each message is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +93,8 @@ struct Memory {
     greylist: HashMap<(IpAddr, String, String), Duration>,
     /// When each address began its last transactions.
     paced: HashMap<IpAddr, VecDeque<Duration>>,
+    /// What the reverse-paths are still to be told, the first first.
+    reports: VecDeque<Report>,
     /// (rule, what it counts) → how often it applied.
     applied: HashMap<(usize, String), u32>,
 }
@@ -184,6 +189,13 @@ impl Provider {
         }
     }
 
+    /// Takes out what is due to be told by now, since the provider's beginning.
+    pub fn take_reports(&self, now: Duration) -> Vec<Report> {
+        let mut memory = self.memory();
+        let due = memory.reports.iter().take_while(|report| report.due <= now).count();
+        memory.reports.drain(..due).collect()
+    }
+
     /// Waits until `messages` have been accepted since the beginning; false when that took longer than `within`.
     pub async fn wait_for(&self, messages: u64, within: Duration) -> bool {
         tokio::time::timeout(within, async {
@@ -246,7 +258,14 @@ impl Provider {
         drop(ledgers);
         self.counts.recipients.fetch_add(message.recipients.len() as u64, Relaxed);
         self.counts.octets.fetch_add(octets as u64, Relaxed);
+        let script = self.script();
         let mut memory = self.memory();
+        if let Some(after) = script.reports_after
+            && !message.reverse_path.is_empty()
+            && memory.reports.len() < REPORTS_MAX
+        {
+            memory.reports.push_back(Report::of(&message, &script.hostname, after));
+        }
         if memory.sample.is_none() {
             memory.sample = Some(message.clone());
         }

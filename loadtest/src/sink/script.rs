@@ -36,6 +36,9 @@ pub struct Script {
     pub pace: Option<Pace>,
     /// Messages are read no faster than this.
     pub drain_bytes_per_sec: Option<u32>,
+    /// Each message is taken, and so much later reported to its reverse-path as not delivered (RFC 3464), unless that is null. Who
+    /// drives the provider sends the reports: [`super::post_to`], [`super::post_on`].
+    pub reports_after: Option<Duration>,
     /// Misbehaviour; the first rule that applies decides.
     pub rules: Vec<Rule>,
 }
@@ -58,6 +61,7 @@ impl Default for Script {
             auth: None,
             pace: None,
             drain_bytes_per_sec: None,
+            reports_after: None,
             rules: Vec::new(),
         }
     }

@@ -219,3 +219,29 @@ fn a_broken_handshake_answers_the_first_octets_and_ends() {
     assert!(matches!(session.poll(NOW), Step::Write(octets) if octets[..] == [21, 3, 3, 0, 2, 2, 40]));
     assert!(matches!(session.poll(NOW), Step::Close));
 }
+
+#[test]
+fn a_provider_reports_later_to_whoever_sent_and_never_to_a_null_reverse_path() {
+    let provider = Provider::new(Script::reports_later(Duration::from_secs(60)));
+    let mut session = session(&provider);
+    for from in ["a@a.test", ""] {
+        let said =
+            play(&mut session, &format!("MAIL FROM:<{from}>\r\nRCPT TO:<b@b.test>\r\nDATA\r\nSubject: x\r\n\r\ny\r\n.\r\n"));
+        assert!(said.ends_with("250 2.0.0 taken|"), "{said}");
+    }
+    assert!(provider.take_reports(Duration::from_secs(59)).is_empty());
+    let sink = Provider::new(Script::accepts_all());
+    let listening = Sink::start("127.0.0.1:0".parse().unwrap(), sink.clone(), None).unwrap();
+    let due = provider.take_reports(Duration::from_secs(60));
+    assert!(due.len() == 1 && due[0].to == "a@a.test" && provider.take_reports(Duration::MAX).is_empty(), "{due:?}");
+    // Over a socket: one that is due at once.
+    let provider = Provider::new(Script::reports_later(Duration::ZERO));
+    let mut session = self::session(&provider);
+    play(&mut session, "MAIL FROM:<a@a.test>\r\nRCPT TO:<b@b.test>\r\nDATA\r\nSubject: x\r\n\r\ny\r\n.\r\n");
+    let _post = post_to(provider, listening.address()).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    assert!(runtime.block_on(sink.wait_for(1, Duration::from_secs(60))));
+    let told = &sink.messages()[0];
+    assert_eq!((told.reverse_path.as_str(), &told.recipients[..]), ("", &["a@a.test".to_owned()][..]));
+    assert!(String::from_utf8_lossy(&told.octets).contains("Subject: x\r\n\r\n--=_later--"), "{told:?}");
+}

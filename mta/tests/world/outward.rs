@@ -144,6 +144,28 @@ fn slow_and_broken_hosts_get_their_mail() {
 }
 
 #[test]
+fn a_provider_that_takes_mail_and_reports_later_is_heard_by_the_sender_and_changes_nothing_here() {
+    let mut world = World::seed(613)
+        .provider("later.example", Script::reports_later(Duration::from_secs(600)))
+        .provider("member.example", Script::accepts_all());
+    let provider = world.provider_of("later.example");
+    world.live(HOUR, |day| async move {
+        day.submit(1, &["someone@later.example"]).await;
+        tokio::time::sleep(Duration::from_secs(1200)).await;
+        day.post(&provider, "member.example").await;
+    });
+    world.check_queue_is_empty();
+    assert_eq!(world.arrived_at("later.example").len(), 1, "its 250 was the end of it");
+    let told = world.arrived_at("member.example");
+    let text = String::from_utf8_lossy(&told[0].octets).into_owned();
+    assert_eq!(
+        (told.len(), told[0].reverse_path.as_str(), &told[0].recipients[..]),
+        (1, "", &["app@member.example".to_owned()][..])
+    );
+    assert!(text.contains("Final-Recipient: rfc822; someone@later.example") && text.contains("Status: 5.1.1"), "{text}");
+}
+
+#[test]
 fn a_host_that_takes_mail_and_never_says_so_is_given_ten_minutes() {
     let mut world = World::seed(612).provider("mute.example", Script::accepts_and_hangs());
     world.live(3 * HOUR, |day| async move {

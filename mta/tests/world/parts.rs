@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use host::dns::{Resolver, Zone};
 use host::{Clock, Dice, Io, Net, Stream, deadline_in, sim, tls};
-use loadtest::sink::{Message, Provider, Script};
+use loadtest::sink::{Message, Provider, Script, post_on};
 use loadtest::tls::Certificate;
 use mta::daemon::{self, Environment};
 use mta::events::What;
@@ -427,6 +427,14 @@ impl Day {
     /// The link to a domain's provider dies.
     pub(crate) fn cut(&self, domain: &str) {
         self.net.cut(self.addresses[domain]);
+    }
+
+    /// Sends to the hosts of a domain what a provider of the world has to report by now.
+    pub(crate) async fn post(&self, provider: &Provider, domain: &str) {
+        let net = Net::new(Io::Sim(self.net.clone()));
+        for report in provider.take_reports(Duration::MAX) {
+            post_on(&net, "192.0.2.78".parse().unwrap(), self.addresses[domain], &report).await.unwrap();
+        }
     }
 
     /// Nobody answers at an address.
