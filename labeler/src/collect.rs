@@ -171,6 +171,7 @@ impl Collector {
         }
         // One after another: what the first looks up serves the others.
         let evaluator = self.dns.spf();
+        evaluator.know(domain, found);
         spf.probe = Some(evaluator.evaluate(domain, PROBE.into()).await);
         if relay {
             for source in self.sources.iter() {

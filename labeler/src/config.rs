@@ -402,6 +402,33 @@ interval = "24h"
     }
 
     #[test]
+    fn resolvers_that_look_from_other_places_have_a_quorum() {
+        let dns = |text: &str| {
+            let text = CONTRACT.replace("[verify]", &format!("{text}\n[verify]"));
+            Config::parse(&text, Path::new("x")).map(|config| config.dns.quorum()).map_err(|error| error.to_string())
+        };
+        let vantage = "[[dns.vantage]]\nname = \"far\"\nnameservers = [\"192.0.2.1:53\"]\n";
+        assert_eq!(dns(""), Ok(1));
+        assert_eq!(dns(vantage), Ok(2));
+        assert_eq!(dns(&vantage.repeat(2)), Ok(2));
+        assert_eq!(dns(&format!("quorum = 1\n{vantage}")), Ok(1));
+        assert!(dns(&format!("quorum = 3\n{vantage}")).unwrap_err().contains("`quorum` in [dns] is 1 to 2"));
+        assert!(dns("quorum = 0").unwrap_err().contains("`quorum`"));
+        assert!(dns(&vantage.replace("\"192.0.2.1:53\"", "")).unwrap_err().contains("is empty"));
+        assert!(dns("[[dns.vantage]]\nname = \"x\"").unwrap_err().contains("missing field `nameservers`"));
+    }
+
+    #[test]
+    fn a_failure_counts_after_a_24th_of_the_interval_unless_said_otherwise() {
+        let patience =
+            |text: &str| Config::parse(&CONTRACT.replace("interval = \"24h\"", text), Path::new("x")).unwrap().verify.patience();
+        let secs = Duration::from_secs;
+        assert_eq!(patience("").failing_for, secs(3600));
+        assert_eq!(patience("interval = \"48s\""), Patience { interval: secs(48), failures: 3, failing_for: secs(2) });
+        assert_eq!(patience("failures = 1\nfailing_for = \"5m\"").failing_for, secs(300));
+    }
+
+    #[test]
     fn strangers_addresses_must_be_public_unless_the_network_is_a_test() {
         let allows =
             |from: &str, to: &str| Config::parse(&CONTRACT.replace(from, to), Path::new("x")).unwrap().allows_private_addresses();

@@ -12,6 +12,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use hickory_resolver::TokioResolver;
+use mail_auth::common::parse::TxtRecordParser;
 use mail_auth::spf::verify::SpfParameters;
 use mail_auth::{MX, MessageAuthenticator, Parameters, RecordSet, ResolverCache, Txt};
 
@@ -40,6 +41,14 @@ impl Evaluator {
             v4: Seen::new(),
             v6: Seen::new(),
             ptr: Seen::new(),
+        }
+    }
+
+    /// These texts of a domain were looked up already.
+    pub(crate) fn know(&self, domain: &str, texts: &[String]) {
+        if let Some(record) = texts.iter().find_map(|text| mail_auth::spf::Spf::parse(text.as_bytes()).ok()) {
+            // mail-auth's own form of a name.
+            self.txt.put(format!("{domain}.").into_boxed_str(), Txt::from(record));
         }
     }
 
@@ -92,6 +101,10 @@ impl<K: Hash + Eq, V: Clone> Seen<K, V> {
     fn new() -> Self {
         Self { found: Mutex::default(), voids: AtomicU32::new(0) }
     }
+
+    fn put(&self, key: K, value: V) {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner).insert(key, value);
+    }
 }
 
 impl<K: Hash + Eq, V: Clone> ResolverCache<K, V> for Seen<K, V> {
@@ -117,6 +130,6 @@ impl<K: Hash + Eq, V: Clone> ResolverCache<K, V> for Seen<K, V> {
 
     fn insert(&self, key: K, value: V, _: Instant) {
         self.voids.fetch_sub(1, Ordering::Relaxed);
-        self.found.lock().unwrap_or_else(PoisonError::into_inner).insert(key, value);
+        self.put(key, value);
     }
 }

@@ -16,7 +16,7 @@ use url::Url;
 use crate::collect::{Subject, Views};
 use crate::fetch::From;
 use crate::identity::{Resolver, Unresolved};
-use crate::judge::{Check, Judgement, Kind};
+use crate::judge::{Check, Judgement, Kind, Verdict};
 use crate::outside;
 use crate::rounds::{Look, Looker, Turn};
 use crate::store::{Found, Lane, Task};
@@ -78,9 +78,10 @@ impl Verifier {
         if let Turn::Soon(until) | Turn::Later(until) = turn {
             return Err(Stopped::Later(until));
         }
-        look.host_works = Some(false);
-        let proof = self.record(task, &document).await?;
-        look.host_works = Some(true);
+        let proof = self.record(task, &document).await;
+        // Whoever says that there is no such account has answered. Otherwise a spammer's accounts could speak ill of a host that others are on.
+        look.host_works = Some(!matches!(&proof, Err(Found::Judged { judgement, .. }) if judgement.verdict == Verdict::Unknown));
+        let proof = proof?;
         let Some(record) = proof.record else { return Ok(Found::Absent) };
         let rev = Some(proof.rev);
         let attestation = Attestation::read(&record.octets, &task.rkey)

@@ -52,6 +52,31 @@ async fn a_wrong_configuration_exits_2_with_file_line_and_key() {
 }
 
 #[tokio::test]
+async fn a_dry_run_says_what_to_publish_and_its_exit_status_whether_all_is_in_order() {
+    let world = World::start().await;
+    let account = world.net.create_account("alice.test");
+    world.publish(&account, "member.example", &["s1"]);
+    let config = world.folder().join("labeler.toml");
+    let run = |more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tradewind-labeler"));
+        let output =
+            command.args(["check", "Member.Example", "--selector", "s1", "--config"]).arg(&config).args(more).output().unwrap();
+        (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (code, said) = run(&[]);
+    assert_eq!((code, said.lines().next()), (0, Some("member.example: all is in order")), "{said}");
+    let (code, said) = run(&["--did", "did:plc:other", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((code, &json["verdict"]), (1, &"fail".into()));
+    let control = json["checks"].as_array().unwrap().iter().find(|check| check["kind"] == "control").unwrap();
+    assert_eq!(control["publish"]["value"], "did=did:plc:other");
+    world.zone.remove("s1._domainkey.member.example");
+    let (code, said) = run(&["--did", account.did.as_str()]);
+    assert!(code == 1 && said.contains("publish: s1._domainkey.member.example TXT v=DKIM1"), "{said}");
+    assert_eq!(run(&["--did", "nobody"]).0, 2);
+}
+
+#[tokio::test]
 async fn a_store_in_use_exits_1_and_says_so() {
     let world = World::start().await;
     let mut child = program(&world.folder().join("labeler.toml"));

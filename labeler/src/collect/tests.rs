@@ -62,6 +62,22 @@ async fn a_zone_in_order_passes() {
     }
 }
 
+#[tokio::test]
+async fn nothing_is_looked_up_twice() {
+    let bench = Bench::new();
+    bench.judge("member.example", true).await;
+    for (name, kind) in [
+        ("member.example", loadtest::dns::RecordType::TXT),
+        ("member.example", loadtest::dns::RecordType::MX),
+        ("_dmarc.member.example", loadtest::dns::RecordType::TXT),
+        ("mx.member.example", loadtest::dns::RecordType::A),
+    ] {
+        assert_eq!(bench.zone.queries_of(name, kind), 1, "{name}");
+    }
+    let queries = bench.zone.queries();
+    assert!(queries <= 12, "{queries}");
+}
+
 /// Name, zone, kind of check, how it ends, what it says.
 type Row = (&'static str, fn(&Bench), Kind, Status, &'static str);
 

@@ -4,11 +4,13 @@
 //! |---|---|
 //! | `vectors` | are our labels and frames those of @atproto's packages, octet for octet, both ways? |
 //! | `setup` | does `tradewind-labeler setup` make a labeler of an account, on a real PLC directory and PDS? |
+//! | `round` | what does it cost to look at all members again? |
 //! | `speed` | how fast is it beside @skyware/labeler with the same data, and what do a thousand subscribers cost? |
 //!
 //! `interop/install-labeler` installs what is missing, from npm.
 
 mod client;
+mod round;
 mod setup;
 mod speed;
 mod vectors;
@@ -33,6 +35,8 @@ enum What {
     Vectors(vectors::Arguments),
     /// `tradewind-labeler setup` with a real PLC directory and PDS
     Setup(setup::Arguments),
+    /// All members looked at again: CPU time and memory
+    Round(round::Arguments),
     /// Beside @skyware/labeler with the same data; subscribers; an MTA's poll
     Speed(speed::Arguments),
 }
@@ -42,6 +46,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     match &arguments.what {
         What::Vectors(arguments) => vectors::run(arguments),
         What::Setup(arguments) => setup::run(arguments),
+        What::Round(arguments) => round::run(arguments),
         What::Speed(arguments) => speed::run(arguments),
     }
 }

@@ -28,7 +28,7 @@ use super::{Peers, settings};
 use crate::process::{self, Running};
 use crate::{cpu, ledger};
 
-const DID: &str = "did:web:labeler.example.test";
+pub(super) const DID: &str = "did:web:labeler.example.test";
 const SECRET: [u8; 32] = [0x11; 32];
 /// What the labeler's rounds look at at the same time, and so settle together.
 const BATCH: usize = 64;
@@ -309,7 +309,7 @@ fn rate(count: usize, seconds: f64) -> f64 {
     count as f64 / seconds.max(1e-6)
 }
 
-fn line(what: &str, said: &str) {
+pub(super) fn line(what: &str, said: &str) {
     println!("{what:20} {said}");
 }
 
@@ -320,7 +320,7 @@ fn show(what: &str, queried: &Queried) {
 
 /// What was promised, and whether it was kept.
 #[derive(Default)]
-struct Bars {
+pub(super) struct Bars {
     broken: usize,
 }
 
@@ -329,7 +329,7 @@ impl Bars {
         self.say(what, found, "at least", least, found >= least);
     }
 
-    fn at_most(&mut self, what: &str, found: f64, most: f64) {
+    pub(super) fn at_most(&mut self, what: &str, found: f64, most: f64) {
         self.say(what, found, "at most", most, found <= most);
     }
 
@@ -338,7 +338,7 @@ impl Bars {
         println!("{:4} {what}: {found:.2}, {how} {bar}", if kept { "ok" } else { "MISS" });
     }
 
-    fn end(self) -> Result<()> {
+    pub(super) fn end(self) -> Result<()> {
         if self.broken > 0 && !cfg!(debug_assertions) {
             bail!("{} of what is asked for was missed", self.broken);
         }
