@@ -29,6 +29,11 @@ impl Berth {
         })
     }
 
+    /// Whether a member has mail here.
+    pub(crate) fn has(&self, otp: bool, member: u32) -> bool {
+        lanes(otp).iter().any(|lane| self.turns[lane.index()].next_of(member).is_some())
+    }
+
     /// Who has mail here, some of them twice.
     pub(crate) fn members(&self, otp: bool) -> impl Iterator<Item = u32> {
         lanes(otp).iter().flat_map(|lane| self.turns[lane.index()].members())

@@ -86,6 +86,19 @@ impl Line {
         Some((member, place))
     }
 
+    /// The same, but what would be taken out stays: its member has more for it.
+    pub(crate) fn pass_by(&mut self, weights: &Weights) {
+        let Some(&member) = self.turns.front() else { return };
+        if let Some(places) = self.places.get_mut(&member).filter(|places| !places.is_empty()) {
+            places.rotate_left(1);
+        }
+        self.taken = self.taken.saturating_add(1);
+        if self.taken >= weights.of(member).get() {
+            self.turns.rotate_left(1);
+            self.taken = 0;
+        }
+    }
+
     /// What a member waits for first, and whether there is more.
     fn take_from(&mut self, member: u32) -> Option<(u32, bool)> {
         let places = self.places.get_mut(&member)?;
@@ -128,5 +141,16 @@ mod tests {
         let taken: Vec<u32> = std::iter::from_fn(|| line.pop_by(&weights).map(|(member, _)| member)).collect();
         assert_eq!(taken, [1, 2, 2, 2, 1, 2, 2, 2, 1, 1, 1, 1]);
         assert!(line.is_empty() && line.taken == 0);
+        for (member, site) in [(1, 7), (2, 7), (2, 8)] {
+            assert!(line.push(member, site));
+        }
+        let first = |line: &mut Line| {
+            let first = line.first();
+            line.pass_by(&weights);
+            first.unwrap()
+        };
+        let passed: Vec<(u32, u32)> = (0..6).map(|_| first(&mut line)).collect();
+        assert_eq!(passed, [(1, 7), (2, 7), (2, 8), (2, 7), (1, 7), (2, 8)]);
+        assert_eq!(line.len(), 3);
     }
 }

@@ -152,6 +152,18 @@ impl Scheduler {
         if let Some(line) = self.providers.get_mut(key as usize).and_then(|provider| provider.line(id, otp)) {
             line.pop_by(&self.weights);
         }
+        self.turn_lines(otp);
+    }
+
+    /// It goes, and has more: while there is room at the provider, members take turns here and not site by site.
+    pub(crate) fn pass_line(&mut self, (key, id): (u32, LineId), otp: bool) {
+        if let Some(line) = self.providers.get_mut(key as usize).and_then(|provider| provider.line(id, otp)) {
+            line.pass_by(&self.weights);
+        }
+        self.turn_lines(otp);
+    }
+
+    fn turn_lines(&mut self, otp: bool) {
         let list = usize::from(!otp);
         if let Some(open) = self.open_lines[list].pop_front() {
             self.open_lines[list].push_back(open);

@@ -132,8 +132,11 @@ impl Scheduler {
             let Choice { found, source, pool, over } = self.choose(now, site, &route, pool, next, &mut dice);
             self.dice = dice;
             if let Some(source) = source {
-                in_line(self);
                 let action = self.begin(now, berth_key, key, lane, route, (source, pool, over));
+                if let Turn::InLine(line) = turn {
+                    let more = member.is_some_and(|it| self.berths.get(berth_key).is_some_and(|berth| berth.has(otp, it)));
+                    if more { self.pass_line(line, otp) } else { self.leave_line(line, otp) }
+                }
                 self.rouse(site_key);
                 return action;
             }
