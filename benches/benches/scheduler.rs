@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use scheduler::warmup::{Assignment, Plan, Stages};
 use scheduler::{
     Action, Config, Delivery, Demand, From, Host, Knob, Lane, Outcome, Place, Pool, QueueId, Route, Routed, Rule, Scheduler, Set,
     Shaping, Source, TlsPolicy, Value,
@@ -44,12 +45,24 @@ fn shaped() -> Config {
     }
 }
 
+/// The same, and every source warms up at the provider: with hours, conditions and lanes that go first, as shipped plans have them.
+fn warming() -> Config {
+    let shaped = shaped();
+    let shipped = mta::config::warmup::plans(&[], &[]).unwrap();
+    // It has to be counted, and holds nothing.
+    let plan = Arc::new(Plan { stages: Stages::Daily(vec![1 << 40]), ..Plan::clone(&shipped["gentle"]) });
+    let climb =
+        |source: &Source| Assignment { source: source.name.clone(), provider: "big".into(), plan: plan.clone(), start: 0 };
+    Config { warmup: shaped.sources.iter().map(climb).collect(), ..shaped }
+}
+
 fn decisions(c: &mut Criterion) {
     let mut group = c.benchmark_group("scheduler");
     group.throughput(Throughput::Elements(1));
     for (name, config, provider) in [
         ("a delivery from enqueued to settled", plain(), "other"),
         ("the same with shaping, ten sources and a provider's rate", shaped(), "big"),
+        ("the same, and all ten sources warm up", warming(), "big"),
     ] {
         let mut life = life(config, provider);
         group.bench_function(name, |b| b.iter(&mut life));
@@ -91,6 +104,7 @@ fn life(config: Config, provider: &'static str) -> impl FnMut() {
                 bytes: 4096,
             },
         );
+        while scheduler.poll_warmup().is_some() {}
         while let Some(action) = scheduler.poll(now) {
             match action {
                 Action::Resolve { domain } => {
