@@ -390,6 +390,13 @@ pub(crate) enum WarmupVerb {
         #[arg(long)]
         stages: Option<u32>,
     },
+    /// Count complaints that a provider told of, on its postmaster pages or by a feedback loop: the day's end judges them
+    Complaints {
+        #[command(flatten)]
+        name: ClimbName,
+        /// Recipients who complained
+        recipients: u64,
+    },
 }
 
 /// One climb, and why something is done to it.

@@ -49,6 +49,7 @@ fn the_contract_s_verbs_are_understood() {
         "tradewind warmup history ip-a google --limit 5 --json",
         "tradewind warmup set ip-a google --stage 4 --why moved",
         "tradewind warmup pin ip-a google 500 --why moved",
+        "tradewind warmup complaints ip-a google 3 --why SNDS",
         "tradewind warmup pin ip-a google --off --why moved",
         "tradewind warmup pause ip-a other --why listed",
         "tradewind warmup resume ip-a other --why delisted",

@@ -41,6 +41,9 @@ pub(crate) async fn run(verb: WarmupVerb, daemon: &Client, json: bool) -> anyhow
         WarmupVerb::Pin { name, recipients: Some(recipients), .. } => {
             (name, "pin", WarmupWish { recipients: Some(recipients), ..WarmupWish::default() })
         }
+        WarmupVerb::Complaints { name, recipients } => {
+            (name, "complaints", WarmupWish { recipients: Some(recipients), ..WarmupWish::default() })
+        }
         WarmupVerb::Pin { name, .. } => (name, "unpin", WarmupWish::default()),
         WarmupVerb::Pause { name } => (name, "pause", WarmupWish::default()),
         WarmupVerb::Resume { name } => (name, "resume", WarmupWish::default()),
@@ -70,6 +73,10 @@ impl Show for WarmupPage {
             .iter()
             .map(|it| [it.source.clone(), it.provider.clone(), it.plan.clone(), stage(it), planned(it), bar(it), today(it)]);
         let _ = write!(out, "{}", table(["SOURCE", "PROVIDER", "PLAN", "STAGE", "BY PLAN", "TODAY", ""], rows));
+        if !self.outlook.is_empty() {
+            let lines = self.outlook.iter().map(|says| format!("  {}\n", plain(says)));
+            let _ = write!(out, "\nOutlook:\n{}", lines.collect::<String>());
+        }
         out + &needs(&self.attention)
     }
 }
@@ -163,8 +170,8 @@ impl Show for ClimbRow {
     fn show(&self) -> String {
         let figures = &self.figures;
         let tried = format!(
-            "{} tried, {} deferred for reputation, {} refused by policy, {} unknown",
-            figures.tried, figures.deferred, figures.refused, figures.unknown
+            "{} tried, {} deferred for reputation, {} refused by policy, {} unknown, {} complained",
+            figures.tried, figures.deferred, figures.refused, figures.unknown, figures.complained
         );
         pairs([
             ("source", self.source.clone()),

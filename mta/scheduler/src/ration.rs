@@ -43,6 +43,8 @@ pub enum ClimbWish {
     Skip,
     /// So many stages back.
     Rewind(u32),
+    /// So many complaints were heard of today, from a provider that tells its senders of them by other ways than ours.
+    Complaints(u64),
 }
 
 /// A source for a delivery, or why there is none.
@@ -172,7 +174,7 @@ impl Scheduler {
         if outcome.verdict != Verdict::Delivered || outcome.open {
             self.warmup.strike(now, climb, reply);
         }
-        let burnt = outcome.open && outcome.class == Some(ReplyClass::Reputation);
+        let burnt = reservation.is_cold() && outcome.open && outcome.class == Some(ReplyClass::Reputation);
         let other = burnt.then(|| self.sites.get(attempt.site).map(|site| site.provider.clone())).flatten();
         let again = other.is_some_and(|provider| {
             let rule = Reaction {
@@ -237,6 +239,12 @@ impl Scheduler {
         }
     }
 
+    /// So many recipients complained about mail from a source, as a provider's feedback loop tells. False: there is no such climb.
+    pub fn handle_complaints(&mut self, now: SystemTime, source: &str, provider: &str, count: u64) -> bool {
+        self.turn_days(now.into());
+        self.warmup.complain(source, provider, count)
+    }
+
     /// News of climbs, to be written down. Ask until there is none, after every input and poll.
     pub fn poll_warmup(&mut self) -> Option<ClimbNews> {
         self.warmup.pop_news()
@@ -264,6 +272,9 @@ impl Scheduler {
         if wish == ClimbWish::Resume && entry.climb.state != ClimbState::Paused {
             return None;
         }
+        if let ClimbWish::Complaints(count) = wish {
+            self.warmup.complain(source, provider, count);
+        }
         self.warmup.operate(now, nth, by, |climb, stages| {
             let last = u32::try_from(stages.saturating_sub(1)).unwrap_or(0);
             let at = |stage: u32| Climb { stage: stage.min(last), state: ClimbState::Warming, idle: 0, ..*climb };
@@ -284,6 +295,7 @@ impl Scheduler {
                     let stage = climb.stage.saturating_sub(stages);
                     (at(stage), format!("rewound to stage {}", stage + 1))
                 }
+                ClimbWish::Complaints(count) => (*climb, format!("{count} complaints")),
             }
         });
         if let Some(&key) = self.provider_by_name.get(provider) {

@@ -1,6 +1,6 @@
 //! What a volume means for a plan: how many sources it can bring through, and what becomes of the others.
 
-use scheduler::warmup::{ClimbState, ClimbView, Days};
+use scheduler::warmup::{ClimbState, ClimbView, asked, sustains};
 
 use crate::table::grouped;
 use crate::trial::Trial;
@@ -24,13 +24,10 @@ pub(crate) fn outlook(trial: &Trial, finished: Option<u32>, climbs: &[ClimbView]
 
 /// A stage is passed only by using it: so each source needs that much mail for each provider, on the last stage most.
 fn sustained(trial: &Trial) -> Vec<String> {
-    let last = trial.plan.stages.list().last().copied().unwrap_or(0);
-    let asked = last as f64 * f64::from(trial.plan.utilisation) / 1000.0;
-    if trial.plan.days != Days::Sending || asked < 1.0 {
-        return Vec::new();
-    }
+    let Some(asked) = asked(&trial.plan) else { return Vec::new() };
     let mean = trial.volume.last_week(trial.days);
-    let short = |(_, share): &(std::sync::Arc<str>, f64)| mean * share < asked * f64::from(trial.sources);
+    let many = |share: f64| sustains(&trial.plan, (mean * share) as u64).unwrap_or(u32::MAX);
+    let short = |(_, share): &(std::sync::Arc<str>, f64)| many(*share) < u32::from(trial.sources);
     let shares = trial.shares();
     let starved: Vec<_> = shares.iter().filter(|it| short(it)).collect();
     let Some((provider, share)) = starved.first().map(|(name, share)| (name, *share)) else { return Vec::new() };
@@ -39,12 +36,11 @@ fn sustained(trial: &Trial) -> Vec<String> {
          providers there is less for each ({provider}: {})",
         trial.sources,
         if trial.sources == 1 { "source" } else { "sources" },
-        grouped(asked.ceil() as u64),
+        grouped(asked),
         starved.len(),
         shares.len(),
         grouped((mean * share / f64::from(trial.sources)) as u64),
     )];
-    let many = |share: f64| (mean * share / asked).floor() as u64;
     let counts: Vec<String> = shares.iter().map(|(name, share)| format!("{name} {}", many(*share))).collect();
     lines.push(format!("sources that it can sustain, by provider: {}", counts.join(", ")));
     if shares.iter().any(|(_, share)| many(*share) == 0) {

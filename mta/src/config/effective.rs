@@ -93,7 +93,11 @@ fn of_plan(plan: &Plan) -> Vec<(&'static str, String)> {
     if plan.days == Days::Sending {
         rows.push(("utilisation", share(plan.utilisation)));
     }
-    let troubles = |keys: [&'static str; 3], Troubles { deferred, refused, unknown }: Troubles| {
+    let complaints = |hundred_thousandths: u32| format!("{}", f64::from(hundred_thousandths) / 100_000.0);
+    rows.push(("complaint_sample", plan.complaint_sample.to_string()));
+    rows.extend(plan.hold.complained.map(|at| ("hold_complaints", complaints(at))));
+    rows.extend(plan.regress.complained.map(|at| ("regress_complaints", complaints(at))));
+    let troubles = |keys: [&'static str; 3], Troubles { deferred, refused, unknown, complained: _ }: Troubles| {
         keys.into_iter().zip([deferred, refused, unknown]).filter_map(|(key, at)| Some((key, share(at?)))).collect::<Vec<_>>()
     };
     rows.extend(troubles(["hold_deferred", "hold_refused", "hold_unknown"], plan.hold));

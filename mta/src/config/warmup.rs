@@ -102,6 +102,9 @@ settings! {
         /// The same of unknown mailboxes.
         #[serde(default)]
         pub hold_unknown: Option<f64> = "0.02", Optional;
+        /// The same of complaints, as a share of recipients accepted: what the daemon is told of on a day. 0.0001 to 1.
+        #[serde(default)]
+        pub hold_complaints: Option<f64> = "0.001", Optional;
         /// From this share of deferrals on stages are taken back.
         #[serde(default)]
         pub regress_deferred: Option<f64> = "0.15", Optional;
@@ -111,9 +114,15 @@ settings! {
         /// The same of unknown mailboxes.
         #[serde(default)]
         pub regress_unknown: Option<f64> = "0.06", Optional;
+        /// The same of complaints.
+        #[serde(default)]
+        pub regress_complaints: Option<f64> = "0.003", Optional;
         /// Recipients tried in a day below which shares say nothing. Default: 100.
         #[serde(default)]
         pub sample: Option<u64> = "100", Optional;
+        /// Recipients accepted in a day below which complaints say nothing; a single one never does. Default: 1000.
+        #[serde(default)]
+        pub complaint_sample: Option<u64> = "1000", Optional;
         /// Stages that are taken back at once. Default: 1.
         #[serde(default)]
         pub regress_stages: Option<u32> = "1", Optional;
@@ -294,28 +303,35 @@ fn plan(it: &mut check::Problems<'_>, nth: usize, table: &PlanTable, pools: &[St
     let at = |key: &str| format!("plan.{nth}.{key}");
     it.word(&at("name"), &table.name, "mine");
     let stages = stages(it, nth, table);
-    let mut share = |key: &str, value: Option<f64>| {
+    let mut of = |key: &str, value: Option<f64>, (parts, least): (f64, f64)| {
         let value = value?;
-        if !(0.001..=1.0).contains(&value) {
-            it.add(&at(key), "is out of range; choose a share of 0.001 to 1");
+        if !(least..=1.0).contains(&value) {
+            it.add(&at(key), format!("is out of range; choose a share of {least} to 1"));
         }
-        Some((value * 1000.0).round() as u32)
+        Some((value * parts).round() as u32)
     };
+    let complaints = (100_000.0, 0.0001);
+    let hold_complaints = of("hold_complaints", table.hold_complaints, complaints);
+    let regress_complaints = of("regress_complaints", table.regress_complaints, complaints);
+    let mut share = |key: &str, value: Option<f64>| of(key, value, (1000.0, 0.001));
     let utilisation = share("utilisation", table.utilisation);
     let hold = Troubles {
         deferred: share("hold_deferred", table.hold_deferred),
         refused: share("hold_refused", table.hold_refused),
         unknown: share("hold_unknown", table.hold_unknown),
+        complained: hold_complaints,
     };
     let regress = Troubles {
         deferred: share("regress_deferred", table.regress_deferred),
         refused: share("regress_refused", table.regress_refused),
         unknown: share("regress_unknown", table.regress_unknown),
+        complained: regress_complaints,
     };
     for (key, hold, regress) in [
         ("hold_deferred", hold.deferred, regress.deferred),
         ("hold_refused", hold.refused, regress.refused),
         ("hold_unknown", hold.unknown, regress.unknown),
+        ("hold_complaints", hold.complained, regress.complained),
     ] {
         if let (Some(hold), Some(regress)) = (hold, regress)
             && hold >= regress
@@ -331,6 +347,7 @@ fn plan(it: &mut check::Problems<'_>, nth: usize, table: &PlanTable, pools: &[St
     }
     it.between(&at("hours"), table.hours.unwrap_or(1).into(), 1, 24);
     it.between(&at("sample"), table.sample.unwrap_or(100), 1, A_DAY_MAX);
+    it.between(&at("complaint_sample"), table.complaint_sample.unwrap_or(1000), 1, A_DAY_MAX);
     it.between(&at("regress_stages"), table.regress_stages.unwrap_or(1).into(), 1, STAGES_MAX as u64);
     it.between(&at("cool_days"), table.cool_days.unwrap_or(1).into(), 1, 365);
     for (item, code) in table.codes.iter().enumerate() {
@@ -378,6 +395,7 @@ fn plan(it: &mut check::Problems<'_>, nth: usize, table: &PlanTable, pools: &[St
         hold,
         regress,
         sample: table.sample.unwrap_or(100),
+        complaint_sample: table.complaint_sample.unwrap_or(1000),
         regress_stages: table.regress_stages.unwrap_or(1),
         cool_days: table.cool_days.unwrap_or(1),
         codes: table.codes.iter().map(|code| code.as_str().into()).collect(),

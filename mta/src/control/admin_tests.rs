@@ -257,7 +257,7 @@ async fn a_climb_is_shown_and_steered_by_source_and_provider_and_it_is_known_who
     let pin = json!({"why": "moved", "recipients": 5}).to_string();
     assert_eq!(served.ask(Method::POST, "/v1/warmup/ip-a/google/pin", &pin).await.0, 200);
     let (status, answer) = served.ask(Method::POST, "/v1/warmup/ip-a/google/stop", &pin).await;
-    let says = "\"stop\" cannot be done to a climb; there are: set, pin, unpin, pause, resume, skip, rewind";
+    let says = "\"stop\" cannot be done to a climb; there are: set, pin, unpin, pause, resume, skip, rewind, complaints";
     assert_eq!((status, &answer["error"]), (404, &json!(says)));
     assert_eq!(served.ask(Method::POST, "/v1/warmup/ip-a/google/pin", "{\"amount\":5}").await.0, 400);
     let us = UnixStream::pair().unwrap().0.peer_cred().unwrap().uid();

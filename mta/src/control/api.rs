@@ -27,7 +27,7 @@
 //! | `GET /v1/warmup` | | [`WarmupPage`] |
 //! | `GET /v1/warmup/steps` | [`StepFilter`] as query | [`StepRow`]s, the newest first |
 //! | `GET /v1/warmup/{source}/{provider}` | [`ClimbFilter`] as query | [`ClimbShown`] |
-//! | `POST /v1/warmup/{source}/{provider}/{verb}`: set, pin, unpin, pause, resume, skip, rewind | [`WarmupWish`] | [`ClimbRow`] |
+//! | `POST /v1/warmup/{source}/{provider}/{verb}`: set, pin, unpin, pause, resume, skip, rewind, complaints | [`WarmupWish`] | [`ClimbRow`] |
 //! | `GET /v1/events` | [`EventFilter`] as query | [`EventPage`] |
 //!
 //! `{member}` is a DID or a sending domain. What goes wrong is a [`Trouble`] with a status that fits.

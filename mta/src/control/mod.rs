@@ -37,6 +37,7 @@ mod tiers;
 mod views;
 mod warmup;
 pub mod warmup_answers;
+mod warmup_outlook;
 pub mod web;
 mod wishes;
 

@@ -22,6 +22,7 @@ use super::{
     daemon::Daemon,
     metrics as names,
     views::{blocking, time, unable},
+    warmup_outlook::outlooks,
 };
 use crate::queue::{QueueError, Reader};
 
@@ -54,12 +55,15 @@ impl Daemon {
         blocking(self, move |daemon| {
             let reader = &daemon.parts.reader;
             let mut page = WarmupPage { asked_at: time(daemon.now()), ..WarmupPage::default() };
-            for view in &views {
+            let mut stories = Vec::new();
+            for view in views {
                 let steps = reader.climb_steps(&view.source, &view.provider, STEPS_AT_A_GLANCE)?;
-                let began = began(reader, view, &steps)?;
-                page.attention.extend(attention(view, began, &steps));
-                page.climbs.push(row(view, began));
+                let began = began(reader, &view, &steps)?;
+                page.attention.extend(attention(&view, began, &steps));
+                page.climbs.push(row(&view, began));
+                stories.push((view, steps));
             }
+            page.outlook = outlooks(&stories, &daemon.config.load().climbs);
             Ok(page)
         })
         .await?
@@ -207,7 +211,8 @@ fn unknown(source: &str, provider: &str, views: &[ClimbView]) -> Refusal {
 fn wanted(view: &ClimbView, verb: ClimbVerb, wish: &WarmupWish) -> Result<ClimbWish, Refusal> {
     let WarmupWish { why: _, stage, recipients, stages } = wish;
     let (state, last) = (view.climb.state, view.stages.len().max(1) as u32);
-    let taken = [("stage", stage.is_some(), ClimbVerb::Set), ("recipients", recipients.is_some(), ClimbVerb::Pin)];
+    let counted = if verb == ClimbVerb::Complaints { verb } else { ClimbVerb::Pin };
+    let taken = [("stage", stage.is_some(), ClimbVerb::Set), ("recipients", recipients.is_some(), counted)];
     let taken = taken.into_iter().chain([("stages", stages.is_some(), ClimbVerb::Rewind)]);
     if let Some((name, ..)) = taken.into_iter().find(|(_, given, of)| *given && *of != verb) {
         return Err(Refusal::Wrong(format!("`{name}` does not go with this; leave it out")));
@@ -222,6 +227,10 @@ fn wanted(view: &ClimbView, verb: ClimbVerb, wish: &WarmupWish) -> Result<ClimbW
         ClimbVerb::Pin => match recipients {
             Some(most) if *most <= A_DAY_MAX => Ok(ClimbWish::Pin(Some(*most))),
             _ => Err(Refusal::Wrong(format!("say how many a day with `recipients`, 0 to {A_DAY_MAX}"))),
+        },
+        ClimbVerb::Complaints => match recipients {
+            Some(count) if (1..=A_DAY_MAX).contains(count) => Ok(ClimbWish::Complaints(*count)),
+            _ => Err(Refusal::Wrong(format!("say how many with `recipients`, 1 to {A_DAY_MAX}"))),
         },
         ClimbVerb::Unpin if view.climb.pinned.is_none() => stands("is not pinned"),
         ClimbVerb::Unpin => Ok(ClimbWish::Pin(None)),
@@ -344,8 +353,8 @@ fn step_row(source: &str, provider: &str, step: &Step) -> StepRow {
 }
 
 impl From<Figures> for FiguresRow {
-    fn from(Figures { spent, over, tried, deferred, refused, unknown }: Figures) -> Self {
-        FiguresRow { spent, over, tried, deferred, refused, unknown }
+    fn from(Figures { spent, over, free, tried, deferred, refused, unknown, complained }: Figures) -> Self {
+        FiguresRow { spent, over, free, tried, deferred, refused, unknown, complained }
     }
 }
 

@@ -16,6 +16,9 @@ pub struct WarmupPage {
     pub climbs: Vec<ClimbRow>,
     /// What needs a person, one sentence each.
     pub attention: Vec<String>,
+    /// What the mail of the last days leads to, one sentence each.
+    #[serde(default)]
+    pub outlook: Vec<String>,
 }
 
 /// Where one source stands with one provider. Everything counts recipients.
@@ -71,6 +74,10 @@ pub struct FiguresRow {
     pub refused: u64,
     /// Unknown or disabled mailboxes.
     pub unknown: u64,
+    /// Accepted while there was no allowance, because it was warm.
+    pub free: u64,
+    /// Complaints that were heard of.
+    pub complained: u64,
 }
 
 /// One climb with its days and its story.
@@ -115,7 +122,7 @@ pub struct StepRow {
     pub source: String,
     /// The provider.
     pub provider: String,
-    /// start, advance, finish, utilisation, deferred, refused, unknown, code, cool, idle, operator or over.
+    /// start, advance, finish, utilisation, deferred, refused, unknown, complained, code, cool, idle, operator or over.
     pub rule: String,
     /// The figures, what was asked, and what follows.
     pub reason: String,
@@ -181,6 +188,8 @@ pub enum ClimbVerb {
     Skip,
     /// Stages back.
     Rewind,
+    /// Complaints were heard of.
+    Complaints,
 }
 
 impl std::str::FromStr for ClimbVerb {
@@ -195,8 +204,11 @@ impl std::str::FromStr for ClimbVerb {
             "resume" => ClimbVerb::Resume,
             "skip" => ClimbVerb::Skip,
             "rewind" => ClimbVerb::Rewind,
+            "complaints" => ClimbVerb::Complaints,
             _ => {
-                let says = format!("{word:?} cannot be done to a climb; there are: set, pin, unpin, pause, resume, skip, rewind");
+                let says = format!(
+                    "{word:?} cannot be done to a climb; there are: set, pin, unpin, pause, resume, skip, rewind, complaints"
+                );
                 return Err(Refusal::Unknown(says));
             }
         })
@@ -212,7 +224,7 @@ pub struct WarmupWish {
     /// Set: the stage, from 1.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub stage: Option<u32>,
-    /// Pin: recipients that may be accepted in a day.
+    /// Pin: recipients that may be accepted in a day. Complaints: recipients who complained.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub recipients: Option<u64>,
     /// Rewind: so many stages. None: one.

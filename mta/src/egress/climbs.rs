@@ -80,6 +80,7 @@ fn tell(row: &ClimbRow, step: &Step) {
                 deferred = figures.deferred,
                 refused = figures.refused,
                 unknown = figures.unknown,
+                complained = figures.complained,
                 $says
             )
         };

@@ -14,8 +14,8 @@ use super::keys::ledger_prefix;
 use super::reader::Reader;
 use super::types::QueueError;
 
-const VERSION: u8 = 1;
-const STEP_VERSION: u8 = 2;
+const VERSION: u8 = 2;
+const STEP_VERSION: u8 = 3;
 
 /// Steps older than this leave when there is a new one of the same climb, as rows of the ledger do.
 const STEPS_KEPT: Duration = Duration::from_secs(400 * 24 * 3600);
@@ -127,8 +127,8 @@ fn number(state: ClimbState) -> u8 {
 }
 
 fn encode_figures(out: &mut Encoder, figures: &Figures) {
-    let Figures { spent, over, tried, deferred, refused, unknown } = *figures;
-    for count in [spent, over, tried, deferred, refused, unknown] {
+    let Figures { spent, over, free, tried, deferred, refused, unknown, complained } = *figures;
+    for count in [spent, over, free, tried, deferred, refused, unknown, complained] {
         out.u64(count);
     }
 }
@@ -141,10 +141,12 @@ fn decode_figures(fields: &mut Decoder<'_>) -> Result<Figures, Damaged> {
     Ok(Figures {
         spent: fields.u64()?,
         over: fields.u64()?,
+        free: fields.u64()?,
         tried: fields.u64()?,
         deferred: fields.u64()?,
         refused: fields.u64()?,
         unknown: fields.u64()?,
+        complained: fields.u64()?,
     })
 }
 
@@ -214,7 +216,7 @@ mod tests {
                 pinned: (nth % 3 == 0).then_some(0),
                 ..Climb::new(20_000, 20_010)
             };
-            let figures = Figures { spent: 1, over: 2, tried: 3, deferred: 4, refused: 5, unknown: 6 };
+            let figures = Figures { spent: 1, over: 2, free: 8, tried: 3, deferred: 4, refused: 5, unknown: 6, complained: 7 };
             let row = ClimbRow { source: "ip-a".into(), provider: "google".into(), climb, figures };
             assert_eq!(decode(&encode(&row)), Ok(row.clone()));
             assert_eq!(decode(&encode(&row)[..20]), Err(Damaged));
@@ -228,7 +230,7 @@ mod tests {
                 from: (ClimbState::Warming, 2),
                 to: (ClimbState::Holding, 1),
                 allowance: (rule != Rule::Finish).then_some(7),
-                figures: Figures { spent: 1, over: 2, tried: 3, deferred: 4, refused: 5, unknown: 6 },
+                figures: Figures { spent: 1, over: 2, free: 8, tried: 3, deferred: 4, refused: 5, unknown: 6, complained: 7 },
                 by: (rule == Rule::Operator).then(|| "anna: why not".into()),
             };
             assert_eq!(decode_step(&encode_step(&step)), Ok(step));

@@ -87,6 +87,8 @@ pub struct Figures {
     pub spent: u64,
     /// One-time codes accepted beyond it.
     pub over: u64,
+    /// Accepted while there was no allowance, because it was warm.
+    pub free: u64,
     /// Tried, whatever came of it; what failed before the provider said anything is not.
     pub tried: u64,
     /// Deferred because of the source's reputation, or for sending too much.
@@ -95,6 +97,15 @@ pub struct Figures {
     pub refused: u64,
     /// Unknown or disabled mailboxes.
     pub unknown: u64,
+    /// Complaints that were heard of on this day (`Scheduler::handle_complaints`); what they are about may have been sent before.
+    pub complained: u64,
+}
+
+impl Figures {
+    /// Accepted at all.
+    pub fn accepted(&self) -> u64 {
+        self.spent.saturating_add(self.over).saturating_add(self.free)
+    }
 }
 
 impl Climb {

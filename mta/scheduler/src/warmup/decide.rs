@@ -34,11 +34,13 @@ pub enum Rule {
     Operator,
     /// One-time codes went beyond the allowance: nothing changes, but a person should look.
     Over,
+    /// Complaints of recipients.
+    Complained,
 }
 
 impl Rule {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Rule; 12] = [
+    pub const ALL: [Rule; 13] = [
         Rule::Start,
         Rule::Advance,
         Rule::Finish,
@@ -51,6 +53,7 @@ impl Rule {
         Rule::Idle,
         Rule::Operator,
         Rule::Over,
+        Rule::Complained,
     ];
 
     /// The word for it.
@@ -68,6 +71,7 @@ impl Rule {
             Rule::Idle => "idle",
             Rule::Operator => "operator",
             Rule::Over => "over",
+            Rule::Complained => "complained",
         }
     }
 }
@@ -86,7 +90,7 @@ pub struct Decision {
 /// What follows from the day that `climb` lives in, now that it is over; `next.day` is the day after. Its figures are all that counts.
 pub fn decide(plan: &Plan, climb: &Climb, figures: &Figures) -> Decision {
     let stages = plan.stages.list();
-    let idle = if figures.spent + figures.over == 0 { climb.idle.saturating_add(1) } else { 0 };
+    let idle = if figures.accepted() == 0 { climb.idle.saturating_add(1) } else { 0 };
     let mut next = Climb { day: climb.day.saturating_add(1), struck: false, idle, ..*climb };
     let allowance = climb.allowance(&stages);
     let (rule, mut reason) = match climb.state {
@@ -104,11 +108,11 @@ pub fn decide(plan: &Plan, climb: &Climb, figures: &Figures) -> Decision {
             (Rule::Idle, format!("nothing sent for {} days, {} are borne", next.idle, idle.after_days.saturating_sub(1)))
         }
         ClimbState::Warm => (Rule::Finish, "warm".to_owned()),
-        _ if let Some((rule, why)) = trouble(&plan.regress, plan.sample, figures) => {
+        _ if let Some((rule, why)) = trouble(plan, &plan.regress, figures) => {
             step_back(plan, climb, &mut next);
             (rule, why)
         }
-        _ if let Some((rule, why)) = trouble(&plan.hold, plan.sample, figures) => {
+        _ if let Some((rule, why)) = trouble(plan, &plan.hold, figures) => {
             next.state = ClimbState::Holding;
             (rule, why)
         }
@@ -122,11 +126,11 @@ pub fn decide(plan: &Plan, climb: &Climb, figures: &Figures) -> Decision {
         }
         ClimbState::Warming | ClimbState::Holding | ClimbState::Regressed | ClimbState::Cooling => {
             let asked = allowance.unwrap_or(0);
-            let used = share(figures.spent, asked);
-            let why = format!("{} of {asked} used ({})", figures.spent, percent(used));
+            let used = parts_of(figures.spent, asked, 1000);
+            let why = format!("{} of {asked} used ({})", figures.spent, percent(used, 1000));
             if plan.days == Days::Sending && used < plan.utilisation {
                 next.state = if climb.state == ClimbState::Cooling { ClimbState::Warming } else { ClimbState::Holding };
-                (Rule::Utilisation, format!("{why}, less than {}", percent(plan.utilisation)))
+                (Rule::Utilisation, format!("{why}, less than {}", percent(plan.utilisation, 1000)))
             } else if climb.stage as usize + 1 >= stages.len() {
                 next.state = ClimbState::Warm;
                 (Rule::Finish, format!("{why} on the last stage"))
@@ -178,32 +182,40 @@ fn step_back(plan: &Plan, climb: &Climb, next: &mut Climb) {
 }
 
 /// The first of the shares that is reached, in words.
-fn trouble(limits: &Troubles, sample: u64, figures: &Figures) -> Option<(Rule, String)> {
-    if figures.tried < sample.max(1) {
-        return None;
-    }
+fn trouble(plan: &Plan, limits: &Troubles, figures: &Figures) -> Option<(Rule, String)> {
+    let Figures { tried, deferred, refused, unknown, complained, .. } = *figures;
+    let (sample, accepted) = ((plan.sample.max(1), 1), figures.accepted());
+    // One person who complains is not a share, whatever it comes to.
+    let complaints = (plan.complaint_sample.max(1), 2);
     let shares = [
-        (Rule::Deferred, limits.deferred, figures.deferred, "deferred for reputation"),
-        (Rule::Refused, limits.refused, figures.refused, "refused by policy"),
-        (Rule::Unknown, limits.unknown, figures.unknown, "unknown mailboxes"),
+        (Rule::Complained, limits.complained, complained, (accepted, "accepted complained about"), 100_000, complaints),
+        (Rule::Deferred, limits.deferred, deferred, (tried, "deferred for reputation"), 1000, sample),
+        (Rule::Refused, limits.refused, refused, (tried, "refused by policy"), 1000, sample),
+        (Rule::Unknown, limits.unknown, unknown, (tried, "unknown mailboxes"), 1000, sample),
     ];
-    shares.into_iter().find_map(|(rule, limit, count, what)| {
-        let (limit, share) = (limit?, share(count, figures.tried));
-        let why = || format!("{count} of {} {what} ({}), {} is the limit", figures.tried, percent(share), percent(limit));
-        (count > 0 && share >= limit).then(|| (rule, why()))
+    shares.into_iter().find_map(|(rule, limit, count, (of, what), parts, (sample, least))| {
+        let limit = limit?;
+        let share = parts_of(count, of, parts);
+        let words = || format!("{count} of {of} {what} ({}), {} is the limit", percent(share, parts), percent(limit, parts));
+        (of >= sample && count >= least && share >= limit).then(|| (rule, words()))
     })
 }
 
-/// In thousandths, rounded down.
-fn share(part: u64, of: u64) -> u32 {
-    let share = u128::from(part) * 1000 / u128::from(of.max(1));
+/// In so many parts, rounded down.
+fn parts_of(part: u64, of: u64, parts: u32) -> u32 {
+    let share = u128::from(part) * u128::from(parts) / u128::from(of.max(1));
     u32::try_from(share).unwrap_or(u32::MAX)
 }
 
-fn percent(thousandths: u32) -> String {
-    match thousandths % 10 {
-        0 => format!("{} %", thousandths / 10),
-        rest => format!("{}.{rest} %", thousandths / 10),
+/// Of so many parts: `2 %`, `89.5 %`, `0.012 %`.
+fn percent(share: u32, parts: u32) -> String {
+    let one = parts / 100;
+    let (whole, rest) = (share / one, share % one);
+    let width = one.ilog10() as usize;
+    let digits = format!("{rest:0width$}");
+    match digits.trim_end_matches('0') {
+        "" => format!("{whole} %"),
+        digits => format!("{whole}.{digits} %"),
     }
 }
 

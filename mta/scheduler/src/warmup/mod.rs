@@ -3,7 +3,7 @@
 //! A source earns its reputation slowly, and with each provider by itself. A *plan* (`plan.rs`) names each stage's allowance for
 //! a day and what must be true before the next one; the *climb* (`climb.rs`) is where one source stands with one provider;
 //! `decide.rs` says at a day's end, from that day's figures alone, whether it goes on, waits or goes back. Days are those of a
-//! zone (`zone.rs`). `table.rs` holds all climbs for the scheduler.
+//! zone (`zone.rs`). `outlook.rs` says what the mail that there is leads to. `table.rs` holds all climbs for the scheduler.
 //!
 //! # How it is counted
 //! A recipient is reserved before anything is connected, spent when the provider accepts it, and given back when it does not. What is spent
@@ -14,6 +14,7 @@
 
 mod climb;
 mod decide;
+mod outlook;
 mod plan;
 mod table;
 #[cfg(test)]
@@ -22,6 +23,7 @@ mod zone;
 
 pub use climb::*;
 pub use decide::{Decision, Rule, decide, strike};
+pub use outlook::*;
 pub use plan::*;
 pub use table::{Assignment, ClimbNews, ClimbRow, ClimbView, Remembered, Spent, Step, Stop};
 pub(crate) use table::{Entry, Reservation, Warmup};

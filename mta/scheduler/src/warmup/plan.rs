@@ -29,6 +29,8 @@ pub struct Plan {
     pub regress: Troubles,
     /// Recipients tried in a day below which nothing is concluded from shares: one of ten is no tenth.
     pub sample: u64,
+    /// The same of complaints, which are counted against what was accepted: recipients accepted in a day.
+    pub complaint_sample: u64,
     /// Stages that are taken back at once.
     pub regress_stages: u32,
     /// Days on the lower stage before it may rise again.
@@ -117,6 +119,8 @@ pub struct Troubles {
     pub refused: Option<u32>,
     /// Unknown or disabled mailboxes.
     pub unknown: Option<u32>,
+    /// Complaints, in hundred-thousandths of those accepted: receivers act on tenths of a percent. One alone is no share.
+    pub complained: Option<u32>,
 }
 
 /// What becomes of a source that does not send.
@@ -141,6 +145,7 @@ impl Plan {
             hold: Troubles::default(),
             regress: Troubles::default(),
             sample: 100,
+            complaint_sample: 1000,
             regress_stages: 1,
             cool_days: 1,
             codes: Vec::new(),

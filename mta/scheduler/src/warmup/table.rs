@@ -158,12 +158,19 @@ pub(crate) struct Reservation {
     recipients: u16,
     /// Beyond the allowance.
     over: bool,
+    /// There was none.
+    free: bool,
 }
 
 impl Reservation {
     /// As many recipients may be tried.
     pub(crate) fn recipients(self) -> u16 {
         self.recipients
+    }
+
+    /// It went under an allowance, or beyond it.
+    pub(crate) fn is_cold(self) -> bool {
+        !self.free
     }
 }
 
@@ -272,7 +279,11 @@ impl Warmup {
     /// Reserves for as many of `recipients` as may go: at least one, where nothing stopped it.
     pub(crate) fn reserve(&mut self, now: Time, climb: u32, recipients: u16, over: bool) -> Option<Reservation> {
         let entry = self.entries.get_mut(climb as usize)?;
-        let (day, hour, allowance) = (entry.climb.day, entry.hour(now), entry.allowance()?);
+        let (day, hour) = (entry.climb.day, entry.hour(now));
+        let Some(allowance) = entry.allowance() else {
+            // It counts all the same: whoever sends is not idle, and may be struck.
+            return Some(Reservation { climb, day, hour, recipients, over: false, free: true });
+        };
         let left = entry.left(allowance);
         let over = over && left == 0;
         let most = if over { u64::from(recipients) } else { left.min(entry.left_in_hour(allowance, hour).max(1)) };
@@ -281,7 +292,7 @@ impl Warmup {
             entry.reserved += u64::from(recipients);
             entry.used[usize::from(hour)] += u64::from(recipients);
         }
-        Some(Reservation { climb, day, hour, recipients, over })
+        Some(Reservation { climb, day, hour, recipients, over, free: false })
     }
 
     /// An attempt ended: spends what was accepted, gives back the rest, counts the rest under what it was refused for.
@@ -292,11 +303,13 @@ impl Warmup {
         accepted: u16,
         refused: impl FnOnce(&mut Figures, u64),
     ) -> Option<Spent> {
-        let Reservation { climb, day, hour, recipients, over } = reservation;
+        let Reservation { climb, day, hour, recipients, over, free } = reservation;
         let entry = self.entries.get_mut(climb as usize)?;
         let (accepted, all) = (u64::from(accepted.min(recipients)), u64::from(recipients));
         if entry.climb.day == day {
-            if over {
+            if free {
+                entry.figures.free += accepted;
+            } else if over {
                 let first = entry.figures.over == 0;
                 entry.figures.over += accepted;
                 if accepted > 0 {
@@ -318,7 +331,16 @@ impl Warmup {
             self.news.push_back(ClimbNews { row: entry.row(), step: None, over: accepted });
         }
         let (source, provider) = (entry.source.clone(), entry.provider.clone());
-        (accepted > 0 && !over).then_some(Spent { source, provider, day, hour, count: accepted })
+        (accepted > 0 && !over && !free).then_some(Spent { source, provider, day, hour, count: accepted })
+    }
+
+    /// Recipients complained about what a source sent to a provider: counted on the day on which it is heard of, and judged at its end.
+    pub(crate) fn complain(&mut self, source: &str, provider: &str, count: u64) -> bool {
+        let Some(nth) = self.find(source, provider) else { return false };
+        let entry = &mut self.entries[nth];
+        entry.figures.complained = entry.figures.complained.saturating_add(count);
+        self.news.push_back(ClimbNews { row: entry.row(), step: None, over: 0 });
+        true
     }
 
     /// A reply that is no acceptance may take stages back at once.

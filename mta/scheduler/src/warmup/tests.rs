@@ -6,8 +6,8 @@ use super::*;
 
 fn plan() -> Plan {
     Plan {
-        hold: Troubles { deferred: Some(50), refused: Some(10), unknown: Some(20) },
-        regress: Troubles { deferred: Some(150), refused: Some(50), unknown: Some(50) },
+        hold: Troubles { deferred: Some(50), refused: Some(10), unknown: Some(20), complained: Some(100) },
+        regress: Troubles { deferred: Some(150), refused: Some(50), unknown: Some(50), complained: Some(300) },
         codes: vec!["TSS04".into(), "S3150".into()],
         regress_stages: 2,
         cool_days: 2,
@@ -52,7 +52,7 @@ fn calendar_days_count_whether_they_are_used_or_not() {
 
 #[test]
 fn trouble_holds_or_takes_back_and_a_small_sample_does_neither() {
-    let with = |deferred, refused, unknown| Figures { spent: 190, tried: 200, over: 0, deferred, refused, unknown };
+    let with = |deferred, refused, unknown| Figures { spent: 190, tried: 200, deferred, refused, unknown, ..Figures::default() };
     for (figures, state, stage, rule) in [
         (with(9, 0, 0), ClimbState::Warming, 2, Rule::Advance),
         (with(10, 0, 0), ClimbState::Holding, 1, Rule::Deferred),
@@ -68,6 +68,26 @@ fn trouble_holds_or_takes_back_and_a_small_sample_does_neither() {
     }
     let (.., reason) = step(&climb(ClimbState::Warming, 3), with(30, 0, 0));
     assert_eq!(reason, "30 of 200 deferred for reputation (15 %), 15 % is the limit; regressed, stage 4 to 2, 200 a day");
+}
+
+#[test]
+fn complaints_count_against_what_was_accepted_from_a_larger_sample_on_and_one_is_none() {
+    let with = |spent, over, complained| Figures { spent, over, complained, tried: spent + over, ..Figures::default() };
+    let climb = Climb { stage: 3, ..climb(ClimbState::Warming, 3) };
+    for (figures, state, rule) in [
+        (with(2000, 0, 1), ClimbState::Warm, Rule::Finish),
+        (with(2001, 0, 2), ClimbState::Warm, Rule::Finish),
+        (with(2000, 0, 2), ClimbState::Holding, Rule::Complained),
+        (with(1500, 501, 2), ClimbState::Warm, Rule::Finish),
+        (with(1500, 500, 2), ClimbState::Holding, Rule::Complained),
+        (with(2000, 0, 6), ClimbState::Regressed, Rule::Complained),
+        (with(999, 0, 900), ClimbState::Warm, Rule::Finish),
+    ] {
+        let (next, _, why, reason) = step(&climb, figures);
+        assert_eq!((next, why), (state, rule), "{figures:?}: {reason}");
+    }
+    let (.., reason) = step(&climb, with(8000, 0, 11));
+    assert_eq!(reason, "11 of 8000 accepted complained about (0.137 %), 0.1 % is the limit; holding, 800 a day");
 }
 
 #[test]

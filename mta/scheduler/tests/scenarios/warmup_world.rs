@@ -70,6 +70,10 @@ pub struct Young {
     pub crashes: u64,
     members: HashSet<(Name, u32)>,
     pub never_idle: bool,
+    /// Providers defer the first try of everything, as greylisting hosts do.
+    pub greylists: bool,
+    /// Domains and sites are forgotten and come back under other numbers.
+    pub short_routes: bool,
 }
 
 /// Seconds east of UTC in the zones of these worlds: as the zone's data says, worked out anew.
@@ -115,6 +119,8 @@ impl Young {
             crashes: 0,
             members: HashSet::new(),
             never_idle: true,
+            greylists: false,
+            short_routes: false,
         };
         world.begin();
         world
@@ -190,11 +196,23 @@ impl Young {
 
     /// To a domain of a provider: `d1.big` is one of `big`.
     pub fn submit(&mut self, after: Duration, domain: &str, lane: Lane, recipients: u16) -> QueueId {
+        let member = self.luck.below(3) as u32;
+        let lifetime = if lane == Lane::Otp { 10 * MINUTE } else { 3 * DAY };
+        self.submit_as((member, lifetime), after, domain, lane, recipients)
+    }
+
+    /// Of a certain member, and good for so long.
+    pub fn submit_as(
+        &mut self,
+        (member, lifetime): (u32, Duration),
+        after: Duration,
+        domain: &str,
+        lane: Lane,
+        recipients: u16,
+    ) -> QueueId {
         self.sequence += 1;
         let at = self.true_now + after;
         let id = QueueId::new(at, self.sequence as u32);
-        let member = self.luck.below(3) as u32;
-        let lifetime = if lane == Lane::Otp { 10 * MINUTE } else { 3 * DAY };
         let (due, deadline) = (at, at + lifetime);
         let domain: Name = domain.into();
         self.members.insert((domain.clone(), member));
@@ -281,8 +299,8 @@ impl Young {
                 addresses.extend(has_ipv6(&domain).then_some(IpAddr::V6(Ipv6Addr::LOCALHOST)));
                 let host = Host { name: format!("mx.{domain}").into(), preference: 10, addresses, demand: Demand::Opportunistic };
                 let site = host.name.clone();
-                // Domains and sites are forgotten and come back under other numbers.
-                let (tls, valid_until) = (TlsPolicy::default(), now + MINUTE + self.luck.millis(4 * 3_600_000));
+                let lasts = if self.short_routes { MINUTE + self.luck.millis(4 * 3_600_000) } else { 100 * DAY };
+                let (tls, valid_until) = (TlsPolicy::default(), now + lasts);
                 let route = Route { site, provider, hosts: vec![host], tls, valid_until };
                 self.scheduler.handle_route(now, &domain, Routed::Route(Arc::new(route)));
             }
@@ -393,6 +411,10 @@ impl Young {
         }
         let [defers, refuses, reputation] = self.troubles;
         let answer = match self.luck.below(1000) {
+            _ if self.greylists && delivery.attempts == 0 => {
+                let class = Some(ReplyClass::Greylist);
+                (Outcome { class, ..deferred(Scope::Recipient) }, 0, "451 4.7.1 greylisted")
+            }
             n if n < defers && self.luck.below(1000) < reputation => {
                 let class = Some(ReplyClass::Reputation);
                 (Outcome { class, ..deferred(Scope::Recipient) }, 0, "421 4.7.0 [TSS04] deferred")
