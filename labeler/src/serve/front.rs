@@ -34,6 +34,8 @@ const GZIP_BYTES_MIN: usize = 1400;
 const GZIP_BYTES_MAX: usize = 4 << 20;
 /// Askers that are counted; when all places are taken, further ones share one.
 const ASKERS_MAX: usize = 1 << 16;
+/// Between two looks for places that nobody needs any more.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// The address of whoever asks, in a request's extensions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -133,7 +135,14 @@ async fn compressed(response: Response) -> Response {
 /// Requests of each asker: a bucket that holds a minute's worth and fills evenly.
 struct Limiter {
     per_minute: u32,
-    buckets: Mutex<HashMap<IpAddr, Bucket>>,
+    buckets: Mutex<Buckets>,
+}
+
+#[derive(Default)]
+struct Buckets {
+    of: HashMap<IpAddr, Bucket>,
+    /// When places were last looked for. It takes a while, so a crowd of new askers cannot have it done for each.
+    swept: Option<Instant>,
 }
 
 struct Bucket {
@@ -151,14 +160,17 @@ impl Limiter {
         let (most, per_second) = (f64::from(self.per_minute), f64::from(self.per_minute) / 60.0);
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         let mut name = network(asker.0);
-        if buckets.len() >= ASKERS_MAX && !buckets.contains_key(&name) {
-            // Who has been quiet for a minute has a full bucket, which is no different from none.
-            buckets.retain(|_, bucket| now.saturating_duration_since(bucket.at) < Duration::from_secs(60));
-            if buckets.len() >= ASKERS_MAX {
+        if buckets.of.len() >= ASKERS_MAX && !buckets.of.contains_key(&name) {
+            if buckets.swept.is_none_or(|swept| now.saturating_duration_since(swept) >= SWEEP_EVERY) {
+                // Who has been quiet for a minute has a full bucket, which is no different from none.
+                buckets.of.retain(|_, bucket| now.saturating_duration_since(bucket.at) < Duration::from_secs(60));
+                buckets.swept = Some(now);
+            }
+            if buckets.of.len() >= ASKERS_MAX {
                 name = Ipv6Addr::UNSPECIFIED.into();
             }
         }
-        let bucket = buckets.entry(name).or_insert(Bucket { left: most, at: now });
+        let bucket = buckets.of.entry(name).or_insert(Bucket { left: most, at: now });
         bucket.left = (bucket.left + now.saturating_duration_since(bucket.at).as_secs_f64() * per_second).min(most);
         bucket.at = now;
         if bucket.left < 1.0 {
@@ -211,9 +223,9 @@ mod tests {
         let late = |n: u8| limiter.take(Asker(ip(&format!("198.51.100.{n}"))), now);
         assert_eq!((late(1), late(2), late(3).is_err()), (Ok(()), Ok(()), true));
         assert_eq!(limiter.take(Asker(ip("0.0.0.7")), now), Ok(()));
-        assert!(limiter.buckets.lock().unwrap().len() <= ASKERS_MAX + 1);
+        assert!(limiter.buckets.lock().unwrap().of.len() <= ASKERS_MAX + 1);
         assert_eq!(limiter.take(Asker(ip("198.51.100.3")), now + Duration::from_secs(61)), Ok(()), "the quiet make room");
-        assert_eq!(limiter.buckets.lock().unwrap().len(), 1);
+        assert_eq!(limiter.buckets.lock().unwrap().of.len(), 1);
     }
 
     #[test]
