@@ -6,7 +6,8 @@
 //! the others submit by 587 and 465 and under every user name that a member may write, and every message is fetched from
 //! Postfix's maildirs and its signatures are verified; with an octet more, neither verifier may find one good.
 //!
-//! One line a peer; a failure of one does not stop the others. `interop/install` installs what is missing.
+//! One line a peer; a failure of one does not stop the others. Then our MTA delivers to Postfix, Exim, OpenSMTPD, Haraka and
+//! aiosmtpd (`receivers`). `interop/install` installs what is missing.
 
 pub(crate) mod install;
 pub(crate) mod network;
@@ -49,7 +50,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// What to try.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Arguments {
-    /// Only these peers, such as `pds` or `swaks`.
+    /// Only these peers, such as `pds` or `swaks`, and receiving hosts, such as `exim`.
     #[arg(long)]
     only: Vec<String>,
     /// Keep logs and mail in this directory instead of a temporary one.
@@ -92,10 +93,18 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         let name = format!("{}, {what}", peer.name());
         report(&name, world.submit(&name, peer, Security::StartTls, &username));
     }
-    if failed > 0 {
-        bail!("{failed} peers failed; the daemon's last lines:\n{}\npostfix:\n{}", world.mta.last_lines(), world.postfix.log());
+    let failure = (failed > 0).then(|| {
+        let (mta, postfix) = (world.mta.last_lines(), world.postfix.log());
+        format!("{failed} peers failed; the daemon's last lines:\n{mta}\npostfix:\n{postfix}")
+    });
+    // One Postfix at a time.
+    drop(world);
+    let received = receivers::Arguments::of(&arguments.only, Some(directory)).map_or(Ok(()), |hosts| receivers::run(&hosts));
+    match (failure, received) {
+        (None, received) => received,
+        (Some(failure), Ok(())) => bail!(failure),
+        (Some(failure), Err(error)) => Err(error.context(failure)),
     }
-    Ok(())
 }
 
 struct World {
