@@ -22,8 +22,8 @@ use crate::sink::Provider;
 /// What the daemon lets be in flight or wait for its settlement, all sites together (the scheduler's `in_flight_max`).
 const IN_FLIGHT_MAX: usize = 4096;
 /// Room for the database; as large as the daemon's own map.
-const MAP_BYTES: usize = 64 << 30;
-const TABLES_MAX: u32 = 32;
+pub(crate) const MAP_BYTES: usize = 64 << 30;
+pub(crate) const TABLES_MAX: u32 = 32;
 /// Sessions at the sink end when the process that held the other end is gone.
 const SESSIONS_WAIT: Duration = Duration::from_secs(30);
 

@@ -4,6 +4,7 @@
 //! again on the same data. The ledger of source and sink, not the daemon, says what was accepted and what arrived.
 //!
 //! Which deliveries were in flight, and so may come twice, is found by [`crate::crash`]; any other copy fails the run.
+//! With `--warmup` one of two sources has an allowance, and its account is kept by `young.rs`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -18,6 +19,7 @@ use crate::outside::{Outside, some_domains};
 use crate::sink::{Act, Provider, Rule, Script, Stage};
 use crate::source::{self, Load, Target};
 use crate::tls::Certificate;
+use crate::young::Young;
 
 /// The sink thinks so long before its `250`, so that there are deliveries in flight to lose.
 const SINK_DELAY: Duration = Duration::from_millis(5);
@@ -41,6 +43,9 @@ pub struct Arguments {
     /// Chooses the moments.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// One source warms up: its allowance, which grows with each life, is never overspent, and nothing spent is forgotten.
+    #[arg(long)]
+    warmup: bool,
 }
 
 /// Kills and counts.
@@ -52,7 +57,15 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let outside = Outside::start(provider.clone(), &domains)?;
     let directory = tempfile::Builder::new().prefix("tradewind-kill-").tempdir()?;
     let setup = outside.setup(&arguments.io);
-    let mut daemon = Daemon::start(directory.path(), &setup, &Certificate::generate(&["relay.test"])?)?;
+    let certificate = Certificate::generate(&["relay.test"])?;
+    let mut young = arguments.warmup.then(Young::default);
+    let mut daemon = match &mut young {
+        None => Daemon::start(directory.path(), &setup, &certificate)?,
+        Some(young) => {
+            young.grow(directory.path())?;
+            Daemon::start_edited(directory.path(), &setup, &certificate, |configuration| Young::edit(&configuration))?
+        }
+    };
     let load = Load {
         target: Target { patience: Duration::from_secs(10), ..Target::plain(daemon.relay) },
         connections: arguments.connections,
@@ -70,7 +83,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         move || source::run(&load, &ledger, &stop)
     });
     let mut account = Account::default();
-    let outcome = rounds(arguments, &mut daemon, &provider, &ledger, &mut account);
+    let outcome = rounds(arguments, &mut daemon, (&provider, &ledger), (&mut account, young.as_mut()));
     stop.store(true, Relaxed);
     let report = source.join().map_err(|_| anyhow::anyhow!("the source panicked"))??;
     outcome?;
@@ -84,15 +97,22 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     println!("messages whose 250 was cut off  {}", report.broken);
     println!("messages not begun while away   {}", report.unsent);
     let copies = account.report(&ledger);
+    let overspent = young.as_ref().map_or(Ok(()), Young::report);
     let violations = provider.violations();
     ensure!(violations.is_empty(), "breaches of RFC 5321: {violations:?}");
     ensure!(report.refused == 0, "{} messages were refused: {}", report.refused, report.reasons.join(" | "));
     ensure!(missing.is_empty(), "LOST: messages {:?} …\n{}", &missing[..missing.len().min(20)], daemon.last_lines());
     copies?;
+    overspent?;
     daemon.stop()
 }
 
-fn rounds(arguments: &Arguments, daemon: &mut Daemon, provider: &Provider, ledger: &Ledger, account: &mut Account) -> Result<()> {
+fn rounds(
+    arguments: &Arguments,
+    daemon: &mut Daemon,
+    (provider, ledger): (&Provider, &Ledger),
+    (account, mut young): (&mut Account, Option<&mut Young>),
+) -> Result<()> {
     let mut dice = arguments.seed | 1;
     for round in 1..=arguments.rounds {
         // Xorshift: a fresh moment each time, the same for the same seed.
@@ -113,7 +133,15 @@ fn rounds(arguments: &Arguments, daemon: &mut Daemon, provider: &Provider, ledge
             crash.in_flight,
             crash.oldest
         );
+        if let Some(young) = &mut young {
+            young.crashed(daemon, provider, crash.in_flight)?;
+            young.grow(daemon.directory())?;
+        }
         daemon.start_again()?;
+        // Asking takes as long as using the allowance up: every other life is killed in the midst of that.
+        if let Some(young) = young.as_ref().filter(|_| round % 2 == 0) {
+            young.alive(daemon)?;
+        }
     }
     // The last start gets time to prove itself under load, too.
     std::thread::sleep(Duration::from_millis(500));

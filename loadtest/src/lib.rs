@@ -37,3 +37,4 @@ pub mod source;
 mod store;
 pub mod tls;
 pub mod tls_cases;
+mod young;

@@ -81,6 +81,7 @@ const TESTS: &[&str] = &[
     "mta/smtp/tests/",
     "mta/scheduler/tests/",
     "mta/simulate/tests/",
+    "mta/simulate/examples/",
     "labeler/tests/",
     "labeler/atproto/tests/",
 ];

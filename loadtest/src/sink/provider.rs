@@ -95,6 +95,8 @@ struct Memory {
     paced: HashMap<IpAddr, VecDeque<Duration>>,
     /// What the reverse-paths are still to be told, the first first.
     reports: VecDeque<Report>,
+    /// Recipients accepted from each address.
+    accepted: HashMap<IpAddr, u64>,
     /// (rule, what it counts) → how often it applied.
     applied: HashMap<(usize, String), u32>,
 }
@@ -171,6 +173,11 @@ impl Provider {
     /// What peers did against the standards, the first hundred.
     pub fn violations(&self) -> Vec<String> {
         self.memory().violations.clone()
+    }
+
+    /// Recipients accepted from an address so far.
+    pub fn accepted_from(&self, address: IpAddr) -> u64 {
+        self.memory().accepted.get(&address).copied().unwrap_or(0)
     }
 
     /// Counts so far.
@@ -266,6 +273,7 @@ impl Provider {
         {
             memory.reports.push_back(Report::of(&message, &script.hostname, after));
         }
+        *memory.accepted.entry(message.peer.ip()).or_default() += message.recipients.len() as u64;
         if memory.sample.is_none() {
             memory.sample = Some(message.clone());
         }
