@@ -63,7 +63,8 @@ impl Views {
         dids.all(|other| other == first).then_some(first)
     }
 
-    /// What they agree on. To confirm what stands, one is enough, another one (`first`) each time; to give or to take, all are asked.
+    /// What they agree on. To confirm what stands, one is enough, another one (`first`) each time; to give or to take, all are
+    /// asked.
     pub(crate) async fn judge(&self, subject: &Subject<'_>, first: usize, stands: bool) -> Judgement {
         let first = first % self.collectors.len();
         let Some((name, collector)) = self.collectors.get(first) else { unreachable!("there is one at least") };

@@ -1,6 +1,7 @@
 //! The labeler's settings: `labeler.toml`.
 //!
-//! What is not known is refused, never ignored, with the file, the line, the key and what would be right. Relative paths are relative to the file's own folder.
+//! What is not known is refused, never ignored, with the file, the line, the key and what would be right. Relative paths are
+//! relative to the file's own folder.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -22,7 +23,8 @@ use crate::store::Patience;
 pub struct Config {
     /// Who this labeler is: the `src` of its labels. A did:web is served at `/.well-known/did.json`.
     pub did: Did,
-    /// File of the secp256k1 key that signs labels, 64 hexadecimal digits. Made when absent, mode 0600; its did:key is printed at start.
+    /// File of the secp256k1 key that signs labels, 64 hexadecimal digits. Made when absent, mode 0600; its did:key is printed
+    /// at start.
     pub signing_key: PathBuf,
     /// The store. Made when absent, mode 0700. One process at a time.
     pub data_dir: PathBuf,
@@ -52,10 +54,11 @@ pub struct Config {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Serve {
-    /// Proxies of ours, whose `X-Forwarded-For` says who asks. Without it all that come through a proxy would count as one. Default: `["127.0.0.1", "::1"]`.
+    /// Proxies of ours, whose `X-Forwarded-For` says who asks. Without it all that come through a proxy would count as one.
+    /// Default: `["127.0.0.1", "::1"]`.
     pub trusted_proxies: Vec<IpAddr>,
-    /// Requests of one address in a minute, or of one IPv6 network of /64; more are answered 429. An MTA that asks about 100,000 members makes 4,000
-    /// at a time. Default: 12000.
+    /// Requests of one address in a minute, or of one IPv6 network of /64; more are answered 429. An MTA that asks about 100,000
+    /// members makes 4,000 at a time. Default: 12000.
     #[serde(deserialize_with = "positive")]
     pub requests_per_minute: u32,
     /// Streams (`subscribeLabels`) of one address at a time. Default: 16.
@@ -77,12 +80,12 @@ impl Default for Serve {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Labels {
-    /// From its issue until a label runs out (`exp`), so that the word of a labeler which is dead ends. Labels in force are issued again when
-    /// half of it has passed. At least `1h`; default: `168h`.
+    /// From its issue until a label runs out (`exp`), so that the word of a labeler which is dead ends. Labels in force are
+    /// issued again when half of it has passed. At least `1h`; default: `168h`.
     #[serde(deserialize_with = "hours")]
     pub expires_after: Duration,
-    /// How long labels that newer ones have superseded are still streamed to who was away. The newest of each kind are kept anyhow. At least `1h`;
-    /// default: `720h`.
+    /// How long labels that newer ones have superseded are still streamed to who was away. The newest of each kind are kept
+    /// anyhow. At least `1h`; default: `720h`.
     #[serde(deserialize_with = "hours")]
     pub history: Duration,
 }
@@ -101,8 +104,8 @@ pub struct Identity {
     /// The PLC directory. Default: `https://plc.directory`.
     #[serde(deserialize_with = "http_url")]
     pub plc_url: Url,
-    /// Whether a PDS, a did:web or a handle may be fetched from loopback and private addresses, which strangers' records could name to reach
-    /// what is behind our firewall. Default: only when `plc_url` is itself on loopback, which is a test network.
+    /// Whether a PDS, a did:web or a handle may be fetched from loopback and private addresses, which strangers' records could
+    /// name to reach what is behind our firewall. Default: only when `plc_url` is itself on loopback, which is a test network.
     pub allow_private_addresses: Option<bool>,
 }
 
@@ -124,10 +127,11 @@ pub struct Ingest {
 pub struct Dns {
     /// Recursive name servers. Default: those of `/etc/resolv.conf`.
     pub nameservers: Option<Vec<SocketAddr>>,
-    /// Further resolvers, which look from other places (another network, another operator): a label is given or taken only when enough of all
-    /// of them see the same. Default: none.
+    /// Further resolvers, which look from other places (another network, another operator): a label is given or taken only when
+    /// enough of all of them see the same. Default: none.
     pub vantage: Vec<Vantage>,
-    /// How many must see the same, `nameservers` counted as one. Default: all of two, all but one of three to five, all but two of more.
+    /// How many must see the same, `nameservers` counted as one. Default: all of two, all but one of three to five, all but two
+    /// of more.
     pub quorum: Option<usize>,
 }
 
@@ -148,10 +152,11 @@ pub struct Verify {
     /// How long after a check that passed the next one is due. Failed checks are repeated sooner. Default: `24h`.
     #[serde(deserialize_with = "duration")]
     pub interval: Duration,
-    /// Addresses that the co-op's relay sends from. SPF of whoever asks for the relay must pass for each. Default: none, and SPF is checked without.
+    /// Addresses that the co-op's relay sends from. SPF of whoever asks for the relay must pass for each. Default: none, and SPF
+    /// is checked without.
     pub sources: Vec<IpAddr>,
-    /// Definite failures in a row that take labels away. Servers that do not answer are none. What the account itself says (its record is gone) and
-    /// a domain that names another DID counts at once. Default: 3.
+    /// Definite failures in a row that take labels away. Servers that do not answer are none. What the account itself says (its
+    /// record is gone) and a domain that names another DID counts at once. Default: 3.
     pub failures: NonZeroU32,
     /// and how much time must lie between the first and the last of them. Default: a 24th of `interval`, at most `1h`.
     #[serde(deserialize_with = "optional_duration")]

@@ -1,6 +1,7 @@
 //! Questions to DNS, with answers that say whether somebody who knows has answered.
 //!
-//! Nothing is kept: a member who is just now putting records right must not wait for a cache of ours. The recursive name server has one.
+//! Nothing is kept: a member who is just now putting records right must not wait for a cache of ours. The recursive name server
+//! has one.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;

@@ -1,8 +1,8 @@
 //! Whether several resolvers, which look from different places, agree. Pure.
 //!
-//! One poisoned cache or one hijacked route must not earn a label, nor take one away: what one resolver says counts only when as many as the quorum
-//! say the same. (The web's certificate authorities ask for the same before they issue, "multi-perspective validation", and their quorum is ours:
-//! of up to two all, of three to five all but one, of more all but two.)
+//! One poisoned cache or one hijacked route must not earn a label, nor take one away: what one resolver says counts only when as
+//! many as the quorum say the same. (The web's certificate authorities ask for the same before they issue, "multi-perspective
+//! validation", and their quorum is ours: of up to two all, of three to five all but one, of more all but two.)
 
 use crate::judge::{Check, Judgement, Kind, Verdict};
 

@@ -1,7 +1,8 @@
 //! Evaluating SPF for an address (RFC 7208), by mail-auth, against one resolver.
 //!
-//! mail-auth keeps the limit of ten lookups. Lookups that find nothing are counted here, where its cache is asked and not filled. It takes its own
-//! running out of time for a permanent error, which would make a definite failure of a slow name server: what takes long is a temporary one here.
+//! mail-auth keeps the limit of ten lookups. Lookups that find nothing are counted here, where its cache is asked and not
+//! filled. It takes its own running out of time for a permanent error, which would make a definite failure of a slow name
+//! server: what takes long is a temporary one here.
 
 use std::borrow::Borrow;
 use std::collections::HashMap;

@@ -1,7 +1,8 @@
 //! Looking at one attestation: the identity, the record with its proof, then DNS (`collect`); what is found goes to the judge.
 //!
-//! Nothing that pointed here is believed. The record counts only as its repository proves it, by the key in the DID document as it is now, and
-//! not in a state older than one that was proven before. A server that does not answer, or answers wrongly, proves nothing either way.
+//! Nothing that pointed here is believed. The record counts only as its repository proves it, by the key in the DID document as
+//! it is now, and not in a state older than one that was proven before. A server that does not answer, or answers wrongly,
+//! proves nothing either way.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -79,7 +80,8 @@ impl Verifier {
             return Err(Stopped::Later(until));
         }
         let proof = self.record(task, &document).await;
-        // Whoever says that there is no such account has answered. Otherwise a spammer's accounts could speak ill of a host that others are on.
+        // Whoever says that there is no such account has answered. Otherwise a spammer's accounts could speak ill of a host that
+        // others are on.
         look.host_works = Some(!matches!(&proof, Err(Found::Judged { judgement, .. }) if judgement.verdict == Verdict::Unknown));
         let proof = proof?;
         let Some(record) = proof.record else { return Ok(Found::Absent) };
@@ -127,7 +129,8 @@ impl Verifier {
     }
 }
 
-/// When a revision was made: atproto's TID, 53 bits of microseconds and 10 of a clock's number in base32-sortable. `None` for what is no TID.
+/// When a revision was made: atproto's TID, 53 bits of microseconds and 10 of a clock's number in base32-sortable. `None` for
+/// what is no TID.
 fn revised(rev: &str) -> Option<SystemTime> {
     const LETTERS: &[u8] = b"234567abcdefghijklmnopqrstuvwxyz";
     if rev.len() != 13 {
@@ -140,7 +143,8 @@ fn revised(rev: &str) -> Option<SystemTime> {
     Some(UNIX_EPOCH + Duration::from_micros(value >> 10))
 }
 
-/// What a PDS means by an answer that is no proof: its word counts for its own accounts, as far as it is about whether it serves them.
+/// What a PDS means by an answer that is no proof: its word counts for its own accounts, as far as it is about whether it serves
+/// them.
 fn refused(pds: &str, status: u16, body: &[u8]) -> Found {
     #[derive(Deserialize)]
     struct XrpcError {

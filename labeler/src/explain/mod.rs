@@ -1,8 +1,8 @@
-//! Telling a member what stands in the way of a label: `coop.tradewind.getStatus` and `checkDomain`, the page `/status/…`, and the command
-//! `tradewind-labeler check`.
+//! Telling a member what stands in the way of a label: `coop.tradewind.getStatus` and `checkDomain`, the page `/status/…`, and
+//! the command `tradewind-labeler check`.
 //!
-//! Only public facts: what DNS, the directory and the repository say to anybody, and what was made of it. Doubts about what a member sends are
-//! never said here.
+//! Only public facts: what DNS, the directory and the repository say to anybody, and what was made of it. Doubts about what a
+//! member sends are never said here.
 //!
 //! A dry run asks a stranger's name servers at another stranger's wish, so there are few of them at a time, and few in a minute
 //! of one domain and of all together.
@@ -275,8 +275,8 @@ impl Checker {
     }
 }
 
-/// The command `tradewind-labeler check`: a dry run without a labeler, with its settings or, without any, with the system's resolver
-/// and the public directory.
+/// The command `tradewind-labeler check`: a dry run without a labeler, with its settings or, without any, with the system's
+/// resolver and the public directory.
 pub async fn check(config: Option<&Config>, request: Request) -> Result<DryRun, String> {
     let request = sound(request)?;
     let tls = fetch::tls().map_err(|error| error.to_string())?;

@@ -44,7 +44,8 @@ fn run() -> DryRun {
     DryRun { domain: "member.example".into(), did: Some(did()), verdict: Verdict::Fail, attested: false, checks: vec![check()] }
 }
 
-/// Holds a value against a schema of a lexicon: the same fields, of the same types, and those that may be absent are not required.
+/// Holds a value against a schema of a lexicon: the same fields, of the same types, and those that may be absent are not
+/// required.
 fn hold<'a>(value: &Value, schema: &'a Value, defs: &'a Value, at: &str) {
     let schema = match schema["ref"].as_str() {
         Some(name) => &defs["defs"][name.rsplit('#').next().unwrap()],
@@ -150,7 +151,8 @@ fn a_page_says_all_of_it_and_lets_no_strangers_markup_through() {
         assert!(!page.contains("<script"), "{page}");
         assert!(page.contains("p=none &lt;script&gt;alert(1)&lt;/script&gt;") && page.contains("p=none &amp; &quot;more&quot;"));
         assert!(page.contains("Publish TXT <code>v=DMARC1; p=reject</code> at <code>_dmarc.member.example</code>"));
-        // For whoever hears the page rather than sees it: headings, captions, heads of columns and rows, labels of fields; no meaning by colour.
+        // For whoever hears the page rather than sees it: headings, captions, heads of columns and rows, labels of fields; no
+        // meaning by colour.
         assert_eq!(page.matches("<h1>").count(), 1);
         assert!(page.contains("<caption>") && page.contains("scope=\"col\"") && page.contains("scope=\"row\""));
         assert_eq!(page.matches("<input").count(), page.matches("<label>").count());

@@ -1,8 +1,9 @@
 //! Fetching what strangers' records point at: DID documents, proofs, handles.
 //!
-//! A stranger chooses the URL, so: only what [`vet`] lets through (unless the network is a test), no more octets and no more time than an
-//! honest answer needs. The address is looked up once, vetted, and connected to: a name cannot change its mind between the two. A redirect is an answer
-//! like any other, except to [`Fetcher::get_on`], where each step is vetted as the first one was.
+//! A stranger chooses the URL, so: only what [`vet`] lets through (unless the network is a test), no more octets and no more
+//! time than an honest answer needs. The address is looked up once, vetted, and connected to: a name cannot change its mind
+//! between the two. A redirect is an answer like any other, except to [`Fetcher::get_on`], where each step is vetted as the
+//! first one was.
 
 #[cfg(test)]
 mod tests;

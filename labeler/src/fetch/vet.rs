@@ -1,8 +1,8 @@
 //! What a stranger may make us fetch. Pure.
 //!
-//! Whoever writes a DID document or a record chooses a URL, and our network is behind us: they could have us ask the metadata service of our host, or a
-//! mail server in the words of HTTP. So: TLS, a port where the web lives, no credentials, and an address of the open internet, each of those
-//! that the name has.
+//! Whoever writes a DID document or a record chooses a URL, and our network is behind us: they could have us ask the metadata
+//! service of our host, or a mail server in the words of HTTP. So: TLS, a port where the web lives, no credentials, and an
+//! address of the open internet, each of those that the name has.
 
 use std::net::{IpAddr, Ipv4Addr};
 

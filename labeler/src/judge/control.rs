@@ -1,4 +1,5 @@
-//! Whether the domain names the DID: `_atproto.<domain>`, or the domain is the DID's handle and says so over HTTPS (atproto handle spec).
+//! Whether the domain names the DID: `_atproto.<domain>`, or the domain is the DID's handle and says so over HTTPS (atproto
+//! handle spec).
 //!
 //! The handle in a DID document alone proves nothing: anybody can claim any.
 

@@ -1,7 +1,7 @@
 //! A selector's key: there, readable, strong enough, and meant (RFC 6376 §3.6.1, RFC 8301, RFC 8463).
 //!
-//! RSA below 1024 bits is refused by verifiers (RFC 8301 §3.2), so it fails; below 2048 it is a warning. A key in testing mode says that failures
-//! mean nothing, and an operator whose failures mean nothing is not vouched for.
+//! RSA below 1024 bits is refused by verifiers (RFC 8301 §3.2), so it fails; below 2048 it is a warning. A key in testing mode
+//! says that failures mean nothing, and an operator whose failures mean nothing is not vouched for.
 
 use data_encoding::BASE64;
 use mail_auth::common::parse::TxtRecordParser;

@@ -1,7 +1,7 @@
 //! DMARC: a policy that asks receivers to act, at the domain itself or, for a subdomain, at a parent (RFC 7489 §6.6.3).
 //!
-//! The parent is found by walking up rather than by a list of public suffixes. The co-op signs with the member's own domain, so both alignment modes
-//! hold; strict ones are noted because mail signed for a subdomain would fail.
+//! The parent is found by walking up rather than by a list of public suffixes. The co-op signs with the member's own domain, so
+//! both alignment modes hold; strict ones are noted because mail signed for a subdomain would fail.
 
 use super::{Answer, Check, Facts, Kind, is_spoiled, shown, tag, with_tag};
 

@@ -1,10 +1,11 @@
-//! From what DNS says about a domain to whether its operator may be vouched for. Pure: the facts come in, a verdict of each check goes out.
+//! From what DNS says about a domain to whether its operator may be vouched for. Pure: the facts come in, a verdict of each
+//! check goes out.
 //!
-//! What a label rests on: the DID controls the domain (`control`); it receives mail (`mx`); SPF says who sends, not "everybody", and the co-op's
-//! sources are among them where the member asks for the relay (`spf`); every attested selector publishes a usable key (`dkim`); DMARC asks
-//! receivers to act on failures (`dmarc`). A check that could not be made, because a server did not answer, is neither passed nor failed: nobody gains or
-//! loses a label by it. Everything else is said to the member and costs nothing: a [`Status::Warn`] ought to be put right, a [`Status::Note`] is
-//! only good to know (`noted`).
+//! What a label rests on: the DID controls the domain (`control`); it receives mail (`mx`); SPF says who sends, not "everybody",
+//! and the co-op's sources are among them where the member asks for the relay (`spf`); every attested selector publishes a
+//! usable key (`dkim`); DMARC asks receivers to act on failures (`dmarc`). A check that could not be made, because a server did
+//! not answer, is neither passed nor failed: nobody gains or loses a label by it. Everything else is said to the member and
+//! costs nothing: a [`Status::Warn`] ought to be put right, a [`Status::Note`] is only good to know (`noted`).
 //!
 //! Each check names what was seen and, where something is wrong, what to publish instead.
 //!
@@ -252,8 +253,8 @@ impl Judgement {
         Self::of(vec![check])
     }
 
-    /// Whether it failed by what the account or the domain itself says, and not by a record that may be missing for a moment: the account or its record
-    /// is gone or wrong, or the domain names somebody else.
+    /// Whether it failed by what the account or the domain itself says, and not by a record that may be missing for a moment:
+    /// the account or its record is gone or wrong, or the domain names somebody else.
     pub fn is_decisive(&self) -> bool {
         self.checks.iter().filter(|check| check.status == Status::Fail).any(|check| match check.kind {
             Kind::Identity | Kind::Pds | Kind::Record => true,

@@ -1,7 +1,7 @@
 //! MX, and what is only noted: names of sending addresses (FCrDNS), MTA-STS, TLS-RPT, BIMI.
 //!
-//! None of the latter is asked for. A member who sends without the relay is warned when an address has no name that leads back to it, because large
-//! receivers refuse such mail.
+//! None of the latter is asked for. A member who sends without the relay is warned when an address has no name that leads back
+//! to it, because large receivers refuse such mail.
 
 use std::net::IpAddr;
 

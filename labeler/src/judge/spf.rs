@@ -1,4 +1,5 @@
-//! SPF: one record that says who sends, can be evaluated within its limits, does not say "everybody", and names the co-op's sources (RFC 7208).
+//! SPF: one record that says who sends, can be evaluated within its limits, does not say "everybody", and names the co-op's
+//! sources (RFC 7208).
 //!
 //! The evaluation itself is mail-auth's and comes in as facts.
 

@@ -288,3 +288,56 @@ fn rsa(bits: usize) -> String {
     let info = wrap(0x30, &[algorithm, wrap(3, &[&[0][..], &key].concat())].concat());
     format!("v=DKIM1; k=rsa; p={}", data_encoding::BASE64.encode(&info))
 }
+
+/// Octets that follow from a number, so that a failure can be had again.
+struct Noise(u64);
+
+impl Noise {
+    fn next(&mut self, below: usize) -> usize {
+        // Knuth's multiplier; the high half is good enough here.
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(self.0 >> 33).unwrap() % below
+    }
+
+    /// A record with some letters changed, left out, doubled or cut.
+    fn spoil(&mut self, record: &str) -> String {
+        const LETTERS: &[char] =
+            &[';', '=', ' ', '"', 'v', 'p', ':', '/', '%', '{', '}', '\0', '\n', 'ä', '\u{feff}', '9', '-', '+', '?', '~', '.'];
+        let mut letters: Vec<char> = record.chars().collect();
+        for _ in 0..=self.next(6) {
+            let at = self.next(letters.len().max(1));
+            let letter = LETTERS[self.next(LETTERS.len())];
+            match self.next(4) {
+                0 if at < letters.len() => letters[at] = letter,
+                1 if at < letters.len() => drop(letters.remove(at)),
+                2 => letters.truncate(at),
+                _ => letters.insert(at.min(letters.len()), letter),
+            }
+        }
+        letters.into_iter().collect()
+    }
+}
+
+#[test]
+fn no_record_of_a_stranger_is_a_panic_and_every_failure_has_a_reason() {
+    let mut noise = Noise(7);
+    let sound = right();
+    let of = |answer: &Answer<String>| match answer {
+        Answer::Found(texts) => texts.last().cloned().unwrap(),
+        _ => String::new(),
+    };
+    for _ in 0..3000 {
+        let mut facts = right();
+        facts.control = text(&noise.spoil(&of(&sound.control)));
+        facts.spf = text(&noise.spoil("v=spf1 a:%{d}.example/24 mx include:x.example ip4:192.0.2.0/24 exists:%{i}._x.%{d} ~all"));
+        facts.dkim[0].1 = text(&noise.spoil(&of(&sound.dkim[0].1)));
+        facts.dmarc[0].1 = text(&noise.spoil("v=DMARC1; p=reject; sp=none; pct=20; adkim=s; rua=mailto:a@b.example!10m"));
+        facts.mta_sts = text(&noise.spoil("v=STSv1; id=1"));
+        let judgement = judge(&facts);
+        for check in &judgement.checks {
+            assert!(check.status != Status::Fail || check.reason().is_some_and(|reason| reason.len() < 2000), "{check:?}");
+            assert!(check.seen.iter().chain(&check.why).all(|text| !text.contains(char::is_control)), "{check:?}");
+        }
+        spf_senders(&[of(&facts.spf)], 3);
+    }
+}

@@ -1,12 +1,13 @@
 //! Whose turn it is. Pure: told the time, and who begins and ends.
 //!
-//! Three lanes: members who stand and are looked at again, attestations that wait to become right, and those that nobody has looked at yet. Each lane
-//! has places of its own and may borrow what the others do not reserve, so that no number of attestations in one of them keeps another waiting.
+//! Three lanes: members who stand and are looked at again, attestations that wait to become right, and those that nobody has
+//! looked at yet. Each lane has places of its own and may borrow what the others do not reserve, so that no number of
+//! attestations in one of them keeps another waiting.
 //!
-//! Within a lane: a host has only so many looks at a time; those of its accounts that do not stand come at a bounded rate, so that a spammer with
-//! a hundred thousand accounts on one server is served at that rate and others in between; a host that fails again and again is left alone for a
-//! while. A DID has a rate of its own. Whoever must wait is given a time, one after another: the queue on disk is put in order by that, and
-//! here is memory only for hosts and DIDs that are ahead of their time.
+//! Within a lane: a host has only so many looks at a time; those of its accounts that do not stand come at a bounded rate, so
+//! that a spammer with a hundred thousand accounts on one server is served at that rate and others in between; a host that fails
+//! again and again is left alone for a while. A DID has a rate of its own. Whoever must wait is given a time, one after another:
+//! the queue on disk is put in order by that, and here is memory only for hosts and DIDs that are ahead of their time.
 //!
 //! A host is known by the last labels of its name: names below one domain cost their owner nothing.
 

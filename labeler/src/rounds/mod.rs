@@ -21,7 +21,8 @@ use crate::store::{Found, Lane, Patience, Store, StoreError, Task};
 
 /// After the store has refused something.
 const STORE_RETRY: Duration = Duration::from_secs(5);
-/// Attestations in front of a lane that may stand there and wait for their host while others pass them. Past it they are given a time.
+/// Attestations in front of a lane that may stand there and wait for their host while others pass them. Past it they are given a
+/// time.
 const STEPPED_OVER_MAX: usize = 32;
 /// How often those are forgotten who are within their limits.
 const TIDY_EVERY: Duration = Duration::from_secs(60);

@@ -1,6 +1,7 @@
 //! What is due, on disk, in lanes ordered by time. No number of attestations costs memory.
 //!
-//! The `due` table has one row for each attestation: its lane, when, its number. Nobody looks further into a lane than there are places.
+//! The `due` table has one row for each attestation: its lane, when, its number. Nobody looks further into a lane than there are
+//! places.
 
 use std::collections::HashSet;
 use std::ops::Bound;

@@ -1,8 +1,9 @@
-//! What follows from a look at an attestation: how the row stands, which labels are issued, when to look again, and what the member is told.
+//! What follows from a look at an attestation: how the row stands, which labels are issued, when to look again, and what the
+//! member is told.
 //!
-//! A pass gives at once. Trouble on the way (a server that does not answer) takes nothing. A definite failure of DNS takes only when it was seen
-//! several times over some time, because zones are broken for minutes while somebody works on them; what the account itself says, or a domain
-//! that names somebody else, counts at once.
+//! A pass gives at once. Trouble on the way (a server that does not answer) takes nothing. A definite failure of DNS takes only
+//! when it was seen several times over some time, because zones are broken for minutes while somebody works on them; what the
+//! account itself says, or a domain that names somebody else, counts at once.
 
 use std::time::{Duration, SystemTime};
 
@@ -17,7 +18,8 @@ use super::rows::row_key;
 use super::{Found, Row, State, Store, StoreError, Task, millis, queue};
 use crate::judge::{Check, Judgement, Verdict};
 
-/// A check that was not passed is repeated after this, then after twice as long, and so on: a member who is putting records into DNS sees the label soon.
+/// A check that was not passed is repeated after this, then after twice as long, and so on: a member who is putting records into
+/// DNS sees the label soon.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 /// While labels are in question.
 const RETRY_LAST: Duration = Duration::from_secs(3600);

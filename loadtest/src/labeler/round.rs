@@ -1,8 +1,8 @@
 //! `labeler round`: what it costs to look at all members again.
 //!
-//! A network of so many accounts, each with a domain in a scripted DNS; a labeler of its own process, which labels them all. Then its store is put back from a
-//! backup, which makes everybody due at once: that round is measured, in CPU time of the labeler and its peak of memory. The network and the
-//! name server share the machine and do not count.
+//! A network of so many accounts, each with a domain in a scripted DNS; a labeler of its own process, which labels them all.
+//! Then its store is put back from a backup, which makes everybody due at once: that round is measured, in CPU time of the
+//! labeler and its peak of memory. The network and the name server share the machine and do not count.
 
 use std::path::Path;
 use std::process::Command;
