@@ -8,7 +8,11 @@ use anyhow::{Context, anyhow, bail};
 use clap::Args as Arguments;
 use mta::config::warmup;
 use mta::egress::replies::Replies;
-use simulate::{Model, Plan, Report, SOURCES_MAX, Trial, Volume};
+use serde_json::json;
+use simulate::{DELIVERIES_A_DAY, Model, Plan, Report, SOURCES_MAX, Trial, Volume};
+
+/// Receivers that one question may be about.
+const LIMITS_MAX: usize = 30;
 
 /// What is tried out.
 #[derive(Debug, Arguments)]
@@ -22,7 +26,8 @@ pub(crate) struct SimulateArgs {
     /// For how many days
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=3650))]
     days: u32,
-    /// How receivers behave: typical, strict, open (takes everything), or csv:FILE with a line for each day's limit
+    /// How receivers behave: typical, strict (or strict:N, which takes N on the first day; strict:N,N,… one after the other),
+    /// open (takes everything), or csv:FILE with a line for each day's limit
     #[arg(long, value_name = "MODEL", default_value = "typical")]
     provider_model: String,
     /// How many young sources share the mail
@@ -31,6 +36,9 @@ pub(crate) struct SimulateArgs {
     /// At how many mailbox providers, the largest first
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=12))]
     providers: u16,
+    /// One delivery for each message, however many there are: takes minutes where it takes seconds
+    #[arg(long)]
+    exact: bool,
     /// The same number gives the same answer
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -43,33 +51,72 @@ pub(crate) fn run(args: &SimulateArgs, json: bool) -> anyhow::Result<()> {
     if args.plans.len() > 2 {
         bail!("--plan is given {} times; two plans can stand side by side", args.plans.len());
     }
-    let (volume, model) = (volume(&args.volume)?, model(&args.provider_model)?);
-    let mut reports = Vec::new();
-    for name in &args.plans {
-        let mut trial = Trial::of(plan(name)?, volume.clone(), model.clone());
-        trial.days = args.days;
-        trial.sources = args.sources;
-        trial.providers = usize::from(args.providers);
-        trial.seed = args.seed;
-        trial.config.rules = Replies::shipped().rules();
-        reports.push(trial.run());
+    let plans = args.plans.iter().map(|name| plan(name)).collect::<Result<Vec<_>, _>>()?;
+    let volume = volume(&args.volume)?;
+    let reports = |model: &Model| -> Vec<Report> {
+        let trial = |plan: &Plan| Trial {
+            days: args.days,
+            sources: args.sources,
+            providers: usize::from(args.providers),
+            deliveries: if args.exact { u64::MAX } else { DELIVERIES_A_DAY },
+            seed: args.seed,
+            ..Trial::of(plan.clone(), volume.clone(), model.clone())
+        };
+        let rules = Replies::shipped().rules();
+        let trial = |plan: &Plan| {
+            let mut trial = trial(plan);
+            trial.config.rules = rules.clone();
+            trial
+        };
+        plans.iter().map(|plan| trial(plan).run()).collect()
+    };
+    let names: Vec<&str> = plans.iter().map(|plan| &*plan.name).collect();
+    let heading = |receivers: &str| format!("{} with {} messages a day, {receivers}", names.join(" and "), said(&args.volume));
+    if let Some(limits) = limits(&args.provider_model)? {
+        let range: Vec<(u64, Vec<Report>)> = limits.iter().map(|first| (*first, reports(&Model::Strict(*first)))).collect();
+        draw(args, || simulate::range_chart(&heading(&format!("{} days, strict receivers", args.days)), &range))?;
+        let rows =
+            || range.iter().map(|(first, reports)| json!({ "first_limit": first, "reports": reports })).collect::<Vec<_>>();
+        return if json { say(&(serde_json::to_string_pretty(&rows())? + "\n")) } else { say(&simulate::range_table(&range)) };
     }
-    if let Some(file) = &args.svg {
-        let names: Vec<&str> = reports.iter().map(|report| report.plan.as_str()).collect();
-        let heading = format!("{} with {} a day, receivers {}", names.join(" and "), args.volume, args.provider_model);
-        std::fs::write(file, simulate::chart(&heading, &reports))
-            .with_context(|| format!("{} cannot be written", file.display()))?;
-    }
-    print(&reports, json)
+    let reports = reports(&model(&args.provider_model)?);
+    draw(args, || simulate::chart(&heading(&format!("receivers {}", args.provider_model)), &reports))?;
+    if json { say(&(serde_json::to_string_pretty(&reports)? + "\n")) } else { say(&simulate::table(&reports)) }
 }
 
-fn print(reports: &[Report], json: bool) -> anyhow::Result<()> {
+fn draw(args: &SimulateArgs, svg: impl FnOnce() -> String) -> anyhow::Result<()> {
+    let Some(file) = &args.svg else { return Ok(()) };
+    std::fs::write(file, svg()).with_context(|| format!("{} cannot be written", file.display()))
+}
+
+fn say(text: &str) -> anyhow::Result<()> {
     use std::io::Write as _;
-    let text = if json { serde_json::to_string_pretty(reports)? + "\n" } else { simulate::table(reports) };
     match std::io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(()),
     }
+}
+
+/// `steady:20000` as a number in a heading.
+fn said(volume: &str) -> &str {
+    volume.strip_prefix("steady:").unwrap_or(volume)
+}
+
+/// First limits of strict receivers, if there are several.
+fn limits(model: &str) -> anyhow::Result<Option<Vec<u64>>> {
+    let Some(list) = model.strip_prefix("strict:").filter(|list| list.contains(',')) else { return Ok(None) };
+    let mut limits = list.split(',').map(limit).collect::<Result<Vec<_>, _>>()?;
+    limits.sort_unstable();
+    limits.dedup();
+    if limits.len() > LIMITS_MAX {
+        bail!("--provider-model {model}: {} limits; {LIMITS_MAX} at most", limits.len());
+    }
+    Ok(Some(limits))
+}
+
+fn limit(text: &str) -> anyhow::Result<u64> {
+    let number = text.trim().replace('_', "").parse::<u64>().ok().filter(|limit| (1..=1_000_000_000).contains(limit));
+    number.ok_or_else(|| anyhow!("--provider-model strict:{text}: right is strict:300, or strict:100,300,1000"))
 }
 
 fn read(file: &Path) -> anyhow::Result<String> {
@@ -86,10 +133,11 @@ fn volume(text: &str) -> anyhow::Result<Volume> {
 fn model(text: &str) -> anyhow::Result<Model> {
     match (text, text.strip_prefix("csv:")) {
         ("typical", _) => Ok(Model::Typical),
-        ("strict", _) => Ok(Model::Strict),
+        ("strict", _) => Ok(Model::STRICT),
+        (text, _) if text.starts_with("strict:") => limit(&text["strict:".len()..]).map(Model::Strict),
         ("open", _) => Ok(Model::Open),
         (_, Some(file)) => Model::from_csv(&read(Path::new(file))?).map_err(|why| anyhow!("{file}: {why}")),
-        _ => bail!("--provider-model {text}: there are typical, strict, open and csv:FILE"),
+        _ => bail!("--provider-model {text}: there are typical, strict, strict:N, open and csv:FILE"),
     }
 }
 
@@ -144,6 +192,10 @@ mod tests {
     fn what_is_no_volume_and_no_model_is_refused_with_what_would_be_right() {
         assert!(volume("steady:x").unwrap_err().to_string().contains("steady:20000"));
         assert!(volume("/nowhere").unwrap_err().to_string().contains("/nowhere"));
-        assert!(model("kind").unwrap_err().to_string().contains("typical, strict, open and csv:FILE"));
+        assert_eq!(model("strict:70").unwrap(), Model::Strict(70));
+        assert_eq!(limits("strict:1_000,70").unwrap(), Some(vec![70, 1000]));
+        assert_eq!(limits("strict:70").unwrap(), None);
+        assert!(limits("strict:70,x").unwrap_err().to_string().contains("strict:100,300,1000"));
+        assert!(model("kind").unwrap_err().to_string().contains("typical, strict, strict:N, open and csv:FILE"));
     }
 }

@@ -95,3 +95,15 @@ fn ses_s_fifty_thousand_a_day_after_45_days() {
     check_follows(&report, &stages);
     assert_eq!((report.days[44].allowance, report.finished), (Some(50_000), Some(45)));
 }
+
+#[test]
+fn before_strict_receivers_gentle_delivers_more_than_a_published_calendar_with_fewer_deferrals() {
+    // Both limits are below what the calendar sends on its first day, 480. The receiver begins to defer and punishes for a day.
+    for first in [100, 300] {
+        let run = |name: &str| Trial::of(plan(name), Volume::Steady(1_500), Model::Strict(first)).run();
+        let (adaptive, fixed) = (run("gentle"), run("sendgrid"));
+        let sums = |report: &Report| (report.total(|day| day.sent) as f64, report.total(|day| day.deferred));
+        let (more, less) = (sums(&adaptive), sums(&fixed));
+        assert!(more.0 >= 1.5 * less.0 && more.1 < less.1, "{first}\n{}", table(&[adaptive, fixed]));
+    }
+}

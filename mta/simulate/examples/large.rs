@@ -15,14 +15,14 @@ fn main() {
         codes: vec!["TSS04".into()],
         ..Plan::of("adaptive", stages)
     };
-    let month = |volume| Trial { days: 30, ..Trial::of(plan.clone(), Volume::Steady(volume), Model::Strict) };
+    let month = |volume| Trial { days: 30, ..Trial::of(plan.clone(), Volume::Steady(volume), Model::STRICT) };
     let large = |model| Trial { sources: 20, providers: 12, ..Trial::of(plan.clone(), Volume::Steady(1_000_000), model) };
     let trials = [
         ("30 days, 3000 a day", month(3_000)),
         ("30 days, 20,000 a day", month(20_000)),
         ("30 days, 100,000 a day", month(100_000)),
         ("60 days, 20 sources, 12 providers, 1,000,000 a day, typical", large(Model::Typical)),
-        ("the same, strict", large(Model::Strict)),
+        ("the same, strict", large(Model::STRICT)),
     ];
     for (what, trial) in trials {
         let scaled = timed(what, &trial);

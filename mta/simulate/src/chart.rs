@@ -1,6 +1,6 @@
 //! Plan against fact as a drawing (SVG 1.1): lines, axes, a legend, and nothing that runs or is fetched.
 //!
-//! It can be read without colours: plans are broken lines, what was sent is unbroken, and each trial has marks of its own
+//! It can be read without colours: plans are broad and pale, what was sent lies upon them, and each trial has marks of its own
 //! (circles, squares), which the legend repeats. The vertical axis is logarithmic where the largest value is a hundred times
 //! the smallest, because a climb that doubles is a straight line there. Colours are Okabe and Ito's, told apart by most eyes.
 
@@ -17,14 +17,18 @@ const TOP: f64 = 50.0;
 const BOTTOM: f64 = 110.0;
 
 /// Sent, allowed, deferred: of each trial.
-const COLOURS: [[&str; 3]; 2] = [["#0072b2", "#56b4e9", "#d55e00"], ["#009e73", "#666666", "#cc79a7"]];
-const DASHES: [&str; 2] = ["9 5", "2 4"];
+const COLOURS: [[&str; 3]; 2] = [["#0072b2", "#b3d9f2", "#d55e00"], ["#009e73", "#cccccc", "#cc79a7"]];
+
+/// Of a plan, and of what was sent.
+const BROAD: f64 = 8.0;
+const THIN: f64 = 2.0;
 
 /// One line of the drawing.
 struct Line {
     label: String,
     colour: &'static str,
     dash: &'static str,
+    width: f64,
     mark: Mark,
     points: Vec<(f64, f64)>,
 }
@@ -42,21 +46,77 @@ enum Mark {
 pub fn chart(heading: &str, reports: &[Report]) -> String {
     let lines = lines(reports);
     let days = reports.iter().map(|report| report.days.len()).max().unwrap_or(1).max(2) as f64;
-    let scale = Scale::of(&lines);
-    let x = |day: f64| LEFT + (day - 1.0) / (days - 1.0) * (WIDTH - LEFT - RIGHT);
+    let step = if days > 100.0 {
+        30
+    } else if days > 20.0 {
+        5
+    } else {
+        1
+    };
+    let ticks = (1..=days as u32).filter(|day| *day == 1 || day.is_multiple_of(step));
+    let ticks = ticks.map(|day| (f64::from(day), day.to_string())).collect();
+    drawing(heading, &described(reports), &lines, &Across { from: 1.0, to: days, ticks, title: "day" }, "messages a day")
+}
+
+/// What two plans deliver before strict receivers, by the limit that these begin with.
+pub fn range_chart(heading: &str, range: &[(u64, Vec<Report>)]) -> String {
+    let plans = range.first().map_or(0, |(_, reports)| reports.len());
+    let mut lines = Vec::new();
+    for nth in 0..plans {
+        let [sent, _, deferred] = COLOURS[nth % 2];
+        let marks = if nth % 2 == 0 { [Mark::Circle, Mark::Cross] } else { [Mark::Square, Mark::Plus] };
+        let points = |of: &dyn Fn(&crate::report::Day) -> u64| {
+            let point =
+                |(limit, reports): &(u64, Vec<Report>)| Some(((*limit as f64).log10(), reports.get(nth)?.total(of) as f64));
+            range.iter().filter_map(point).filter(|(_, total)| *total > 0.0).collect::<Vec<_>>()
+        };
+        let plan = range.first().and_then(|(_, reports)| reports.get(nth)).map_or("", |report| &report.plan);
+        let line = |what: &str, colour, dash, mark, points| Line {
+            label: format!("{plan}: {what}"),
+            colour,
+            dash,
+            width: THIN,
+            mark,
+            points,
+        };
+        lines.push(line("sent", sent, "", marks[0], points(&|day| day.sent)));
+        lines.push(line("deferred", deferred, "1 5", marks[1], points(&|day| day.deferred)));
+    }
+    lines.retain(|line| !line.points.is_empty());
+    let log = |limit: Option<&(u64, Vec<Report>)>| limit.map_or(0.0, |(limit, _)| (*limit as f64).log10());
+    let (from, to) = (log(range.first()), log(range.last()));
+    let ticks = range.iter().map(|(limit, _)| ((*limit as f64).log10(), grouped(*limit))).collect();
+    let across =
+        Across { from, to: to.max(from + 0.1), ticks, title: "messages a day that the receiver takes at first (logarithmic)" };
+    let what: Vec<String> =
+        range.iter().map(|(limit, reports)| format!("from {}: {}", grouped(*limit), described(reports))).collect();
+    drawing(heading, &what.join(". "), &lines, &across, "messages in all")
+}
+
+/// The horizontal axis.
+struct Across {
+    from: f64,
+    to: f64,
+    ticks: Vec<(f64, String)>,
+    title: &'static str,
+}
+
+fn drawing(heading: &str, description: &str, lines: &[Line], across: &Across, unit: &str) -> String {
+    let scale = Scale::of(lines);
+    let x = |at: f64| LEFT + (at - across.from) / (across.to - across.from) * (WIDTH - LEFT - RIGHT);
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" width=\"{WIDTH}\" height=\"{HEIGHT}\" \
          font-family=\"sans-serif\" font-size=\"13\" role=\"img\">\n<title>{0}</title>\n<desc>{1}</desc>\n\
          <rect width=\"{WIDTH}\" height=\"{HEIGHT}\" fill=\"#ffffff\"/>\n\
          <text x=\"{LEFT}\" y=\"28\" font-size=\"17\">{0}</text>\n",
         escaped(heading),
-        escaped(&described(reports)),
+        escaped(description),
     );
-    axes(&mut svg, &scale, days, x);
-    for line in &lines {
+    axes(&mut svg, &scale, across, unit, x);
+    for line in lines {
         draw(&mut svg, line, &scale, x);
     }
-    legend(&mut svg, &lines);
+    legend(&mut svg, lines);
     svg.push_str("</svg>\n");
     svg
 }
@@ -71,21 +131,23 @@ fn described(reports: &[Report]) -> String {
 fn lines(reports: &[Report]) -> Vec<Line> {
     let mut lines = Vec::new();
     for (nth, report) in reports.iter().enumerate() {
-        let ([sent, allowed, deferred], dash) = (COLOURS[nth % 2], DASHES[nth % 2]);
+        let [sent, allowed, deferred] = COLOURS[nth % 2];
         let points = |of: &dyn Fn(&crate::report::Day) -> Option<u64>| {
             let day = |day: &crate::report::Day| Some((f64::from(day.day), of(day)? as f64)).filter(|(_, value)| *value > 0.0);
             report.days.iter().filter_map(day).collect::<Vec<_>>()
         };
         let marks = if nth % 2 == 0 { [Mark::Circle, Mark::Cross] } else { [Mark::Square, Mark::Plus] };
-        let mut add = |what: &str, colour, dash, mark, points: Vec<(f64, f64)>| {
+        let mut add = |what: &str, colour, (dash, width), mark, points: Vec<(f64, f64)>| {
             if !points.is_empty() {
-                lines.push(Line { label: format!("{}: {what}", report.plan), colour, dash, mark, points });
+                lines.push(Line { label: format!("{}: {what}", report.plan), colour, dash, width, mark, points });
             }
         };
-        add("plan", allowed, dash, Mark::None, points(&|day| day.allowance));
-        add("sent", sent, "", marks[0], points(&|day| Some(day.sent)));
-        add("deferred", deferred, "1 5", marks[1], points(&|day| Some(day.deferred)));
+        add("plan", allowed, ("", BROAD), Mark::None, points(&|day| day.allowance));
+        add("sent", sent, ("", THIN), marks[0], points(&|day| Some(day.sent)));
+        add("deferred", deferred, ("1 5", THIN), marks[1], points(&|day| Some(day.deferred)));
     }
+    // Plans lie below.
+    lines.sort_by_key(|line| line.width == THIN);
     lines
 }
 
@@ -133,7 +195,7 @@ fn nice(most: f64) -> f64 {
     [1.0, 2.0, 5.0, 10.0].into_iter().map(|step| step * decade).find(|value| *value >= most).unwrap_or(most)
 }
 
-fn axes(svg: &mut String, scale: &Scale, days: f64, x: impl Fn(f64) -> f64) {
+fn axes(svg: &mut String, scale: &Scale, across: &Across, unit: &str, x: impl Fn(f64) -> f64) {
     let (right, bottom) = (WIDTH - RIGHT, HEIGHT - BOTTOM);
     for value in scale.ticks() {
         let (y, label) = (scale.y(value), grouped(value.round() as u64));
@@ -145,30 +207,23 @@ fn axes(svg: &mut String, scale: &Scale, days: f64, x: impl Fn(f64) -> f64) {
             y + 4.0
         );
     }
-    let step = if days > 100.0 {
-        30
-    } else if days > 20.0 {
-        5
-    } else {
-        1
-    };
-    let ticks = (1..=days as u32).filter(|day| *day == 1 || day.is_multiple_of(step));
-    for day in ticks {
-        let at = x(f64::from(day));
+    for (at, label) in &across.ticks {
+        let at = x(*at);
         let _ = writeln!(
             svg,
             "<line x1=\"{at:.1}\" y1=\"{bottom}\" x2=\"{at:.1}\" y2=\"{}\" stroke=\"#000000\"/>\n\
-             <text x=\"{at:.1}\" y=\"{}\" text-anchor=\"middle\">{day}</text>",
+             <text x=\"{at:.1}\" y=\"{}\" text-anchor=\"middle\">{label}</text>",
             bottom + 5.0,
             bottom + 20.0
         );
     }
-    let kind = if scale.logarithmic { "messages a day (logarithmic)" } else { "messages a day" };
+    let kind = if scale.logarithmic { format!("{unit} (logarithmic)") } else { unit.to_owned() };
+    let title = across.title;
     let middle = (TOP + bottom) / 2.0;
     let _ = writeln!(
         svg,
         "<path d=\"M{LEFT} {TOP}V{bottom}H{right}\" fill=\"none\" stroke=\"#000000\"/>\n\
-         <text x=\"{:.1}\" y=\"{}\" text-anchor=\"middle\">day</text>\n\
+         <text x=\"{:.1}\" y=\"{}\" text-anchor=\"middle\">{title}</text>\n\
          <text x=\"16\" y=\"{middle}\" text-anchor=\"middle\" transform=\"rotate(-90 16 {middle})\">{kind}</text>",
         (LEFT + right) / 2.0,
         bottom + 40.0
@@ -190,8 +245,9 @@ fn stroke(svg: &mut String, line: &Line, places: &[(f64, f64)]) {
     let dash = if line.dash.is_empty() { String::new() } else { format!(" stroke-dasharray=\"{}\"", line.dash) };
     let _ = writeln!(
         svg,
-        "<polyline fill=\"none\" stroke=\"{}\" stroke-width=\"2\"{dash} points=\"{}\"/>",
+        "<polyline fill=\"none\" stroke=\"{}\" stroke-width=\"{}\"{dash} points=\"{}\"/>",
         line.colour,
+        line.width,
         points.join(" ")
     );
 }
@@ -252,7 +308,7 @@ mod tests {
         for label in ["gentle: plan", "gentle: sent", "gentle: deferred", "bold: plan", "bold: sent", "bold: deferred"] {
             assert!(svg.contains(&format!(">{label}</text>")), "{label}");
         }
-        for shape in ["<circle", "<rect x=", "9 5", "2 4", "l7 7", "h8M"] {
+        for shape in ["<circle", "<rect x=", "stroke-width=\"8\"", "l7 7", "h8M"] {
             assert!(svg.contains(shape), "{shape}");
         }
         assert!(svg.contains("<title>a &lt; b &amp; c</title>") && svg.contains("logarithmic"));

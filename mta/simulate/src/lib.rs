@@ -18,10 +18,10 @@ mod trial;
 mod volume;
 mod world;
 
-pub use chart::chart;
+pub use chart::{chart, range_chart};
 pub use receiver::Model;
 pub use report::{Day, Report};
-pub use scheduler::warmup::Plan;
-pub use table::table;
+pub use scheduler::warmup::{Plan, Stages};
+pub use table::{range_table, table};
 pub use trial::{DELIVERIES_A_DAY, SOURCES_MAX, Trial};
 pub use volume::Volume;

@@ -16,6 +16,9 @@ use crate::volume::column;
 /// Recipients that do not exist.
 const UNKNOWN: f64 = 0.005;
 
+/// Tries above its limit that the strict one forgives in a day: as many as are on their way when it begins to defer.
+const OVER_BORNE: f64 = 10.0;
+
 /// What the address of a big provider's user would be told; the class is what `tradewind` reads from such a text.
 const TOO_MUCH: &str = "421 4.7.0 [TSS04] Messages temporarily deferred due to unexpected volume or user complaints";
 const SLOW_DOWN: &str = "421 4.7.28 unusual rate of mail from your IP address; temporarily rate limited";
@@ -29,11 +32,11 @@ pub enum Model {
     /// day of which it has accepted at least half of the limit, the limit is one and a half times as high. After a week without mail
     /// it shrinks by a tenth a day, to where it began.
     Typical,
-    /// Unforgiving. It begins at 300 messages a day, and defers what is above with a reply about reputation. If more than a
-    /// twentieth of a day's tries (and at least ten) were above the limit, that day counts as abuse: the next day the limit is a
-    /// third, and nothing is learned from the abusive day or from the punished one. After a day in bounds of which it has accepted at
-    /// least half of the limit, the limit is 1.3 times as high.
-    Strict,
+    /// Unforgiving. It begins at so many messages a day, and defers what is above with a reply about reputation. A day with more than
+    /// ten tries above the limit counts as abuse: the next day the limit is a third, and nothing is learned from the abusive day or
+    /// from the punished one. After a day in bounds of which it has accepted at least half of the limit, the limit is 1.3 times as
+    /// high.
+    Strict(u64),
     /// What a file says, day by day; the last line holds on. More is deferred as too fast.
     Days(Vec<u64>),
     /// Takes everything: what a plan does by itself.
@@ -41,6 +44,9 @@ pub enum Model {
 }
 
 impl Model {
+    /// The strict one that begins at 300 messages a day.
+    pub const STRICT: Model = Model::Strict(300);
+
     /// Limits from a file: a line for each day with the limit in its last column.
     ///
     /// # Errors
@@ -102,7 +108,7 @@ impl Standing {
         self.accepted += f64::from(taken);
         if over {
             let (class, text) = match model {
-                Model::Strict => (ReplyClass::Reputation, TOO_MUCH),
+                Model::Strict(_) => (ReplyClass::Reputation, TOO_MUCH),
                 Model::Typical | Model::Days(_) | Model::Open => (ReplyClass::Rate, SLOW_DOWN),
             };
             let verdict = if accepted > 0 { Verdict::Delivered } else { Verdict::Deferred };
@@ -120,14 +126,14 @@ impl Standing {
     pub(crate) fn begin_day(&mut self, model: &Model, day: u32) {
         let used = self.accepted >= self.limit() / 2.0;
         self.idle_days = if self.tried == 0.0 { self.idle_days + 1 } else { 0 };
-        let abused = self.over > (self.tried / 20.0).max(10.0);
+        let abused = self.over > OVER_BORNE;
         match model {
             Model::Typical if used => self.limit *= 1.5,
             Model::Typical if self.idle_days > 7 => self.limit = (self.limit * 0.9).max(first_limit(model)),
-            Model::Strict if abused => self.punished = true,
-            Model::Strict if self.punished => self.punished = false,
-            Model::Strict if used => self.limit *= 1.3,
-            Model::Typical | Model::Strict | Model::Open => {}
+            Model::Strict(_) if abused => self.punished = true,
+            Model::Strict(_) if self.punished => self.punished = false,
+            Model::Strict(_) if used => self.limit *= 1.3,
+            Model::Typical | Model::Strict(_) | Model::Open => {}
             Model::Days(_) => self.limit = limit_on(model, day),
         }
         self.limit = self.limit.min(1e12);
@@ -138,7 +144,7 @@ impl Standing {
 fn first_limit(model: &Model) -> f64 {
     match model {
         Model::Typical => 500.0,
-        Model::Strict => 300.0,
+        Model::Strict(first) => *first as f64,
         Model::Days(_) => limit_on(model, 0),
         Model::Open => f64::INFINITY,
     }
@@ -179,7 +185,7 @@ mod tests {
 
     #[test]
     fn the_strict_one_punishes_for_a_day_and_learns_only_from_days_in_bounds() {
-        let (model, mut standing) = (Model::Strict, Standing::new(&Model::Strict));
+        let (model, mut standing) = (Model::STRICT, Standing::new(&Model::STRICT));
         assert_eq!(day(&mut standing, &model, 300, 0).1, 0);
         assert_eq!(standing.limit(), 390.0);
         let (taken, deferred) = day(&mut standing, &model, 600, 1);

@@ -18,6 +18,36 @@ pub fn table(reports: &[Report]) -> String {
     text
 }
 
+/// What plans deliver before strict receivers, by the limit that these begin with; of two, how many times as much the first.
+pub fn range_table(range: &[(u64, Vec<Report>)]) -> String {
+    let plans: Vec<&str> = range.first().map_or(&[][..], |(_, reports)| reports).iter().map(|it| it.plan.as_str()).collect();
+    let letter = |nth: usize| char::from(b'A' + nth as u8);
+    let mut heads = vec!["first limit".to_owned()];
+    heads.extend((0..plans.len()).flat_map(|nth| ["sent", "deferred", "expired"].map(|head| format!("{} {head}", letter(nth)))));
+    if plans.len() == 2 {
+        heads.push("A/B sent".to_owned());
+    }
+    let rows = range.iter().map(|(limit, reports)| {
+        let sent = |nth: usize| reports.get(nth).map_or(0, |report| report.total(|day| day.sent));
+        let mut row = vec![grouped(*limit)];
+        for report in reports {
+            let totals = [report.total(|day| day.sent), report.total(|day| day.deferred), report.total(|day| day.expired)];
+            row.extend(totals.map(grouped));
+        }
+        if reports.len() == 2 {
+            row.push(format!("{:.2}", sent(0) as f64 / sent(1).max(1) as f64));
+        }
+        row
+    });
+    let names: Vec<String> = plans.iter().enumerate().map(|(nth, plan)| format!("{} = {plan}", letter(nth))).collect();
+    let columns = heads.len();
+    format!(
+        "{}; strict receivers that take so many messages on the first day\n\n{}",
+        names.join(", "),
+        aligned(&heads, rows, columns)
+    )
+}
+
 fn single(report: &Report) -> String {
     let heads = ["day", "allowance", "sent", "deferred", "refused", "expired", "waiting", "state", "decision"];
     let rows = report.days.iter().map(|it| {
@@ -170,6 +200,18 @@ mod tests {
         let text = table(&[report("gentle", 100), report("bold", 50)]);
         assert!(text.starts_with("A = gentle, B = bold\n\nday  A allowance  A sent"), "{text}");
         assert!(text.contains("gentle delivers 2.00 times what bold does, with 1.00 times its deferrals"), "{text}");
+    }
+
+    #[test]
+    fn a_range_has_a_row_for_each_limit_and_says_how_many_times_as_much() {
+        let range = vec![
+            (100, vec![report("gentle", 100), report("bold", 50)]),
+            (1_000, vec![report("gentle", 100), report("bold", 200)]),
+        ];
+        let text = range_table(&range);
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines[0].starts_with("A = gentle, B = bold"), "{text}");
+        assert!(lines[3].ends_with("2.00") && lines[4].ends_with("0.50") && lines[4].contains("1 000"), "{text}");
     }
 
     #[test]

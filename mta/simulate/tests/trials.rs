@@ -24,7 +24,7 @@ fn adaptive(start: u64, factor: u32) -> Plan {
 
 #[test]
 fn before_a_strict_receiver_the_adaptive_plan_delivers_more_with_fewer_deferrals() {
-    let run = |plan| Trial::of(plan, Volume::Steady(3_000), Model::Strict).run();
+    let run = |plan| Trial::of(plan, Volume::Steady(3_000), Model::STRICT).run();
     let (fixed, adaptive) = (run(fixed(200, 1500)), run(adaptive(200, 1500)));
     let sent = |report: &Report| report.total(|day| day.sent) as f64;
     let deferred = |report: &Report| report.total(|day| day.deferred);
@@ -67,7 +67,7 @@ fn apart(one: &Report, other: &Report) -> f64 {
 
 #[test]
 fn deliveries_with_many_recipients_come_to_the_same_as_one_for_each_message() {
-    for model in [Model::Typical, Model::Strict] {
+    for model in [Model::Typical, Model::STRICT] {
         let plan = adaptive(200, 1500);
         let exact =
             Trial { days: 20, sources: 2, providers: 3, deliveries: u64::MAX, ..Trial::of(plan, Volume::Steady(20_000), model) };
