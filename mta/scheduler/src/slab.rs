@@ -21,6 +21,10 @@ impl<T> Slab<T> {
             self.rows[key as usize] = Some(row);
             return key;
         }
+        if self.rows.len() == self.rows.capacity() {
+            // By a quarter and not to twice of it: rows are large, and half of a table might never be used.
+            self.rows.reserve_exact((self.rows.len() / 4).max(4));
+        }
         self.rows.push(Some(row));
         (self.rows.len() - 1) as u32
     }
