@@ -8,6 +8,7 @@ use std::sync::Arc;
 use clap::Parser;
 use host::Bound;
 use host::handover::{self, Offer, Predecessor, Successor};
+use host::memory::Counting;
 use mta::certificate::{LOOK, Watch};
 use mta::config::Config;
 use mta::control::admin::Stage;
@@ -15,9 +16,9 @@ use mta::daemon::{self, Environment};
 use tokio::signal::unix::{SignalKind, signal};
 
 // Messages are many small allocations that are freed on another thread than they were made on; the
-// system's allocator keeps those as fragments.
+// system's allocator keeps those as fragments. What any allocator keeps is not what we hold: that is counted.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: Counting<mimalloc::MiMalloc> = Counting(mimalloc::MiMalloc);
 
 /// The tradewind mail transfer agent.
 #[derive(Parser)]

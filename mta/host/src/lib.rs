@@ -13,6 +13,7 @@
 pub mod disk;
 pub mod dns;
 pub mod handover;
+pub mod memory;
 pub mod sim;
 pub mod tls;
 

@@ -1,42 +1,21 @@
 //! What is kept in memory of a recipient domain's DNS, counted octet by octet.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
-// Only an allocator sees all that is held, and to be one is unsafe.
-#![allow(unsafe_code)]
 
-use std::alloc::{GlobalAlloc, Layout, System};
+use std::alloc::System;
 use std::net::{SocketAddr, UdpSocket};
-use std::sync::atomic::{AtomicIsize, Ordering};
 
 use hickory_resolver::proto::op::{Message, ResponseCode};
 use hickory_resolver::proto::rr::rdata::{A, MX, SOA};
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use host::dns::{DnsError, Dnssec, Resolver};
+use host::memory::{Counting, held};
 
 /// What a domain's answers may take: its MX record, an address, and the absence of a second one and of a policy.
-const DOMAIN_BYTES_MAX: isize = 1024;
-
-struct Counting;
-
-static HELD: AtomicIsize = AtomicIsize::new(0);
-
-// SAFETY: all of it is the system's allocator; counting touches none of what it returns.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        HELD.fetch_add(layout.size() as isize, Ordering::Relaxed);
-        // SAFETY: the caller's promises are those that it asks for.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
-        HELD.fetch_sub(layout.size() as isize, Ordering::Relaxed);
-        // SAFETY: the caller's promises are those that it asks for.
-        unsafe { System.dealloc(place, layout) }
-    }
-}
+const DOMAIN_BYTES_MAX: usize = 1024;
 
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: Counting<System> = Counting(System);
 
 /// One host for each domain; nothing of any other kind.
 fn name_server() -> SocketAddr {
@@ -82,7 +61,7 @@ fn a_domain_that_was_looked_up_costs_less_than_a_kibibyte() {
                 assert_eq!(resolver.host(&mx.records[0].exchange).await.unwrap().records.len(), 1);
                 assert_eq!(resolver.txt(&format!("_mta-sts.{domain}")).await, Err(DnsError::NoSuchName));
             }
-            HELD.load(Ordering::Relaxed)
+            held()
         };
         // Tables double now and then: between these two sizes they do so twice, as everywhere.
         let some = look_up(0..500).await;
@@ -93,4 +72,17 @@ fn a_domain_that_was_looked_up_costs_less_than_a_kibibyte() {
         assert!(each > 200, "{each} octets a domain: nothing is kept");
     })
     .unwrap();
+}
+
+#[test]
+fn what_is_allocated_is_counted_until_it_is_freed_wherever_that_is() {
+    // The other test moves a few megabytes meanwhile.
+    let (before, few) = (held(), 16 << 20);
+    let is_about = |more: usize| (before + more).abs_diff(held()) < few;
+    let mut much = vec![0u8; 64 << 20];
+    assert!(is_about(64 << 20));
+    much.reserve_exact(32 << 20);
+    assert!(is_about(96 << 20));
+    std::thread::spawn(move || drop(much)).join().unwrap();
+    assert!(is_about(0));
 }

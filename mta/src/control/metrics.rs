@@ -50,6 +50,9 @@ pub const TLS_REPORTS: &str = "mta_tls_reports_total";
 pub const TLS_NOTES_LOST: &str = "mta_tls_notes_lost_total";
 /// Sessions open with clients.
 pub const SESSIONS: &str = "mta_sessions";
+/// Octets that the daemon has allocated and not freed. What the system says beyond that (resident, anonymous) the allocator keeps,
+/// or are stacks.
+pub const HEAP_BYTES: &str = "mta_heap_bytes";
 /// Messages in the queue.
 pub const QUEUED: &str = "mta_queue_messages";
 /// Of them those of our own, such as notices: no member's share counts them.
@@ -114,6 +117,7 @@ fn describe() {
     describe_gauge!(SOURCE_LISTED, "Whether a block list lists a source.");
     describe_counter!(DNSBL_REFUSED, "Questions that a block list refused to answer.");
     describe_gauge!(SESSIONS, "Sessions open with clients.");
+    describe_gauge!(HEAP_BYTES, Unit::Bytes, "Octets allocated and not freed.");
     describe_gauge!(QUEUED, "Messages in the queue.");
     describe_gauge!(OWN_QUEUED, "Messages in the queue that are our own, such as notices.");
     describe_histogram!(COMMIT_SECONDS, Unit::Seconds, "Time of a commit of the queue.");

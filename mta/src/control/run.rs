@@ -111,8 +111,10 @@ async fn run(
 async fn gauges(daemon: &Daemon, sessions: impl Fn() -> usize) {
     let mut climbs = BTreeSet::new();
     let (queued, own, open) = (gauge!(metrics::QUEUED), gauge!(metrics::OWN_QUEUED), gauge!(metrics::SESSIONS));
+    let heap = gauge!(metrics::HEAP_BYTES);
     loop {
         open.set(sessions() as f64);
+        heap.set(host::memory::held() as f64);
         own.set(daemon.own_messages() as f64);
         // A database that cannot be read is told by those who need it.
         if let Some(messages) = daemon.messages() {
