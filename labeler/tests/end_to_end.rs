@@ -4,7 +4,7 @@ mod world;
 
 use atproto::lexicon::ATTESTATION;
 use loadtest::atnet::{Status, Trouble};
-use loadtest::dns::{Failure, Record};
+use loadtest::dns::{Failure, Record, RecordType};
 use world::{BOTH, World};
 
 #[tokio::test]
@@ -118,11 +118,56 @@ async fn a_pds_cannot_bring_back_what_was_changed() {
 async fn an_account_that_is_not_served_loses_its_labels_and_gets_them_back() {
     let world = World::start().await;
     let account = world.member("alice.test", "member.example").await;
-    world.net.set_status(&account, Status::Deactivated);
-    world.until_labels(&account, &[]).await;
-    assert!(world.reasons(&account).contains("RepoDeactivated"));
-    world.net.set_status(&account, Status::Active);
+    for (status, said) in [
+        (Status::Deactivated, "RepoDeactivated"),
+        (Status::Takendown, "RepoTakendown"),
+        (Status::Suspended, "RepoSuspended"),
+        (Status::Deleted, "RepoNotFound"),
+    ] {
+        world.net.set_status(&account, status);
+        world.until_labels(&account, &[]).await;
+        let labels = world.labels(&account).await;
+        assert!(labels.len() == 2 && labels.iter().all(|label| label.negates()), "{status:?}: consumers learn of it");
+        assert!(world.reasons(&account).contains(said), "{status:?}: {}", world.reasons(&account));
+        world.net.set_status(&account, Status::Active);
+        world.until_labels(&account, &BOTH).await;
+    }
+}
+
+#[tokio::test]
+async fn a_handle_that_changes_is_looked_at_again() {
+    let world = World::start().await;
+    let account = world.member("member.example", "member.example").await;
+    // The domain names nobody in DNS any more. As long as it is the handle its web server may say so instead, and that does not answer.
+    world.zone.remove("_atproto.member.example");
+    for kind in [RecordType::A, RecordType::AAAA] {
+        world.zone.fail("member.example", Some(kind), Failure::ServFail);
+    }
+    world.net.prod(&account);
+    world.until_reason(&account, "https://member.example").await;
     world.until_labels(&account, &BOTH).await;
+    world.net.set_handle(&account, "alice.test");
+    world.until_labels(&account, &[]).await;
+    assert!(!world.reasons(&account).contains("https://member.example"), "{}", world.reasons(&account));
+    world.publish(&account, "member.example", &["s1"]);
+    world.net.set_handle(&account, "member.example");
+    world.until_labels(&account, &BOTH).await;
+}
+
+#[tokio::test]
+async fn an_account_that_moves_to_another_pds_keeps_its_labels_and_is_looked_at_there() {
+    let world = World::start().await;
+    let account = world.member("alice.test", "member.example").await;
+    let before = world.labels(&account).await;
+    // DNS is only asked about a record that was proven.
+    world.zone.fail("_dmarc.member.example", None, Failure::ServFail);
+    world.net.move_account(&account);
+    world.until_reason(&account, "_dmarc.member.example could not be looked up").await;
+    world.zone.recover("_dmarc.member.example");
+    world.until_reason(&account, "member.example: Pass").await;
+    assert_eq!(world.labels(&account).await, before, "it was never without");
+    world.net.delete_record(&account, ATTESTATION, "member.example");
+    world.until_labels(&account, &[]).await;
 }
 
 #[tokio::test]

@@ -212,6 +212,24 @@ mod tests {
         assert_eq!(read(&error, COLLECTION), Ok(Frame::Error("FutureCursor".into())));
     }
 
+    /// What a real PDS (0.5) sends while an account is made, attests a domain, changes its handle, is deactivated and activated, is
+    /// taken down and put back, and is deleted.
+    #[test]
+    fn the_life_of_an_account_as_a_pds_tells_it() {
+        let hex = |line: &str| -> Vec<u8> {
+            (0..line.len() / 2).map(|at| u8::from_str_radix(&line[2 * at..2 * at + 2], 16).unwrap()).collect()
+        };
+        let records = |keys: &[&str]| Change::Records(keys.iter().map(|key| (*key).to_owned()).collect());
+        let mut expected = vec![Change::Account; 13];
+        (expected[2], expected[4]) = (records(&[]), records(&["member.example"]));
+        let frames: Vec<Vec<u8>> = include_str!("../tests/samples/frames.hex").lines().map(hex).collect();
+        assert_eq!(frames.len(), expected.len());
+        for (seq, (frame, change)) in (1..).zip(frames.iter().zip(expected)) {
+            let did = "did:plc:7sjikdv2eal2a63ig7n3tgpl".parse().unwrap();
+            assert_eq!(read(frame, COLLECTION), Ok(Frame::Event { seq, did, change }), "frame {seq}");
+        }
+    }
+
     #[test]
     fn rubbish_is_an_error_and_never_a_panic() {
         let whole = commit(false);

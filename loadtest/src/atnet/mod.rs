@@ -41,6 +41,7 @@ pub struct AtNet {
     world: World,
     plc: SocketAddr,
     pds: SocketAddr,
+    other_pds: SocketAddr,
     web: SocketAddr,
     _background: Background,
 }
@@ -78,6 +79,8 @@ pub enum Status {
     Deactivated,
     /// By the PDS.
     Takendown,
+    /// By the PDS, for a while.
+    Suspended,
     /// Gone.
     Deleted,
 }
@@ -101,6 +104,8 @@ struct Entry {
     repo: Repo,
     status: Status,
     trouble: Option<Trouble>,
+    /// It has moved to the other PDS.
+    moved: bool,
     /// The first proof of each path after it was written.
     oldest: HashMap<String, Vec<u8>>,
 }
@@ -127,11 +132,13 @@ impl AtNet {
             let address = listener.local_addr()?;
             Ok((listener, address))
         };
-        let ((plc_socket, plc), (pds_socket, pds), (web_socket, web)) = (bind()?, bind()?, bind()?);
+        let ((plc_socket, plc), (web_socket, web)) = (bind()?, bind()?);
+        let (first, other) = (bind()?, bind()?);
+        let (pds, other_pds) = (first.1, other.1);
         let world = World::default();
         let shared = world.clone();
-        let background = Background::start("atnet", move || serve::run(shared, plc_socket, (pds_socket, pds), web_socket))?;
-        Ok(Self { world, plc, pds, web, _background: background })
+        let background = Background::start("atnet", move || serve::run(shared, plc_socket, [first, other], web_socket))?;
+        Ok(Self { world, plc, pds, other_pds, web, _background: background })
     }
 
     /// Base URL of the PLC directory.
@@ -167,7 +174,15 @@ impl AtNet {
         if !state.accounts.contains_key(&did) {
             let (key, rev) = (new_key(), state.tid());
             let repo = Repo::new(&did, key.clone(), rev);
-            let entry = Entry { handle: handle.into(), key, repo, status: Status::Active, trouble: None, oldest: HashMap::new() };
+            let entry = Entry {
+                handle: handle.into(),
+                key,
+                repo,
+                status: Status::Active,
+                trouble: None,
+                moved: false,
+                oldest: HashMap::new(),
+            };
             state.accounts.insert(did.clone(), entry);
             state.announce_identity(&did);
             state.announce_account(&did);
@@ -204,6 +219,23 @@ impl AtNet {
             entry.handle = handle.into();
             state.announce_identity(account.did.as_str());
         }
+    }
+
+    /// Moves the account to another PDS, as its DID document then says, and says so on the firehose. The first one serves it no more.
+    pub fn move_account(&self, account: &Account) {
+        let mut state = self.world.lock();
+        let rev = state.tid();
+        if let Some(entry) = state.accounts.get_mut(account.did.as_str()) {
+            entry.moved = true;
+            entry.repo.commit(rev);
+            state.announce_identity(account.did.as_str());
+            state.announce_account(account.did.as_str());
+        }
+    }
+
+    /// Host and port of the PDS to which accounts move.
+    pub fn other_pds(&self) -> SocketAddr {
+        self.other_pds
     }
 
     /// Changes the account's status, and says so on the firehose.
@@ -359,6 +391,7 @@ impl Status {
             Self::Active => None,
             Self::Deactivated => Some("deactivated"),
             Self::Takendown => Some("takendown"),
+            Self::Suspended => Some("suspended"),
             Self::Deleted => Some("deleted"),
         }
     }

@@ -70,7 +70,7 @@ impl Repo {
         cid
     }
 
-    fn commit(&mut self, rev: String) {
+    pub(super) fn commit(&mut self, rev: String) {
         self.rev = rev;
         self.tree = Tree::build(&self.records);
         let mut commit = Commit { did: &self.did, version: 3, data: self.tree.root, rev: &self.rev, prev: None, sig: None };

@@ -18,17 +18,19 @@ use super::{Status, Trouble, World};
 #[derive(Clone)]
 struct Servers {
     world: World,
-    pds: SocketAddr,
+    pds: [SocketAddr; 2],
     web_port: u16,
+    /// This is the PDS to which accounts move.
+    is_other: bool,
 }
 
 pub(super) async fn run(
     world: World,
     plc: std::net::TcpListener,
-    (pds, address): (std::net::TcpListener, SocketAddr),
+    [(pds, address), (other, other_address)]: [(std::net::TcpListener, SocketAddr); 2],
     web: std::net::TcpListener,
 ) -> io::Result<()> {
-    let servers = Servers { world, pds: address, web_port: web.local_addr()?.port() };
+    let servers = Servers { world, pds: [address, other_address], web_port: web.local_addr()?.port(), is_other: false };
     let plc_routes = Router::new().route("/{did}", get(plc_document)).with_state(servers.clone());
     let pds_routes = Router::new()
         .route("/xrpc/com.atproto.sync.getRecord", get(proof))
@@ -37,9 +39,13 @@ pub(super) async fn run(
         .route("/xrpc/com.atproto.server.describeServer", get(describe))
         .route("/xrpc/_health", get(|| async { Json(json!({ "version": "atnet" })) }))
         .with_state(servers.clone());
+    let other_servers = Servers { is_other: true, ..servers.clone() };
+    let other_routes = Router::new().route("/xrpc/com.atproto.sync.getRecord", get(proof)).with_state(other_servers);
     let web_routes = Router::new().route("/.well-known/did.json", get(web_document)).with_state(servers);
     let (plc, pds, web) = (TcpListener::from_std(plc)?, TcpListener::from_std(pds)?, TcpListener::from_std(web)?);
-    tokio::try_join!(axum::serve(plc, plc_routes), axum::serve(pds, pds_routes), axum::serve(web, web_routes)).map(|_| ())
+    let other = TcpListener::from_std(other)?;
+    let pdses = async { tokio::try_join!(axum::serve(pds, pds_routes), axum::serve(other, other_routes)) };
+    tokio::try_join!(axum::serve(plc, plc_routes), pdses, axum::serve(web, web_routes)).map(|_| ())
 }
 
 fn error(status: StatusCode, name: &str) -> Response {
@@ -81,7 +87,7 @@ fn document(servers: &Servers, did: &str) -> Option<Value> {
             "controller": did,
             "publicKeyMultibase": entry.key.verifying_key().multikey(),
         }],
-        "service": [{ "id": "#atproto_pds", "type": "AtprotoPersonalDataServer", "serviceEndpoint": format!("http://{}", servers.pds) }],
+        "service": [{ "id": "#atproto_pds", "type": "AtprotoPersonalDataServer", "serviceEndpoint": format!("http://{}", servers.pds[usize::from(entry.moved)]) }],
     }))
 }
 
@@ -104,10 +110,15 @@ async fn proof(State(servers): State<Servers>, Query(query): Query<RecordQuery>)
     let Some(entry) = state.accounts.get(&query.did) else {
         return error(StatusCode::BAD_REQUEST, "RepoNotFound");
     };
+    if entry.moved != servers.is_other {
+        // After a migration the old server keeps the account, deactivated.
+        return error(StatusCode::BAD_REQUEST, if entry.moved { "RepoDeactivated" } else { "RepoNotFound" });
+    }
     match entry.status {
         Status::Active => {}
         Status::Deactivated => return error(StatusCode::BAD_REQUEST, "RepoDeactivated"),
         Status::Takendown => return error(StatusCode::BAD_REQUEST, "RepoTakendown"),
+        Status::Suspended => return error(StatusCode::BAD_REQUEST, "RepoSuspended"),
         Status::Deleted => return error(StatusCode::BAD_REQUEST, "RepoNotFound"),
     }
     let path = format!("{}/{}", query.collection, query.rkey);
