@@ -58,7 +58,7 @@ pub struct Serve {
     /// Default: `["127.0.0.1", "::1"]`.
     pub trusted_proxies: Vec<IpAddr>,
     /// Requests of one address in a minute, or of one IPv6 network of /64; more are answered 429. An MTA that asks about 100,000
-    /// members makes 4,000 at a time. Default: 12000.
+    /// members makes some 900 at a time. Default: 12000.
     #[serde(deserialize_with = "positive")]
     pub requests_per_minute: u32,
     /// Streams (`subscribeLabels`) of one address at a time. Default: 16.

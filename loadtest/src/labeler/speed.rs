@@ -33,7 +33,7 @@ const SECRET: [u8; 32] = [0x11; 32];
 /// What the labeler's rounds look at at the same time, and so settle together.
 const BATCH: usize = 64;
 /// DIDs in one request of the MTA's poll.
-const POLL_DIDS: usize = 25;
+const POLL_DIDS: usize = 120;
 /// The bars.
 const TIMES_MIN: f64 = 20.0;
 const QUERY_P99_MAX: Duration = Duration::from_millis(2);

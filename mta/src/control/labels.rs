@@ -3,7 +3,7 @@
 //! Every `poll_interval` the labels of all members are asked for (`com.atproto.label.queryLabels`), page by page to the
 //! end, since servers differ in order, history and the last cursor. A label counts when the configured labeler issued it and its
 //! `#atproto_label` key signed it; of several about the same thing the newest counts, and it may negate or have run out.
-//! A new member is asked about at once.
+//! A new member is asked about at once. What was verified before is not verified again (`verified`).
 //!
 //! What is known of a member is replaced when the labeler has answered about it in full; while it is away, what it said
 //! last stands, across restarts too (table `labels`). A label with a wrong signature neither gives nor takes: what was
@@ -25,6 +25,7 @@ use atproto::{
     instant,
     label::{Label, LabelError, newest, read_query_labels},
 };
+use futures_util::{StreamExt, stream};
 use host::Clock;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
@@ -32,14 +33,19 @@ use tokio::sync::Notify;
 use super::{
     fetch::{Fetch, FetchError, escape},
     metrics,
+    verified::Verified,
 };
 use crate::{
     config::{Config, Labeler},
     policy::standing::{self, Standing},
 };
 
-/// DIDs asked about in one request; their names make up its URL.
-const BATCH: usize = 25;
+/// DIDs asked about in one request: two labels of each fit in one page.
+const BATCH: usize = 120;
+/// Octets of the patterns in one URL: nginx and many others take 8 KiB for a request line.
+const PATTERNS_BYTES_MAX: usize = 6 << 10;
+/// Requests under way at once: the labeler looks up the next while we read this one.
+const AHEAD: usize = 2;
 /// Labels in one page, the most that the lexicon allows.
 const PAGE: usize = 250;
 /// Octets of a page: 250 labels of half a kilobyte, and as much again.
@@ -80,7 +86,7 @@ enum PollError {
     Labeler(FetchError),
     #[error("the labeler's answer is not one of queryLabels: {0}")]
     Answer(LabelError),
-    #[error("the labeler gave more than {PAGES_MAX} pages for {BATCH} members")]
+    #[error("the labeler gave more than {PAGES_MAX} pages for at most {BATCH} members")]
     Endless,
     #[error("the labeler's DID cannot be looked up: {0}")]
     Lookup(FetchError),
@@ -114,6 +120,7 @@ pub struct LabelPoll<D> {
     known: BTreeMap<String, Known>,
     key: Option<(VerifyingKey, SystemTime)>,
     refused: usize,
+    verified: Verified,
 }
 
 impl<D: Desk> LabelPoll<D> {
@@ -122,8 +129,8 @@ impl<D: Desk> LabelPoll<D> {
         let labeler = config.labeler.clone()?;
         let did = labeler.did.parse().ok()?;
         let plc_url = config.identity.plc_url.trim_end_matches('/').to_owned();
-        let state = Arc::default();
-        Some(LabelPoll { labeler, did, plc_url, fetch, clock, desk, wake, state, known: BTreeMap::new(), key: None, refused: 0 })
+        let (state, known, verified) = (Arc::default(), BTreeMap::new(), Verified::default());
+        Some(LabelPoll { labeler, did, plc_url, fetch, clock, desk, wake, state, known, key: None, refused: 0, verified })
     }
 
     /// How the poll goes, to read while it runs.
@@ -160,12 +167,16 @@ impl<D: Desk> LabelPoll<D> {
         let mut members: Vec<String> = self.desk.members().await;
         members.sort_unstable();
         members.dedup();
+        self.verified.begin(members.len());
         let forgotten = self.forget_others(&members);
         if only_new {
             members.retain(|did| self.known.get(did).is_none_or(|known| known.asked.is_none()));
         }
         let changed = !forgotten.is_empty() || !members.is_empty();
         let mut outcome = self.ask(&members).await;
+        if outcome.is_ok() && !only_new {
+            self.verified.end();
+        }
         if changed {
             self.publish();
         }
@@ -180,14 +191,17 @@ impl<D: Desk> LabelPoll<D> {
     async fn ask(&mut self, members: &[String]) -> Result<(), PollError> {
         let mut looked_up = false;
         let mut refused = 0;
-        for batch in members.chunks(BATCH) {
-            let labels = self.query(batch).await?;
+        let asking = Asking::new(&self.labeler, self.fetch.clone());
+        let requests: Vec<_> = batches(members).into_iter().map(|batch| asking.clone().query(batch)).collect();
+        let mut answers = stream::iter(requests).buffered(AHEAD);
+        while let Some((batch, labels)) = answers.next().await {
+            let labels = labels?;
             let mut believed = Vec::with_capacity(labels.len());
             // Values that a refused label speaks of: nothing new is known of those.
             let mut doubtful = BTreeSet::new();
             for label in labels {
                 let mut verdict = self.verify(&label, &mut looked_up).await?;
-                if label.cid.is_some() || !batch.contains(&label.uri) {
+                if label.cid.is_some() || batch.binary_search(&label.uri).is_err() {
                     verdict = Err("subject");
                 }
                 match verdict {
@@ -208,35 +222,10 @@ impl<D: Desk> LabelPoll<D> {
         Ok(())
     }
 
-    /// All labels of a batch, as they came.
-    async fn query(&self, batch: &[String]) -> Result<Vec<Label>, PollError> {
-        let base = self.labeler.url.trim_end_matches('/');
-        let patterns: Vec<_> = batch.iter().map(|did| format!("uriPatterns={}", escape(did))).collect();
-        let sources = escape(&self.labeler.did);
-        let query = format!("{base}/xrpc/com.atproto.label.queryLabels?{}&sources={sources}&limit={PAGE}", patterns.join("&"));
-        let (mut labels, mut cursor) = (Vec::new(), None::<String>);
-        for _ in 0..PAGES_MAX {
-            let url = cursor.as_ref().map_or_else(|| query.clone(), |cursor| format!("{query}&cursor={}", escape(cursor)));
-            let page = self.fetch.get(&url, PAGE_BYTES_MAX).await.map_err(PollError::Labeler)?;
-            let page = read_query_labels(&page).map_err(PollError::Answer)?;
-            if !page.refused.is_empty() {
-                ::metrics::counter!(metrics::LABELS_REFUSED, "reason" => "malformed").increment(page.refused.len() as u64);
-            }
-            let empty = page.labels.is_empty() && page.refused.is_empty();
-            labels.extend(page.labels);
-            // Ozone leaves the cursor out at the end; skyware repeats the last one, "0" when it has nothing.
-            if empty || page.cursor.is_none() || page.cursor == cursor {
-                return Ok(labels);
-            }
-            cursor = page.cursor;
-        }
-        Err(PollError::Endless)
-    }
-
     /// Whether a label is the labeler's. A wrong signature may mean a new key: its DID is looked up again, once a poll.
     async fn verify(&mut self, label: &Label, looked_up: &mut bool) -> Result<Result<(), &'static str>, PollError> {
         let key = self.key().await?;
-        let mut verdict = label.verify(&self.did, &key);
+        let mut verdict = self.check(label, &key);
         if verdict == Err(LabelError::BadSignature) && !*looked_up {
             *looked_up = true;
             self.key = None;
@@ -248,7 +237,7 @@ impl<D: Desk> LabelPoll<D> {
                     return Err(error);
                 }
             };
-            verdict = label.verify(&self.did, &key);
+            verdict = self.check(label, &key);
         }
         Ok(verdict.map_err(|error| match error {
             LabelError::OtherIssuer(_) => "issuer",
@@ -257,6 +246,13 @@ impl<D: Desk> LabelPoll<D> {
             LabelError::Version(_) => "version",
             LabelError::Malformed(_) => "malformed",
         }))
+    }
+
+    fn check(&mut self, label: &Label, key: &VerifyingKey) -> Result<(), LabelError> {
+        self.verified.check(label, key, |label, key| {
+            ::metrics::counter!(metrics::LABELS_VERIFIED).increment(1);
+            label.verify(&self.did, key)
+        })
     }
 
     async fn key(&mut self) -> Result<VerifyingKey, PollError> {
@@ -309,17 +305,19 @@ impl<D: Desk> LabelPoll<D> {
         doubtful: &BTreeSet<(String, String)>,
     ) -> Result<(), PollError> {
         let now = self.clock.now();
-        let newest = newest(believed);
+        // Those that are believed are all of one source, or they were not.
+        let (newest, source) = (newest(believed), self.did.as_str());
         let mut rows = Vec::new();
         for did in batch {
             let before = self.known.get(did).cloned().unwrap_or_default();
-            let of_did = newest.values().filter(|label| label.uri == *did);
+            let of_did = newest.range((source, did.as_str(), "")..).take_while(|((_, uri, _), _)| uri == did);
             let mut labels: BTreeMap<_, _> = of_did
+                .map(|(_, label)| label)
                 .filter(|label| label.in_force(now))
                 .map(|label| (label.val.clone(), label.exp.as_ref().map(instant)))
                 .collect();
             for (val, exp) in &before.labels {
-                let spoken_of = newest.values().any(|label| label.uri == *did && label.val == *val);
+                let spoken_of = newest.contains_key(&(source, did.as_str(), val.as_str()));
                 if !spoken_of && doubtful.contains(&(did.clone(), val.clone())) {
                     labels.insert(val.clone(), *exp);
                 }
@@ -377,6 +375,69 @@ impl<D: Desk> LabelPoll<D> {
         }
         self.state.store(Arc::new(state));
     }
+}
+
+/// How queryLabels is asked, without the rest of the poll: the next batch is under way while this one is looked at.
+#[derive(Clone)]
+struct Asking {
+    base: String,
+    source: String,
+    fetch: Fetch,
+}
+
+impl Asking {
+    fn new(labeler: &Labeler, fetch: Fetch) -> Self {
+        let base = format!("{}/xrpc/com.atproto.label.queryLabels", labeler.url.trim_end_matches('/'));
+        Asking { base, source: escape(&labeler.did), fetch }
+    }
+
+    async fn query(self, batch: &[String]) -> (&[String], Result<Vec<Label>, PollError>) {
+        let labels = self.pages(batch).await;
+        (batch, labels)
+    }
+
+    /// All labels of a batch, as they came.
+    async fn pages(&self, batch: &[String]) -> Result<Vec<Label>, PollError> {
+        let patterns: Vec<_> = batch.iter().map(|did| pattern(did)).collect();
+        let query = format!("{}?{}&sources={}&limit={PAGE}", self.base, patterns.join("&"), self.source);
+        let (mut labels, mut cursor) = (Vec::new(), None::<String>);
+        for _ in 0..PAGES_MAX {
+            let url = cursor.as_ref().map_or_else(|| query.clone(), |cursor| format!("{query}&cursor={}", escape(cursor)));
+            let page = self.fetch.get(&url, PAGE_BYTES_MAX).await.map_err(PollError::Labeler)?;
+            let page = read_query_labels(&page).map_err(PollError::Answer)?;
+            if !page.refused.is_empty() {
+                ::metrics::counter!(metrics::LABELS_REFUSED, "reason" => "malformed").increment(page.refused.len() as u64);
+            }
+            let empty = page.labels.is_empty() && page.refused.is_empty();
+            labels.extend(page.labels);
+            // Ozone leaves the cursor out at the end; skyware repeats the last one, "0" when it has nothing.
+            if empty || page.cursor.is_none() || page.cursor == cursor {
+                return Ok(labels);
+            }
+            cursor = page.cursor;
+        }
+        Err(PollError::Endless)
+    }
+}
+
+fn pattern(did: &str) -> String {
+    format!("uriPatterns={}", escape(did))
+}
+
+/// Members in the order of their names, as many at a time as one request can ask about; at least one.
+fn batches(mut members: &[String]) -> Vec<&[String]> {
+    let mut batches = Vec::new();
+    while !members.is_empty() {
+        let mut octets = 0;
+        let fits = members.iter().take(BATCH).take_while(|did| {
+            octets += pattern(did).len() + 1;
+            octets <= PATTERNS_BYTES_MAX
+        });
+        let (batch, rest) = members.split_at(fits.count().max(1));
+        batches.push(batch);
+        members = rest;
+    }
+    batches
 }
 
 /// What the rows of the table `labels` say; for the time before the first poll.

@@ -368,11 +368,11 @@ async fn a_poll_without_news_writes_nothing() {
 async fn members_are_asked_about_in_batches_new_ones_at_once_and_forgotten_when_gone() {
     let mut world =
         World::start(|query| page(&query.patterns.iter().map(|did| plain(did, "relay-member")).collect::<Vec<_>>(), None)).await;
-    let many: Vec<_> = (0..60).map(|nth| format!("did:plc:m{nth:02}")).collect();
+    let many: Vec<_> = (0..300).map(|nth| format!("did:plc:m{nth:03}")).collect();
     *world.desk.members.lock().unwrap() = many.clone();
     world.polled().await;
     assert_eq!(world.server.requests(), 3);
-    assert_eq!(world.labels("did:plc:m59"), ["relay-member"]);
+    assert_eq!(world.labels("did:plc:m299"), ["relay-member"]);
 
     world.desk.members.lock().unwrap().push("did:web:localhost%3A3100".into());
     world.poll.poll(true).await;
@@ -382,8 +382,50 @@ async fn members_are_asked_about_in_batches_new_ones_at_once_and_forgotten_when_
 
     *world.desk.members.lock().unwrap() = many[..2].to_vec();
     world.polled().await;
-    assert_eq!(world.labels("did:plc:m59"), [""; 0]);
+    assert_eq!(world.labels("did:plc:m299"), [""; 0]);
     assert_eq!(world.desk.rows.lock().unwrap().len(), 2);
+}
+
+#[test]
+fn a_batch_fits_in_a_request_line_of_8_kib_however_long_the_names() {
+    let long: Vec<_> = (0..40).map(|nth| format!("did:web:{}%3A{nth:04}", "x".repeat(150))).collect();
+    let huge = [format!("did:web:{}", "y".repeat(9000))];
+    let usual: Vec<_> = (0..240).map(|nth| format!("did:plc:{nth:024}")).collect();
+    for (members, requests) in [(&long[..], 2), (&huge, 1), (&usual, 2), (&[], 0)] {
+        let batches = batches(members);
+        assert_eq!(batches.concat(), members, "everybody, once, in order");
+        assert_eq!(batches.len(), requests);
+        for batch in batches {
+            let octets: usize = batch.iter().map(|did| pattern(did).len() + 1).sum();
+            assert!(octets <= 6144 || batch.len() == 1, "{octets}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_label_that_was_given_before_is_not_verified_again_and_a_forgery_beside_it_is() {
+    let mut world = World::start(|_| page(&[plain(GOOD, "relay-member"), plain(HALF, "relay-member")], None)).await;
+    let remembered = |world: &World| world.poll.verified.len();
+    assert_eq!(world.polled().await, ["relay-member"]);
+    assert_eq!(remembered(&world), 2);
+    // The signature of a label that is known by heart, over a label that it does not cover.
+    world.server.now_answers(|_| {
+        let mut stretched = plain(GOOD, "relay-member");
+        stretched.uri = HALF.into();
+        let mut negated = plain(GOOD, "relay-member");
+        negated.neg = Some(true);
+        negated.cts = atproto::datetime(at(NOW));
+        page(&[plain(GOOD, "relay-member"), negated, stretched], None)
+    });
+    assert_eq!(world.polled().await, ["relay-member"]);
+    assert_eq!(remembered(&world), 1, "what is not given any more is forgotten, and a forgery is not kept");
+    assert_eq!(world.labels(HALF), ["relay-member"], "nothing new is known of it");
+    // The key changes, the labels do not: they are nobody's now.
+    *world.server.document.lock().unwrap() = labeler_document(&did(LABELER), &key(0x33).verifying_key(), &world.server.url);
+    world.poll.key = None;
+    world.server.now_answers(|_| page(&[plain(GOOD, "clean-sender"), plain(GOOD, "relay-member")], None));
+    assert_eq!(world.polled().await, ["relay-member"], "as last known, and nothing more");
+    assert_eq!(remembered(&world), 0);
 }
 
 #[tokio::test]

@@ -77,6 +77,8 @@ pub const DNSBL_REFUSED: &str = "mta_dnsbl_refused_total";
 pub const LABEL_POLLS_FAILED: &str = "mta_label_polls_failed_total";
 /// Labels that were not believed, by `reason`.
 pub const LABELS_REFUSED: &str = "mta_labels_refused_total";
+/// Labels whose signature was verified: new ones, changed ones, and all after a restart or with a new key.
+pub const LABELS_VERIFIED: &str = "mta_labels_verified_total";
 /// When the labeler was last polled with success, in Unix time.
 pub const LABELS_POLLED_AT: &str = "mta_labels_polled_timestamp_seconds";
 
@@ -127,5 +129,6 @@ fn describe() {
     describe_counter!(CLASS_DOUBTED, "Messages of another class than they claim, by reason.");
     describe_counter!(LABEL_POLLS_FAILED, "Polls of the labeler that failed.");
     describe_counter!(LABELS_REFUSED, "Labels not believed, by reason.");
+    describe_counter!(LABELS_VERIFIED, "Labels whose signature had to be verified.");
     describe_gauge!(LABELS_POLLED_AT, Unit::Seconds, "When the labeler was last polled with success, in Unix time.");
 }

@@ -34,6 +34,7 @@ pub mod run;
 mod sources;
 mod stream;
 mod tiers;
+mod verified;
 mod views;
 mod warmup;
 pub mod warmup_answers;
