@@ -116,6 +116,10 @@ pub struct Ingest {
     /// `com.atproto.sync.subscribeRepos` of a relay or PDS, such as `wss://relay.example`.
     #[serde(deserialize_with = "optional_ws_url")]
     pub firehose: Option<Url>,
+    /// A relay that lists who has attestations (`com.atproto.sync.listReposByCollection`), such as `https://relay.example`; it is
+    /// asked once, for those from before the streams. Default: the host of `firehose`.
+    #[serde(deserialize_with = "optional_http_url")]
+    pub backfill: Option<Url>,
     /// A Jetstream (version 1), such as `wss://jetstream.example/subscribe`.
     #[serde(deserialize_with = "jetstream_url")]
     pub jetstream: Option<Url>,
@@ -233,6 +237,20 @@ impl Config {
     }
 }
 
+impl Ingest {
+    /// See `backfill`. None when there is neither.
+    pub(crate) fn relay(&self) -> Option<Url> {
+        self.backfill.clone().or_else(|| {
+            let mut url = self.firehose.clone()?;
+            let scheme = if url.scheme() == "wss" { "https" } else { "http" };
+            url.set_scheme(scheme).ok()?;
+            url.set_path("");
+            url.set_query(None);
+            Some(url)
+        })
+    }
+}
+
 impl Identity {
     pub(crate) fn allows_private_addresses(&self) -> bool {
         let on_loopback = match self.plc_url.host() {
@@ -262,6 +280,10 @@ impl Dns {
 
 fn http_url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Url, D::Error> {
     url_of(&String::deserialize(deserializer)?, &["http", "https"]).map_err(de::Error::custom)
+}
+
+fn optional_http_url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Url>, D::Error> {
+    http_url(deserializer).map(Some)
 }
 
 fn optional_ws_url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Url>, D::Error> {
@@ -404,6 +426,20 @@ interval = "24h"
         let config = Config::parse(CONTRACT, Path::new("labeler.toml")).unwrap();
         assert_eq!(config.verify.interval, Duration::from_secs(86_400));
         assert!(config.allows_private_addresses(), "its directory is on loopback");
+    }
+
+    #[test]
+    fn who_lists_attestations_is_the_firehoses_host_unless_said_otherwise() {
+        let relay = |firehose: &str| {
+            let text = CONTRACT.replace("firehose  = \"ws://127.0.0.1:12583\"", firehose);
+            Config::parse(&text, Path::new("x")).unwrap().ingest.relay().map(String::from)
+        };
+        let url = |text: &str| Some(text.to_owned());
+        assert_eq!(relay("firehose = \"wss://relay.example/xrpc/x?y=z\""), url("https://relay.example/"));
+        assert_eq!(relay("firehose = \"ws://127.0.0.1:1\""), url("http://127.0.0.1:1/"));
+        assert_eq!(relay("firehose = \"ws://127.0.0.1:1\"\nbackfill = \"https://list.example\""), url("https://list.example/"));
+        assert_eq!(relay(""), None);
+        assert!(refused("firehose ", "backfill = \"wss://x\"\nfirehose ").contains("key `ingest.backfill`: "));
     }
 
     #[test]

@@ -95,6 +95,12 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let answers = serve::Answers::new(store.clone(), config.did.as_str(), document, explainer, &config.serve, stopped.clone());
     tasks.spawn(serve::run(listener, answers, config.serve, stopped.clone()));
     tasks.spawn(upkeep::run(store.clone(), key.clone(), stopped.clone()));
+    let missed = Arc::new(Notify::new());
+    if let Some(relay) = config.ingest.relay() {
+        let (fetcher, store, bell) = (checker.resolver.fetcher.clone(), store.clone(), bell.clone());
+        let backfilling = ingest::Backfilling { relay, fetcher, store, bell, missed: missed.clone() };
+        tasks.spawn(backfilling.run(stopped.clone()));
+    }
     let verifier = verify::Verifier { resolver: checker.resolver, views: checker.views };
     let rounds = rounds::Rounds {
         store: store.clone(),
@@ -109,7 +115,8 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let streams = [(ingest::Kind::Firehose, config.ingest.firehose), (ingest::Kind::Jetstream, config.ingest.jetstream)];
     for (kind, url) in streams {
         if let Some(url) = url {
-            let ingest = ingest::Ingest { kind, url, store: store.clone(), bell: bell.clone(), tls: tls.clone() };
+            let ingest =
+                ingest::Ingest { kind, url, store: store.clone(), bell: bell.clone(), missed: missed.clone(), tls: tls.clone() };
             tasks.spawn(ingest.run(stopped.clone()));
         }
     }

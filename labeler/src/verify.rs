@@ -20,10 +20,12 @@ use crate::identity::{Resolver, Unresolved};
 use crate::judge::{Check, Judgement, Kind, Verdict};
 use crate::outside;
 use crate::rounds::{Look, Looker, Turn};
-use crate::store::{Found, Lane, Task};
+use crate::store::{DOMAINS_MAX, Found, Lane, Task};
 
 /// For everything about one attestation. Each step has its own, shorter limit.
 const TIME_MAX: Duration = Duration::from_secs(45);
+/// A hundred attestations, and whatever else strangers put into them.
+const LIST_BYTES_MAX: usize = 1 << 20;
 /// Clocks of servers that are further ahead are wrong.
 const CLOCKS_DIFFER_MAX: Duration = Duration::from_secs(24 * 3600);
 
@@ -79,10 +81,15 @@ impl Verifier {
         if let Turn::Soon(until) | Turn::Later(until) = turn {
             return Err(Stopped::Later(until));
         }
+        if task.is_repo() {
+            let found = self.records(task, &document).await.unwrap_or_else(|why| why);
+            look.host_works = Some(works(&found));
+            return Ok(found);
+        }
         let proof = self.record(task, &document).await;
         // Whoever says that there is no such account has answered. Otherwise a spammer's accounts could speak ill of a host that
         // others are on.
-        look.host_works = Some(!matches!(&proof, Err(Found::Judged { judgement, .. }) if judgement.verdict == Verdict::Unknown));
+        look.host_works = Some(proof.as_ref().err().is_none_or(works));
         let proof = proof?;
         let Some(record) = proof.record else { return Ok(Found::Absent) };
         let rev = Some(proof.rev);
@@ -98,6 +105,36 @@ impl Verifier {
         let first = usize::try_from(task.id ^ task.asked).unwrap_or(0);
         let judgement = self.views.judge(&subject, first, task.lane == Lane::Standing).await;
         Ok(Found::Judged { judgement, relay: subject.relay, rev })
+    }
+
+    /// Which attestations there are, as the PDS says. A hint, as the streams are: each is looked at with its proof.
+    async fn records(&self, task: &Task, document: &Document) -> Result<Found, Found> {
+        #[derive(Deserialize)]
+        struct Listed {
+            records: Vec<Record>,
+        }
+        #[derive(Deserialize)]
+        struct Record {
+            uri: String,
+        }
+        let did = task.did.as_str();
+        let pds = document.pds().ok_or_else(|| failed(Kind::Identity, did, "the DID document names no PDS".into()))?;
+        let query = [("repo", did), ("collection", ATTESTATION), ("limit", "100")];
+        let url = Url::parse_with_params(&format!("{pds}/xrpc/com.atproto.repo.listRecords"), query);
+        let url = url.map_err(|error| failed(Kind::Identity, did, format!("the PDS in the DID document: {error}")))?;
+        let answer = self.resolver.fetcher.get(&url, From::Stranger, LIST_BYTES_MAX).await;
+        let answer = answer.map_err(|why| unknown(Kind::Pds, &pds, why))?;
+        match answer.status {
+            200 => {}
+            // A PDS says so of accounts that it does not serve at the time.
+            400 | 403 | 404 => return Err(failed(Kind::Pds, &pds, format!("the PDS lists no records: {}", answer.status))),
+            status => return Err(unknown(Kind::Pds, &pds, format!("the PDS answers {status}"))),
+        }
+        let listed: Listed = serde_json::from_slice(&answer.body)
+            .map_err(|error| unknown(Kind::Pds, &pds, format!("{pds} gives a list that is none: {error}")))?;
+        let own = format!("at://{did}/{ATTESTATION}/");
+        let rkeys = listed.records.iter().filter_map(|record| record.uri.strip_prefix(&own).map(str::to_owned));
+        Ok(Found::Records(rkeys.take(DOMAINS_MAX).collect()))
     }
 
     /// The record as its repository proves it.
@@ -157,6 +194,11 @@ fn refused(pds: &str, status: u16, body: &[u8]) -> Found {
         }
         _ => unknown(Kind::Pds, pds, format!("the PDS answers {status} {}", name.chars().take(60).collect::<String>())),
     }
+}
+
+/// Whether the PDS did its part.
+fn works(found: &Found) -> bool {
+    !matches!(found, Found::Judged { judgement, .. } if judgement.verdict == Verdict::Unknown)
 }
 
 fn failed(kind: Kind, name: &str, why: String) -> Found {

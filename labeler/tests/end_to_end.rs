@@ -226,6 +226,65 @@ async fn a_restart_keeps_labels_and_numbers_and_sees_what_it_missed() {
 }
 
 #[tokio::test]
+async fn attestations_from_before_the_stream_are_found_by_the_list_of_a_relay() {
+    let mut world = World::without_labeler("").await;
+    world.ingest = format!("backfill = {:?}", world.net.relay_url());
+    let attest = |name: &str, domains: &[&str]| {
+        let account = world.net.create_account(name);
+        for domain in domains {
+            world.publish(&account, domain, &["s1"]);
+            world.net.attest(&account, domain, &["s1"], true);
+        }
+        account
+    };
+    let mut old: Vec<_> =
+        (0..5).map(|n| attest(&format!("old{n}.test"), &[&format!("a{n}.example"), &format!("b{n}.example")])).collect();
+    old.sort_by(|a, b| a.did.as_str().cmp(b.did.as_str()));
+    world.net.forget_frames();
+    world.net.break_lists(true);
+    world.start_labeler().await;
+    for account in &old[..2] {
+        world.until_labels(account, &BOTH).await;
+        world.until_reason(account, "b").await;
+        assert_eq!(
+            world.labeler.as_ref().unwrap().store().rows(&account.did).unwrap().len(),
+            2,
+            "each of its domains, and nothing else"
+        );
+    }
+    assert!(world.labels(&old[2]).await.is_empty());
+
+    // It is taken up where it broke off, also after a restart.
+    while world.net.lists().len() < 2 {
+        tokio::task::yield_now().await;
+    }
+    world.stop_labeler().await;
+    world.net.break_lists(false);
+    let asked = world.net.lists().len();
+    world.start_labeler().await;
+    for account in &old[2..] {
+        world.until_labels(account, &BOTH).await;
+    }
+    let cursors: Vec<String> = world.net.lists().split_off(asked);
+    assert_eq!(cursors, [old[1].did.as_str(), old[3].did.as_str()]);
+
+    // Once read it is not read again, unless the stream has forgotten what we did not see.
+    world.stop_labeler().await;
+    let asked = world.net.lists().len();
+    world.start_labeler().await;
+    let seen = world.member("seen.test", "seen.example").await;
+    assert_eq!(world.net.lists().len(), asked);
+    world.stop_labeler().await;
+    let missed = world.net.create_account("missed.test");
+    world.publish(&missed, "missed.example", &["s1"]);
+    world.net.attest(&missed, "missed.example", &["s1"], true);
+    world.net.forget_frames();
+    world.start_labeler().await;
+    world.until_labels(&missed, &BOTH).await;
+    world.until_labels(&seen, &BOTH).await;
+}
+
+#[tokio::test]
 async fn strangers_records_do_not_reach_private_addresses() {
     let world = World::start_with("allow_private_addresses = false").await;
     let account = world.net.create_account("alice.test");

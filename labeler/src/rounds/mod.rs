@@ -215,6 +215,7 @@ fn said((task, found): &(Task, Found)) {
     let (did, domain) = (task.did.as_str(), task.rkey.as_str());
     match found {
         Found::Absent => tracing::info!(did, domain, "the attestation is gone"),
+        Found::Records(domains) => tracing::info!(did, ?domains, "looked for attestations"),
         Found::Judged { judgement, .. } => {
             let reasons = judgement.reasons().join("; ");
             tracing::info!(did, domain, verdict = ?judgement.verdict, reasons, "looked at");

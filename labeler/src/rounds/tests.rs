@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::judge::{Check, Judgement, Kind};
-use crate::store::{Terms, Touch};
+use crate::store::{Backfill, Terms, Touch};
 
 const DAY: Duration = Duration::from_secs(86_400);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -130,6 +130,23 @@ async fn a_flood_of_attestations_keeps_neither_members_nor_newcomers_waiting() {
     // Eight at a time and ten seconds each: that is what its own server makes of it.
     let secs = 32 + 360;
     assert!(spam <= secs * 8 / 10 + 100, "{spam}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_relays_list_keeps_neither_members_nor_newcomers_waiting() {
+    let world = World::start(HOUR);
+    world.attest((0..50).map(|nth| format!("member{nth}")));
+    world.run(HOUR * 9 / 10 - Duration::from_secs(1)).await;
+    assert_eq!(world.looks("member").len(), 50);
+    let listed = (0..2000).map(|nth| format!("did:plc:spam{nth}").parse().unwrap()).collect();
+    world.store.touch_listed(listed, "https://relay.example", &Backfill::Done, clock()).unwrap();
+    world.run(Duration::from_secs(30)).await;
+    world.attest(std::iter::once("newcomer".into()));
+    world.run(Duration::from_secs(2)).await;
+    assert_eq!(world.looks("newcomer").len(), 1, "a newcomer is not behind the list");
+    world.run(HOUR / 10).await;
+    assert_eq!(world.looks("member")[50..].len(), 50, "everybody who stands was looked at again on time");
+    assert!(!world.looks("spam").is_empty());
 }
 
 #[tokio::test(start_paused = true)]

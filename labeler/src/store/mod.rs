@@ -2,7 +2,7 @@
 //!
 //! | table | key → value |
 //! |---|---|
-//! | `attested` | DID, NUL, domain → [`Row`] (JSON) |
+//! | `attested` | DID, NUL, domain → [`Row`] (JSON); without a domain: the repository is to be looked into |
 //! | `due` | lane, when (ms), row id → key of `attested` |
 //! | `domains` | domain, NUL, DID → nothing: who attests a domain |
 //! | `checks` | DID, NUL, domain → [`Checked`] (JSON): what was found at the last look |
@@ -10,7 +10,7 @@
 //! | `current` | subject, NUL, value → sequence number of its newest label, and the label in JSON |
 //! | `renew` | when (ms), sequence number → key of `current`: what will run out |
 //! | `superseded` | since when (ms), sequence number → nothing: what may be forgotten |
-//! | `meta` | issuer, key, last sequence number, last row id, cursors, which file this is |
+//! | `meta` | issuer, key, last sequence number, last row id, cursors, how far lists were read, which file this is |
 //!
 //! What belongs together commits together: a finding, the labels that follow from it, and when to look again are one transaction. So is a
 //! cursor with what was seen up to it: a crash repeats work and loses none.
@@ -19,6 +19,7 @@
 //! by [`Store::backup`] says that it is one, and any other is found out by its file being another; then numbers go on far beyond (they may
 //! have gaps), everything is looked at again, and what is found is said again, later than whatever was said meanwhile.
 
+mod backfill;
 mod backup;
 mod env;
 mod labels;
@@ -41,6 +42,7 @@ use atproto::lexicon::DOMAIN_CHARS_MAX;
 use heed::{Env, RoTxn, RwTxn, WithoutTls};
 use tokio::sync::watch;
 
+pub use backfill::Backfill;
 pub use backup::{BackupError, backup, restore};
 use env::Table;
 pub use labels::{Terms, Upkeep};

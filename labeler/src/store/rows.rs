@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 use super::{DID_BYTES_MAX, DOMAINS_MAX, KEY_BYTES_MAX, ROW, Store, StoreError, millis, queue};
 use crate::judge::Judgement;
 
+/// In place of a record key; none is empty.
+const WHOLE_REPO: &str = "";
+
 /// What is known of one attestation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Row {
@@ -76,7 +79,7 @@ pub struct Task {
     pub asked: u64,
     /// Whose.
     pub did: Did,
-    /// Its record key: the domain.
+    /// Its record key: the domain. Empty for the whole repository, whose attestations nobody has named yet.
     pub rkey: String,
     /// [`Row::rev`].
     pub rev: Option<String>,
@@ -91,6 +94,8 @@ pub struct Task {
 pub enum Found {
     /// The repository proves that there is no such record.
     Absent,
+    /// The repository holds attestations of these domains, says who keeps it.
+    Records(Vec<String>),
     /// A judgement, of the record or of why there is none to judge.
     Judged {
         /// Pass, fail, or nothing definite, and each check.
@@ -116,6 +121,13 @@ pub enum Lane {
 impl Lane {
     /// All lanes, in the order of their numbers.
     pub const ALL: [Self; 3] = [Self::Standing, Self::Waiting, Self::Fresh];
+}
+
+impl Task {
+    /// Whether the repository is to be looked into, and not one record.
+    pub fn is_repo(&self) -> bool {
+        self.rkey == WHOLE_REPO
+    }
 }
 
 impl Row {
@@ -151,34 +163,60 @@ impl Store {
         Ok(refused)
     }
 
-    fn touch_record(&self, txn: &mut RwTxn<'_>, did: &Did, rkey: &str, now: SystemTime) -> Result<Option<String>, StoreError> {
+    /// Notes that somebody may have attestations that nobody has named yet.
+    pub(super) fn touch_repo(&self, txn: &mut RwTxn<'_>, did: &Did, now: SystemTime) -> Result<(), StoreError> {
+        if did.as_str().len() > DID_BYTES_MAX {
+            return Ok(());
+        }
+        let key = row_key(did, WHOLE_REPO);
+        let row = match self.row_in(txn, &key)? {
+            Some(row) => row,
+            None => self.new_row(txn)?,
+        };
+        self.ask(txn, &key, row, now)
+    }
+
+    pub(super) fn touch_record(
+        &self,
+        txn: &mut RwTxn<'_>,
+        did: &Did,
+        rkey: &str,
+        now: SystemTime,
+    ) -> Result<Option<String>, StoreError> {
+        if rkey == WHOLE_REPO {
+            return Ok(Some(format!("{}: a record without a key", did.as_str())));
+        }
         if did.as_str().len() > DID_BYTES_MAX || rkey.len() > DOMAIN_CHARS_MAX || rkey.contains('\0') {
             return Ok(Some(format!("{}: a DID or record key that is too long to be a domain's", did.as_str())));
         }
         let key = row_key(did, rkey);
         let row = match self.row_in(txn, &key)? {
             Some(row) => row,
-            None if self.rows_in(txn, did)?.len() >= DOMAINS_MAX => {
+            None if self.rows_in(txn, did)?.iter().filter(|(key, _)| !is_repo(key)).count() >= DOMAINS_MAX => {
                 return Ok(Some(format!("{} attests more than {DOMAINS_MAX} domains; {rkey} is not looked at", did.as_str())));
             }
-            None => Row {
-                id: self.next(txn, ROW)?,
-                asked: 0,
-                due_ms: 0,
-                rev: None,
-                stands: false,
-                relay: false,
-                state: State::New,
-                reasons: Vec::new(),
-                checked_ms: None,
-                failures: 0,
-                refused: 0,
-                refused_since_ms: 0,
-                host: None,
-            },
+            None => self.new_row(txn)?,
         };
         self.ask(txn, &key, row, now)?;
         Ok(None)
+    }
+
+    fn new_row(&self, txn: &mut RwTxn<'_>) -> Result<Row, StoreError> {
+        Ok(Row {
+            id: self.next(txn, ROW)?,
+            asked: 0,
+            due_ms: 0,
+            rev: None,
+            stands: false,
+            relay: false,
+            state: State::New,
+            reasons: Vec::new(),
+            checked_ms: None,
+            failures: 0,
+            refused: 0,
+            refused_since_ms: 0,
+            host: None,
+        })
     }
 
     fn ask(&self, txn: &mut RwTxn<'_>, key: &[u8], mut row: Row, now: SystemTime) -> Result<(), StoreError> {
@@ -218,7 +256,7 @@ impl Store {
     pub fn rows(&self, did: &Did) -> Result<Vec<(String, Row)>, StoreError> {
         let txn = self.env.read_txn()?;
         let rows = self.rows_in(&txn, did)?;
-        rows.into_iter().map(|(key, row)| Ok((names(&key)?.1, row))).collect()
+        rows.into_iter().filter(|(key, _)| !is_repo(key)).map(|(key, row)| Ok((names(&key)?.1, row))).collect()
     }
 
     /// Who attests a domain, the first few.
@@ -262,6 +300,10 @@ impl Store {
 
 fn read(octets: &[u8]) -> Result<Row, StoreError> {
     serde_json::from_slice(octets).map_err(|error| StoreError::Corrupt(format!("an attestation ({error})")))
+}
+
+fn is_repo(key: &[u8]) -> bool {
+    key.ends_with(b"\0")
 }
 
 /// The key of `domains` for a key of `attested`.

@@ -99,6 +99,13 @@ impl Store {
             Found::Absent => {
                 (row.stands, row.relay, row.state, row.reasons) = (false, false, State::New, Vec::new());
             }
+            Found::Records(rkeys) => {
+                for rkey in rkeys {
+                    if let Some(refused) = self.touch_record(txn, &task.did, rkey, now)? {
+                        tracing::warn!(refused, "not looked at");
+                    }
+                }
+            }
             Found::Judged { judgement, relay, rev } => {
                 row.rev = rev.clone().max(row.rev);
                 row.take(judgement, *relay, patience, now);
@@ -109,7 +116,7 @@ impl Store {
             // Somebody pointed at it again meanwhile: what was found may be old already.
             row.due_ms = millis(now);
             self.put_row(txn, &name, &row)?;
-        } else if *found == Found::Absent {
+        } else if matches!(found, Found::Absent | Found::Records(_)) {
             self.forget_row(txn, &name)?;
         } else {
             row.due_ms = millis(now + wait(&row, patience, now));

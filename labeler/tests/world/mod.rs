@@ -24,6 +24,8 @@ pub(crate) struct World {
     dns: Server,
     folder: tempfile::TempDir,
     extra: String,
+    /// More of `[ingest]`.
+    pub(crate) ingest: String,
 }
 
 impl World {
@@ -33,13 +35,19 @@ impl World {
 
     /// `extra` goes into `[identity]`.
     pub(crate) async fn start_with(extra: &str) -> Self {
+        let mut world = Self::without_labeler(extra).await;
+        world.start_labeler().await;
+        world
+    }
+
+    /// For [`World::start_labeler`] later.
+    pub(crate) async fn without_labeler(extra: &str) -> Self {
         let zone = Zone::new();
         zone.set_ttl(0);
         let dns = Server::start(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), zone.clone()).unwrap();
         let net = AtNet::start().await.unwrap();
-        let mut world = Self { net, zone, labeler: None, dns, folder: tempfile::tempdir().unwrap(), extra: extra.into() };
-        world.start_labeler().await;
-        world
+        let (folder, ingest) = (tempfile::tempdir().unwrap(), String::new());
+        Self { net, zone, labeler: None, dns, folder, extra: extra.into(), ingest }
     }
 
     pub(crate) async fn start_labeler(&mut self) {
@@ -54,10 +62,11 @@ impl World {
     pub(crate) fn settings(&self) -> String {
         format!(
             "did = {LABELER:?}\nsigning_key = \"labeler.key\"\ndata_dir = \"data\"\nlisten = \"127.0.0.1:0\"\n\
-             [identity]\nplc_url = {:?}\n{}\n[ingest]\nfirehose = {:?}\n[dns]\nnameservers = [{:?}]\n[verify]\ninterval = \"1h\"\nfailures = 1\n",
+             [identity]\nplc_url = {:?}\n{}\n[ingest]\nfirehose = {:?}\n{}\n[dns]\nnameservers = [{:?}]\n[verify]\ninterval = \"1h\"\nfailures = 1\n",
             self.net.plc_url(),
             self.extra,
             self.net.firehose_url(),
+            self.ingest,
             self.dns.address().to_string(),
         )
     }

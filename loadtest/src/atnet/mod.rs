@@ -93,6 +93,11 @@ struct State {
     /// Every frame since the start; a frame's sequence number is its place, counted from 1.
     frames: Vec<Vec<u8>>,
     grown: watch::Sender<usize>,
+    /// Frames before it are not given out any more.
+    window: usize,
+    /// With which cursor the list of repositories was asked for.
+    lists: Vec<String>,
+    lists_break: bool,
     last_tid: u64,
     plc_requests: u64,
     pds_requests: u64,
@@ -116,6 +121,9 @@ impl Default for State {
             accounts: HashMap::new(),
             frames: Vec::new(),
             grown: watch::Sender::new(0),
+            window: 0,
+            lists: Vec::new(),
+            lists_break: false,
             last_tid: 0,
             plc_requests: 0,
             pds_requests: 0,
@@ -231,6 +239,27 @@ impl AtNet {
             state.announce_identity(account.did.as_str());
             state.announce_account(account.did.as_str());
         }
+    }
+
+    /// Base URL of who lists repositories by collection, two in a page.
+    pub fn relay_url(&self) -> String {
+        format!("http://{}", self.other_pds)
+    }
+
+    /// The firehose forgets what it has said so far.
+    pub fn forget_frames(&self) {
+        let mut state = self.world.lock();
+        state.window = state.frames.len();
+    }
+
+    /// From now on every page of the list but the first is answered 500, or no more.
+    pub fn break_lists(&self, broken: bool) {
+        self.world.lock().lists_break = broken;
+    }
+
+    /// The cursors with which the list was asked for, in order; empty for none.
+    pub fn lists(&self) -> Vec<String> {
+        self.world.lock().lists.clone()
     }
 
     /// Host and port of the PDS to which accounts move.

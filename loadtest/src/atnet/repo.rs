@@ -83,6 +83,12 @@ impl Repo {
         self.records.get(path).map(Vec::as_slice)
     }
 
+    /// The paths of a collection's records.
+    pub(super) fn paths(&self, collection: &str) -> impl Iterator<Item = &str> {
+        let prefix = format!("{collection}/");
+        self.records.keys().map(String::as_str).filter(move |path| path.starts_with(&prefix))
+    }
+
     /// The revision of the newest commit.
     pub(super) fn rev(&self) -> &str {
         &self.rev

@@ -35,12 +35,17 @@ pub(super) async fn run(
     let pds_routes = Router::new()
         .route("/xrpc/com.atproto.sync.getRecord", get(proof))
         .route("/xrpc/com.atproto.repo.getRecord", get(record))
+        .route("/xrpc/com.atproto.repo.listRecords", get(records))
+        .route("/xrpc/com.atproto.sync.listReposByCollection", get(|| async { error(StatusCode::BAD_REQUEST, "InvalidRequest") }))
         .route("/xrpc/com.atproto.sync.subscribeRepos", get(subscribe))
         .route("/xrpc/com.atproto.server.describeServer", get(describe))
         .route("/xrpc/_health", get(|| async { Json(json!({ "version": "atnet" })) }))
         .with_state(servers.clone());
     let other_servers = Servers { is_other: true, ..servers.clone() };
-    let other_routes = Router::new().route("/xrpc/com.atproto.sync.getRecord", get(proof)).with_state(other_servers);
+    let other_routes = Router::new()
+        .route("/xrpc/com.atproto.sync.getRecord", get(proof))
+        .route("/xrpc/com.atproto.sync.listReposByCollection", get(repos))
+        .with_state(other_servers);
     let web_routes = Router::new().route("/.well-known/did.json", get(web_document)).with_state(servers);
     let (plc, pds, web) = (TcpListener::from_std(plc)?, TcpListener::from_std(pds)?, TcpListener::from_std(web)?);
     let other = TcpListener::from_std(other)?;
@@ -143,6 +148,51 @@ async fn record(State(servers): State<Servers>, Query(query): Query<RecordQuery>
     }
 }
 
+#[derive(Deserialize)]
+struct ListQuery {
+    repo: String,
+    collection: String,
+}
+
+/// All records of a collection, without proofs.
+async fn records(State(servers): State<Servers>, Query(query): Query<ListQuery>) -> Response {
+    let state = servers.world.lock();
+    let Some(entry) = state.accounts.get(&query.repo).filter(|entry| entry.status == Status::Active && !entry.moved) else {
+        return error(StatusCode::BAD_REQUEST, "InvalidRequest");
+    };
+    let paths = entry.repo.paths(&query.collection);
+    let records: Vec<Value> =
+        paths.map(|path| json!({ "uri": format!("at://{}/{path}", query.repo), "cid": "", "value": {} })).collect();
+    Json(json!({ "records": records })).into_response()
+}
+
+#[derive(Deserialize)]
+struct ReposQuery {
+    collection: String,
+    cursor: Option<String>,
+}
+
+/// As a relay does: whoever has records of the collection, ordered by DID; the cursor is the last one of a page.
+async fn repos(State(servers): State<Servers>, Query(query): Query<ReposQuery>) -> Response {
+    let mut state = servers.world.lock();
+    let cursor = query.cursor.unwrap_or_default();
+    state.lists.push(cursor.clone());
+    if state.lists_break && !cursor.is_empty() {
+        return error(StatusCode::INTERNAL_SERVER_ERROR, "InternalServerError");
+    }
+    let attests = |(_, entry): &(&String, &super::Entry)| entry.repo.paths(&query.collection).next().is_some();
+    let mut dids: Vec<&String> = state.accounts.iter().filter(attests).map(|(did, _)| did).filter(|did| **did > cursor).collect();
+    dids.sort();
+    let more = dids.len() > 2;
+    dids.truncate(2);
+    let repos: Vec<Value> = dids.iter().map(|did| json!({ "did": did })).collect();
+    let mut page = json!({ "repos": repos });
+    if let (true, Some(last)) = (more, dids.last()) {
+        page["cursor"] = json!(last);
+    }
+    Json(page).into_response()
+}
+
 async fn describe() -> Response {
     Json(json!({ "did": "did:web:localhost", "availableUserDomains": [".test"], "inviteCodeRequired": false })).into_response()
 }
@@ -165,6 +215,16 @@ async fn stream(world: World, cursor: Option<usize>, mut socket: WebSocket) {
         let frame = super::encode(&json!({ "op": -1 })).into_iter().chain(super::encode(&json!({ "error": "FutureCursor" })));
         let _ = socket.send(Message::Binary(frame.collect::<Vec<u8>>().into())).await;
         return;
+    }
+    let window = world.lock().window;
+    if next < window {
+        next = window;
+        let frame = super::encode(&json!({ "op": 1, "t": "#info" }))
+            .into_iter()
+            .chain(super::encode(&json!({ "name": "OutdatedCursor" })));
+        if socket.send(Message::Binary(frame.collect::<Vec<u8>>().into())).await.is_err() {
+            return;
+        }
     }
     loop {
         let frames: Vec<Vec<u8>> = world.lock().frames.iter().skip(next).take(100).cloned().collect();

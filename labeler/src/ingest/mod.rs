@@ -3,8 +3,10 @@
 //! Both are hints of where to look: nothing they say is believed, everything is fetched again with its proof. What is seen is written down together with how
 //! far the stream was read, so that a crash repeats and loses nothing. A stream that breaks off is taken up where it was, after a pause that doubles.
 //!
-//! A stream that is read for the first time is read from the oldest event that it still has. Attestations older than that are seen when they, or
-//! their accounts, next change.
+//! A stream that is read for the first time is read from the oldest event that it still has. Attestations older than that, and those that a stream
+//! has forgotten while we were away, are found by the list of a relay (`backfill`).
+
+mod backfill;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +22,8 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{Connector, connect_async_tls_with_config};
 use url::Url;
+
+pub(crate) use backfill::Backfilling;
 
 use crate::outside;
 use crate::store::{Store, StoreError, Touch};
@@ -47,6 +51,8 @@ pub(crate) struct Ingest {
     pub(crate) url: Url,
     pub(crate) store: Arc<Store>,
     pub(crate) bell: Arc<Notify>,
+    /// Rung when the stream has forgotten what we did not read.
+    pub(crate) missed: Arc<Notify>,
     pub(crate) tls: Arc<ClientConfig>,
 }
 
@@ -110,11 +116,17 @@ impl Ingest {
                                 written = seen;
                             }
                         }
-                        Seen::Info(name) => tracing::warn!(url = %self.url, name, "the stream remarks"),
+                        Seen::Info(name) => {
+                            tracing::warn!(url = %self.url, name, "the stream remarks");
+                            if name == "OutdatedCursor" && written.is_some() {
+                                self.missed.notify_one();
+                            }
+                        }
                         Seen::Error(name) => {
                             if name == "FutureCursor" {
                                 // The server was reset: its numbers are not ours. From the beginning; what was seen before is only looked at again.
                                 self.store.set_cursor(self.url.as_str(), None)?;
+                                self.missed.notify_one();
                             }
                             return Err(Broken::Stream(format!("the server says {name}")));
                         }
