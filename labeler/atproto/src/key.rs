@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use atrium_crypto::Algorithm;
+pub use atrium_crypto::Algorithm;
 use atrium_crypto::verify::Verifier;
 use ipld_core::cid::multibase;
 use k256::ecdsa::signature::Signer;
@@ -60,6 +60,11 @@ impl VerifyingKey {
     fn from_point(algorithm: Algorithm, point: &[u8]) -> Result<Self, KeyError> {
         let reject = |_| malformed("not a point of the curve");
         Self::from_did_key(&atrium_crypto::did::format_did_key(algorithm, point).map_err(reject)?)
+    }
+
+    /// Of which curve it is.
+    pub fn algorithm(&self) -> Algorithm {
+        self.algorithm
     }
 
     /// Does this key vouch for `octets`?

@@ -6,6 +6,7 @@
 //! | module | what it answers |
 //! |---|---|
 //! | [`did`] | what a DID document says: keys, handle, PDS, labeler |
+//! | [`jwt`] | who calls a method of ours? |
 //! | [`key`] | `did:key` and Multikey; does this key vouch for these octets? |
 //! | [`label`] | a label to the octet: CBOR, JSON, signature; which labels are in force |
 //! | [`lexicon`] | what a member attests, and what may be said of them |
@@ -19,6 +20,7 @@
 pub mod car;
 pub mod did;
 pub mod firehose;
+pub mod jwt;
 pub mod key;
 pub mod label;
 pub mod lexicon;
