@@ -27,6 +27,7 @@ pub mod judge;
 mod key;
 mod outside;
 mod quorum;
+pub mod replay;
 mod rounds;
 mod serve;
 pub mod setup;
