@@ -7,18 +7,17 @@
 //! lacks an extension that the message needs, or takes none of its size. Addresses that need SMTPUTF8 do not keep others of the same
 //! message from a host without it. All IO has deadlines, so an attempt always ends.
 //!
-//! Not here: how a connection is opened (`link.rs`), which message goes where from which source (the scheduler), what to do
+//! Not here: which addresses in which order (`targets.rs`), how a connection is opened (`link.rs`), which message goes where from which source (the scheduler), what to do
 //! about the outcome (`dispatch.rs`, `settle.rs`).
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use host::{Clock, Net, Stream, deadline_in, tls};
-use scheduler::{Demand, Scope, Verdict};
+use scheduler::{Scope, Verdict};
 use smtp::client::{Fate, Stage, Transaction};
 use smtp::envelope::DeliverBy;
 use tokio::sync::Notify;
@@ -28,18 +27,13 @@ use super::broken::Broken;
 use super::cache::{ConnectionCache, Key, MESSAGES_MAX};
 use super::link::{Event, Link, Target, Tested, drive, hang_up};
 use super::race::Race;
+use super::targets::{barred, other_family, requires_tls, targets};
 use super::tls_policy::{self, Clients, TlsResult};
 use super::trouble::{self, RecipientOutcome, Trouble, lacks, stale};
 use crate::queue::TlsWish;
 
 /// Idle connections are looked over at this pace.
 const SWEEP: Duration = Duration::from_secs(2);
-/// Addresses tried in one attempt, over all hosts; more would hold a slot for a quarter of an hour.
-const ADDRESSES_TRIED_MAX: usize = 6;
-/// At the first attempt a host that has addresses of both families is given no longer to answer: enough for a SYN that was lost
-/// twice (RFC 6298 §2: after 1 s and 2 s more). Then the delivery goes from a source of the other family, if there is one, and
-/// from the second attempt on there is all the time of shaping.
-const FAMILY_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What one attempt did.
 #[derive(Debug)]
@@ -442,11 +436,6 @@ fn parameters(given: &crate::queue::Parameters, now: SystemTime) -> smtp::client
     }
 }
 
-/// Whether the message goes only where REQUIRETLS is offered (RFC 8689).
-fn requires_tls(job: &Job) -> bool {
-    job.stored.message.parameters.tls == TlsWish::Required
-}
-
 /// Whether an idle link is as good as the job's domain demands of that host.
 fn serves(link: &Link, job: &Job) -> bool {
     let host = job.route.hosts.iter().find(|host| host.name == link.host);
@@ -459,64 +448,4 @@ fn serves(link: &Link, job: &Job) -> bool {
 /// Of two troubles with what was promised the one that may pass.
 fn milder(before: Option<Trouble>, now: Trouble) -> Trouble {
     before.filter(|before| now.verdict == Verdict::Failed && before.verdict == Verdict::Deferred).unwrap_or(now)
-}
-
-/// What a policy that is only tested says of a host; nothing, where the sender or DANE has spoken.
-fn tested(job: &Job, host: &scheduler::Host, demand: &Demand) -> Tested {
-    let counts = job.route.tls.testing && job.stored.message.parameters.tls == TlsWish::Policy;
-    match (counts && *demand == Demand::Opportunistic, tls_policy::names(&job.route.tls, &host.name)) {
-        (false, _) => Tested::No,
-        (true, true) => Tested::Named,
-        (true, false) => Tested::Unnamed,
-    }
-}
-
-/// The trouble with hosts that no mail of this job may go to, if there are such.
-fn barred(job: &Job, results: &mut Vec<TlsResult>) -> Option<Trouble> {
-    let mut trouble = None;
-    for host in &job.route.hosts {
-        let Demand::Barred(barred) = tls_policy::demand(job, host) else { continue };
-        let (name, text) = (host.name.clone(), barred.text.to_string());
-        // What bars the host may be the message's demand alone; then it is not for the domain's report either.
-        if !matches!(host.demand, Demand::Barred(_)) {
-            trouble.get_or_insert_with(|| Trouble::requiretls(barred.failure, format!("{name}: {text}")));
-            continue;
-        }
-        trouble = Some(Trouble::insecure(barred.failure, format!("{name}: {text}")));
-        results.push(TlsResult { host: name, address: None, failure: Some((barred.failure, text)) });
-    }
-    trouble
-}
-
-/// Whether the route has addresses that a source of the other family may reach.
-fn other_family(job: &Job) -> bool {
-    let of_other = |address: &IpAddr| address.is_ipv4() != job.source.address.is_ipv4();
-    job.route.hosts.iter().flat_map(|host| &host.addresses).any(of_other)
-}
-
-/// Hosts and addresses in the order to try, of the source's own family, without the hosts that are ruled out.
-fn targets(job: &Job, begun: &Rc<Cell<u16>>) -> Vec<Target> {
-    let mut targets = Vec::new();
-    let hasty = job.stored.attempts == 0;
-    for host in &job.route.hosts {
-        let demand = tls_policy::demand(job, host);
-        if matches!(demand, Demand::Barred(_)) {
-            continue;
-        }
-        let has_other = host.addresses.iter().any(|address| address.is_ipv4() != job.source.address.is_ipv4());
-        let patience = if hasty && has_other { FAMILY_PATIENCE } else { Duration::MAX };
-        let reachable = host.addresses.iter().filter(|address| address.is_ipv4() == job.source.address.is_ipv4());
-        targets.extend(reachable.map(|address| Target {
-            host: host.name.clone(),
-            address: *address,
-            demand: demand.clone(),
-            require_tls: requires_tls(job),
-            limits: job.limits.clone(),
-            tested: tested(job, host, &demand),
-            patience,
-            begun: begun.clone(),
-        }));
-    }
-    targets.truncate(ADDRESSES_TRIED_MAX);
-    targets
 }

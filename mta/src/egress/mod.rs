@@ -29,6 +29,7 @@ pub mod resolver;
 pub mod route;
 pub mod settle;
 pub mod sts;
+mod targets;
 pub mod tls_memory;
 pub mod tls_policy;
 pub mod tls_reports;
