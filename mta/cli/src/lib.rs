@@ -7,6 +7,7 @@ mod args;
 mod client;
 mod demo;
 mod mail;
+mod recorded;
 mod show;
 mod show_actions;
 mod show_diff;
@@ -59,7 +60,9 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
     let json = args.json;
     let verb = match args.verb {
         Verb::Config { verb } => return config_verb(&verb, args.config.as_deref(), args.json),
-        Verb::Warmup { verb: WarmupVerb::Simulate(args) } => return simulate::run(&args, json).map(|()| ExitCode::SUCCESS),
+        Verb::Warmup { verb: WarmupVerb::Simulate(wish) } => {
+            return simulate::run(&wish, args.config.as_deref(), json).map(|()| ExitCode::SUCCESS);
+        }
         Verb::Demo { once } => return demo::run(once).map(|()| ExitCode::SUCCESS),
         verb => verb,
     };

@@ -11,6 +11,8 @@ use mta::egress::replies::Replies;
 use serde_json::json;
 use simulate::{DELIVERIES_A_DAY, Model, Plan, Report, SOURCES_MAX, Trial, Volume};
 
+use crate::recorded;
+
 /// Receivers that one question may be about.
 const LIMITS_MAX: usize = 30;
 
@@ -20,7 +22,8 @@ pub(crate) struct SimulateArgs {
     /// A plan: the name of a shipped one, a file with one, or FILE:NAME. Twice: both, side by side
     #[arg(long = "plan", required = true, value_name = "PLAN")]
     plans: Vec<String>,
-    /// How much mail members submit: steady:N a day, or a file with a line for each day (2026-11-01,18250)
+    /// How much mail members submit: steady:N a day, a file with a line for each day (2026-11-01,18250), or from-events: as on
+    /// the days that the running daemon's events tell of
     #[arg(long, value_name = "VOLUME")]
     volume: String,
     /// For how many days
@@ -47,12 +50,12 @@ pub(crate) struct SimulateArgs {
     svg: Option<PathBuf>,
 }
 
-pub(crate) fn run(args: &SimulateArgs, json: bool) -> anyhow::Result<()> {
+pub(crate) fn run(args: &SimulateArgs, config: Option<&Path>, json: bool) -> anyhow::Result<()> {
     if args.plans.len() > 2 {
         bail!("--plan is given {} times; two plans can stand side by side", args.plans.len());
     }
     let plans = args.plans.iter().map(|name| plan(name)).collect::<Result<Vec<_>, _>>()?;
-    let volume = volume(&args.volume)?;
+    let volume = if args.volume == "from-events" { recorded::volume(config)? } else { volume(&args.volume)? };
     let reports = |model: &Model| -> Vec<Report> {
         let trial = |plan: &Plan| Trial {
             days: args.days,

@@ -11,7 +11,7 @@ use crate::table::grouped;
 
 const WIDTH: f64 = 960.0;
 const HEIGHT: f64 = 520.0;
-const LEFT: f64 = 90.0;
+const LEFT: f64 = 110.0;
 const RIGHT: f64 = 30.0;
 const TOP: f64 = 50.0;
 const BOTTOM: f64 = 110.0;
