@@ -90,7 +90,6 @@ impl Host {
                 Keeps::Folder(mail.join("new"), Running::start("exim", command, &parent.join("exim.log"))?)
             }
             Kind::OpenSmtpd => {
-                rsa_certificate(&folder)?;
                 let provider = Provider::new(Script::accepts_all());
                 let sink = Sink::start(SocketAddr::from(([127, 0, 0, 1], 0)), provider, None)?;
                 let config = folder.join("smtpd.conf");
@@ -180,14 +179,6 @@ fn exim_conf(folder: &Path, address: SocketAddr) -> String {
         address.ip(),
         address.port(),
     )
-}
-
-/// Over what the folder has: a certificate of its own with an RSA key.
-fn rsa_certificate(folder: &Path) -> Result<()> {
-    let (key, certificate) = (folder.join("key.pem"), folder.join("cert.pem"));
-    let mut openssl = Command::new("openssl");
-    openssl.args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=mx.opensmtpd.test", "-keyout"]);
-    process::output(openssl.arg(key).arg("-out").arg(certificate)).map(drop)
 }
 
 fn smtpd_conf(folder: &Path, address: SocketAddr, onwards: SocketAddr) -> String {

@@ -6,8 +6,9 @@
 //! host says whether it came under TLS. The sender must be told of the refused recipient, and of the address where SMTPUTF8 is
 //! not offered. What each host offers is printed.
 //!
-//! OpenSMTPD as Debian 12 ships it fails every handshake as a server with an elliptic key (its way of keeping keys apart does not work
-//! with OpenSSL 3 there), so it has an RSA key. Haraka is told to leave long lines alone.
+//! OpenSMTPD as Debian 12 ships it offers STARTTLS and then fails every handshake with the daemon, with an elliptic and with an RSA key
+//! (its way of keeping keys apart does not work with OpenSSL 3). Nothing was promised, so to it mail must arrive in clear text,
+//! and it does. Haraka is told to leave long lines alone.
 
 mod hosts;
 
@@ -132,7 +133,8 @@ impl World {
     fn deliver(&self, kind: Kind, tools: &Tools, directory: &Path) -> Result<String> {
         let host = Host::start(kind, tools, directory, self.port, &self.certificate)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let offers = runtime.block_on(offers(host.address))?;
+        let tls_works = kind != Kind::OpenSmtpd;
+        let offers = runtime.block_on(offers(host.address, tls_works))?;
         let domain = kind.domain();
         let parcels = parcels(&domain, offers.contains("SMTPUTF8"));
         let mut arrived = HashSet::new();
@@ -168,11 +170,11 @@ impl World {
                 arrived.insert(under_tls(message));
             }
         }
-        ensure!(arrived == HashSet::from([true]), "not all came under TLS: {arrived:?}");
+        ensure!(arrived == HashSet::from([tls_works]), "under TLS: {arrived:?}, expected {tls_works}");
         let mut offers: Vec<&str> = offers.iter().map(String::as_str).collect();
         offers.sort_unstable();
-        let offers = offers.join(" ");
-        Ok(format!("{} messages under TLS, {SIGNATURES} signatures good on each; offers {offers}", parcels.len()))
+        let how = if tls_works { "under TLS" } else { "in clear text, since its handshakes fail" };
+        Ok(format!("{} messages {how}, {SIGNATURES} signatures good on each; offers {}", parcels.len(), offers.join(" ")))
     }
 
     async fn submit(&self, marker: &str, parcel: &Parcel) -> Result<()> {
@@ -221,8 +223,8 @@ fn parcels(domain: &str, smtputf8: bool) -> [Parcel; 3] {
     ]
 }
 
-/// What a host offers in its reply to EHLO; TLS must work.
-async fn offers(address: SocketAddr) -> Result<HashSet<String>> {
+/// What a host offers in its reply to EHLO, under TLS if that works.
+async fn offers(address: SocketAddr, tls: bool) -> Result<HashSet<String>> {
     let plain = Client::connect(&Target::plain(address)).await?;
     let mut offered = HashSet::new();
     let known = ["PIPELINING", "8BITMIME", "SMTPUTF8", "CHUNKING", "DSN", "SIZE", "STARTTLS", "ENHANCEDSTATUSCODES"];
@@ -232,8 +234,10 @@ async fn offers(address: SocketAddr) -> Result<HashSet<String>> {
         }
     }
     plain.quit().await?;
-    let target = Target::plain(address).with_tls(Tls::StartTls(client_that_trusts_all(false)?));
-    Client::connect(&target).await?.quit().await?;
+    if tls {
+        let target = Target::plain(address).with_tls(Tls::StartTls(client_that_trusts_all(false)?));
+        Client::connect(&target).await?.quit().await?;
+    }
     Ok(offered)
 }
 
