@@ -120,7 +120,8 @@ pub struct Ingest {
     /// asked once, for those from before the streams. Default: the host of `firehose`.
     #[serde(deserialize_with = "optional_http_url")]
     pub backfill: Option<Url>,
-    /// A Jetstream (version 1), such as `wss://jetstream.example/subscribe`.
+    /// A Jetstream: of version 1, such as `wss://jetstream.example/subscribe`, or of version 2, such as
+    /// `wss://jetstream.example/xrpc/network.bsky.jetstream.subscribeEvents`.
     #[serde(deserialize_with = "jetstream_url")]
     pub jetstream: Option<Url>,
 }
@@ -292,10 +293,10 @@ fn optional_ws_url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<
 
 fn jetstream_url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Url>, D::Error> {
     let url = optional_ws_url(deserializer)?;
-    if url.as_ref().is_some_and(|url| url.path().contains("network.bsky.jetstream")) {
-        return Err(de::Error::custom(
-            "Jetstream version 2 is not supported yet; give the `/subscribe` of a version 1, or a `firehose`",
-        ));
+    let is_v2 = |url: &Url| url.path() == crate::ingest::JETSTREAM_V2;
+    if url.as_ref().is_some_and(|url| url.path().starts_with("/xrpc") && !is_v2(url)) {
+        let right = crate::ingest::JETSTREAM_V2;
+        return Err(de::Error::custom(format!("version 2 of Jetstream is read at {right}, version 1 at /subscribe")));
     }
     Ok(url)
 }
@@ -498,7 +499,7 @@ interval = "24h"
             ("did:web:labeler.example.test", "did:web:host:path", "host only"),
             ("http://127.0.0.1:12582", "127.0.0.1:12582", "labeler.toml:7: key `identity.plc_url`: "),
             ("ws://127.0.0.1:12583", "http://127.0.0.1:12583", "labeler.toml:9: key `ingest.firehose`: "),
-            ("/subscribe", "/xrpc/network.bsky.jetstream.subscribeEvents", "not supported yet"),
+            ("/subscribe", "/xrpc/network.bsky.jetstream.subscribe", "is read at /xrpc/network.bsky.jetstream.subscribeEvents"),
             ("listen ", "liste ", "unknown field `liste`"),
             ("listen      = \"127.0.0.1:3100\"", "", "missing field `listen`"),
             ("[dns]", "[dns", "labeler.toml:11"),

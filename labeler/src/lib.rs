@@ -113,13 +113,12 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         clock: outside::now,
     };
     tasks.spawn(rounds.run(stopped.clone()));
-    let streams = [(ingest::Kind::Firehose, config.ingest.firehose), (ingest::Kind::Jetstream, config.ingest.jetstream)];
-    for (kind, url) in streams {
-        if let Some(url) = url {
-            let ingest =
-                ingest::Ingest { kind, url, store: store.clone(), bell: bell.clone(), missed: missed.clone(), tls: tls.clone() };
-            tasks.spawn(ingest.run(stopped.clone()));
-        }
+    let firehose = config.ingest.firehose.map(|url| (ingest::Kind::Firehose, url));
+    let jetstream = config.ingest.jetstream.map(|url| (ingest::Kind::of_jetstream(&url), url));
+    for (kind, url) in firehose.into_iter().chain(jetstream) {
+        let (store, bell, missed) = (store.clone(), bell.clone(), missed.clone());
+        let ingest = ingest::Ingest { kind, url, store, bell, missed, tls: tls.clone() };
+        tasks.spawn(ingest.run(stopped.clone()));
     }
     tracing::info!(did = config.did.as_str(), key = did_key, %address, "the labeler serves");
     Ok(Running { address, did_key, store, stop, tasks })

@@ -228,7 +228,7 @@ async fn a_restart_keeps_labels_and_numbers_and_sees_what_it_missed() {
 #[tokio::test]
 async fn attestations_from_before_the_stream_are_found_by_the_list_of_a_relay() {
     let mut world = World::without_labeler("").await;
-    world.ingest = format!("backfill = {:?}", world.net.relay_url());
+    world.ingest = format!("firehose = {:?}\nbackfill = {:?}", world.net.firehose_url(), world.net.relay_url());
     let attest = |name: &str, domains: &[&str]| {
         let account = world.net.create_account(name);
         for domain in domains {
@@ -282,6 +282,42 @@ async fn attestations_from_before_the_stream_are_found_by_the_list_of_a_relay() 
     world.start_labeler().await;
     world.until_labels(&missed, &BOTH).await;
     world.until_labels(&seen, &BOTH).await;
+}
+
+#[tokio::test]
+async fn a_jetstream_of_version_2_says_where_to_look_as_well() {
+    let mut world = World::without_labeler("").await;
+    world.ingest = format!("jetstream = {:?}\nbackfill = {:?}", world.net.jetstream_url(), world.net.relay_url());
+    let alice = world.net.create_account("alice.test");
+    world.publish(&alice, "member.example", &["s1"]);
+    world.start_labeler().await;
+    world.net.attest(&alice, "member.example", &["s1"], true);
+    world.until_labels(&alice, &BOTH).await;
+    world.net.set_status(&alice, Status::Takendown);
+    world.until_labels(&alice, &[]).await;
+    world.net.set_status(&alice, Status::Active);
+    world.until_labels(&alice, &BOTH).await;
+    world.net.delete_record(&alice, ATTESTATION, "member.example");
+    world.until_labels(&alice, &[]).await;
+
+    // From where it was; what comes again is not looked at again.
+    world.stop_labeler().await;
+    let bob = world.net.create_account("bob.test");
+    world.publish(&bob, "other.example", &["s1"]);
+    world.net.attest(&bob, "other.example", &["s1"], true);
+    let requests = world.net.requests().1;
+    world.start_labeler().await;
+    world.until_labels(&bob, &BOTH).await;
+    assert_eq!(world.net.requests().1, requests + 1);
+
+    // What it has forgotten is found by the list.
+    world.stop_labeler().await;
+    let carol = world.net.create_account("carol.test");
+    world.publish(&carol, "third.example", &["s1"]);
+    world.net.attest(&carol, "third.example", &["s1"], true);
+    world.net.forget_frames();
+    world.start_labeler().await;
+    world.until_labels(&carol, &BOTH).await;
 }
 
 #[tokio::test]

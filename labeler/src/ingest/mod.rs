@@ -7,6 +7,7 @@
 //! has forgotten while we were away, are found by the list of a relay (`backfill`).
 
 mod backfill;
+mod jetstream;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,15 +16,16 @@ use atproto::firehose::{self, Change, FRAME_BYTES_MAX, Frame};
 use atproto::lexicon::ATTESTATION;
 use futures_util::{SinkExt, StreamExt};
 use rustls::ClientConfig;
-use serde::Deserialize;
 use tokio::sync::{Notify, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
-use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::http::Response;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::{Error as Refused, Message};
 use tokio_tungstenite::{Connector, connect_async_tls_with_config};
 use url::Url;
 
 pub(crate) use backfill::Backfilling;
+pub(crate) use jetstream::V2 as JETSTREAM_V2;
 
 use crate::outside;
 use crate::store::{Store, StoreError, Touch};
@@ -43,6 +45,15 @@ pub(crate) enum Kind {
     Firehose,
     /// Jetstream version 1: JSON, the cursor in microseconds.
     Jetstream,
+    /// Jetstream version 2: JSON in frames, the cursor a number.
+    JetstreamV2,
+}
+
+impl Kind {
+    /// Of a Jetstream, by its URL's path.
+    pub(crate) fn of_jetstream(url: &Url) -> Self {
+        if url.path() == jetstream::V2 { Self::JetstreamV2 } else { Self::Jetstream }
+    }
 }
 
 /// One stream and where its hints go.
@@ -98,7 +109,15 @@ impl Ingest {
         let tls = Connector::Rustls(self.tls.clone());
         let url = self.address(written);
         let connecting = connect_async_tls_with_config(url.as_str(), Some(limits), true, Some(tls));
-        let (mut socket, _) = timeout(CONNECT_MAX, connecting).await.map_err(broken)?.map_err(broken)?;
+        let (mut socket, _) = match timeout(CONNECT_MAX, connecting).await.map_err(broken)? {
+            Err(Refused::Http(answer)) if written.is_some() && is_too_old(&answer) => {
+                // Only version 2 of Jetstream says so here: what came after our place is forgotten.
+                self.store.set_cursor(self.url.as_str(), None)?;
+                self.missed.notify_one();
+                return Err(Broken::Stream("the server has forgotten what came after our cursor".into()));
+            }
+            connected => connected.map_err(broken)?,
+        };
         tracing::info!(url = %self.url, cursor = written, "watching");
         let mut seen = written;
         let mut heard = outside::moment();
@@ -110,6 +129,8 @@ impl Ingest {
                     heard = outside::moment();
                     let message = message.ok_or_else(|| Broken::Stream("the server closed".into()))?.map_err(broken)?;
                     match self.read(&message) {
+                        // Cursors of version 2 are inclusive: the last one comes again.
+                        Seen::Event { cursor, .. } if self.kind == Kind::JetstreamV2 && seen.is_some_and(|seen| cursor <= seen) => {}
                         Seen::Event { cursor, touched } => {
                             seen = Some(cursor);
                             if self.note(touched, cursor).await? {
@@ -180,11 +201,8 @@ impl Ingest {
                 }
                 url.query_pairs_mut().append_pair("cursor", &cursor.unwrap_or(0).to_string());
             }
-            Kind::Jetstream => {
-                url.query_pairs_mut().append_pair("wantedCollections", ATTESTATION);
-                // Without one it begins now; with 0, at the oldest that it has.
-                url.query_pairs_mut().append_pair("cursor", &cursor.unwrap_or(0).to_string());
-            }
+            Kind::Jetstream => jetstream::ask_v1(&mut url, cursor),
+            Kind::JetstreamV2 => jetstream::ask_v2(&mut url, cursor),
         }
         url
     }
@@ -204,7 +222,8 @@ impl Ingest {
                 Ok(Frame::Unknown) => Seen::Nothing,
                 Err(error) => self.skip(error),
             },
-            (Kind::Jetstream, Message::Text(text)) => jetstream(text).unwrap_or_else(|error| self.skip(error)),
+            (Kind::Jetstream, Message::Text(text)) => jetstream::read_v1(text).unwrap_or_else(|error| self.skip(error)),
+            (Kind::JetstreamV2, Message::Text(text)) => jetstream::read_v2(text).unwrap_or_else(|error| self.skip(error)),
             _ => Seen::Nothing,
         }
     }
@@ -216,46 +235,11 @@ impl Ingest {
     }
 }
 
-fn jetstream(text: &str) -> Result<Seen, serde_json::Error> {
-    #[derive(Deserialize)]
-    struct Event {
-        did: atproto::Did,
-        time_us: i64,
-        kind: String,
-        commit: Option<Commit>,
-    }
-    #[derive(Deserialize)]
-    struct Commit {
-        collection: String,
-        rkey: String,
-    }
-    let event: Event = serde_json::from_str(text)?;
-    let touched = match (event.kind.as_str(), event.commit) {
-        ("commit", Some(commit)) if commit.collection == ATTESTATION => vec![Touch::Record(event.did, commit.rkey)],
-        ("identity" | "account", _) => vec![Touch::Account(event.did)],
-        _ => Vec::new(),
-    };
-    Ok(Seen::Event { cursor: event.time_us, touched })
+fn is_too_old(answer: &Response<Option<Vec<u8>>>) -> bool {
+    let body = answer.body().as_deref().unwrap_or_default();
+    answer.status() == 400 && String::from_utf8_lossy(body).contains("CursorTooOld")
 }
 
 fn broken(error: impl std::fmt::Display) -> Broken {
     Broken::Stream(error.to_string())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn jetstream_messages_are_hints_too() {
-        let did: atproto::Did = "did:plc:abc".parse().unwrap();
-        let commit = r#"{"did":"did:plc:abc","time_us":1725911162329308,"kind":"commit","commit":{"rev":"3l3qo2vutsw2b",
-            "operation":"create","collection":"email.atmos.attestation","rkey":"member.example","record":{},"cid":"b"}}"#;
-        let event = |touched| Seen::Event { cursor: 1725911162329308, touched };
-        assert_eq!(jetstream(commit).unwrap(), event(vec![Touch::Record(did.clone(), "member.example".into())]));
-        assert_eq!(jetstream(&commit.replace("email.atmos.attestation", "app.bsky.feed.post")).unwrap(), event(vec![]));
-        let account = r#"{"did":"did:plc:abc","time_us":1725911162329308,"kind":"account","account":{"active":false}}"#;
-        assert_eq!(jetstream(account).unwrap(), event(vec![Touch::Account(did)]));
-        assert!(jetstream("{}").is_err());
-    }
 }

@@ -24,7 +24,7 @@ pub(crate) struct World {
     dns: Server,
     folder: tempfile::TempDir,
     extra: String,
-    /// More of `[ingest]`.
+    /// All of `[ingest]`, when it is not the firehose alone.
     pub(crate) ingest: String,
 }
 
@@ -62,11 +62,10 @@ impl World {
     pub(crate) fn settings(&self) -> String {
         format!(
             "did = {LABELER:?}\nsigning_key = \"labeler.key\"\ndata_dir = \"data\"\nlisten = \"127.0.0.1:0\"\n\
-             [identity]\nplc_url = {:?}\n{}\n[ingest]\nfirehose = {:?}\n{}\n[dns]\nnameservers = [{:?}]\n[verify]\ninterval = \"1h\"\nfailures = 1\n",
+             [identity]\nplc_url = {:?}\n{}\n[ingest]\n{}\n[dns]\nnameservers = [{:?}]\n[verify]\ninterval = \"1h\"\nfailures = 1\n",
             self.net.plc_url(),
             self.extra,
-            self.net.firehose_url(),
-            self.ingest,
+            if self.ingest.is_empty() { format!("firehose = {:?}", self.net.firehose_url()) } else { self.ingest.clone() },
             self.dns.address().to_string(),
         )
     }

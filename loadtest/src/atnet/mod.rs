@@ -29,6 +29,7 @@ use atproto::lexicon::{ATTESTATION, Attestation};
 use ipld_core::cid::Cid;
 use ring::rand::{SecureRandom, SystemRandom};
 use serde::Serialize;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::background::Background;
@@ -92,6 +93,8 @@ struct State {
     accounts: HashMap<String, Entry>,
     /// Every frame since the start; a frame's sequence number is its place, counted from 1.
     frames: Vec<Vec<u8>>,
+    /// The same as version 2 of Jetstream says it.
+    events: Vec<Value>,
     grown: watch::Sender<usize>,
     /// Frames before it are not given out any more.
     window: usize,
@@ -120,6 +123,7 @@ impl Default for State {
         Self {
             accounts: HashMap::new(),
             frames: Vec::new(),
+            events: Vec::new(),
             grown: watch::Sender::new(0),
             window: 0,
             lists: Vec::new(),
@@ -239,6 +243,11 @@ impl AtNet {
             state.announce_identity(account.did.as_str());
             state.announce_account(account.did.as_str());
         }
+    }
+
+    /// URL of a Jetstream of version 2, as `[ingest] jetstream` wants it.
+    pub fn jetstream_url(&self) -> String {
+        format!("ws://{}/xrpc/network.bsky.jetstream.subscribeEvents", self.pds)
     }
 
     /// Base URL of who lists repositories by collection, two in a page.
@@ -370,7 +379,11 @@ impl State {
             too_big: false,
         };
         let body = encode(&frame);
-        self.announce("#commit", body);
+        let (collection, rkey) = path.split_once('/').unwrap_or((path, ""));
+        let event = json!({
+            "did": did, "rev": entry.repo.rev(), "operation": action, "collection": collection, "rkey": rkey, "time": time.as_str(),
+        });
+        self.announce("#commit", body, event);
     }
 
     fn announce_identity(&mut self, did: &str) {
@@ -379,7 +392,8 @@ impl State {
         let time = atproto::datetime(SystemTime::now());
         let body =
             encode(&AccountFrame { seq, did, time: time.as_str(), handle: Some(&entry.handle), active: None, status: None });
-        self.announce("#identity", body);
+        let upstream = json!({ "did": did, "handle": entry.handle, "seq": seq, "time": time.as_str() });
+        self.announce("#identity", body, json!({ "did": did, "time": time.as_str(), "identity": upstream }));
     }
 
     fn announce_account(&mut self, did: &str) {
@@ -388,15 +402,19 @@ impl State {
         let time = atproto::datetime(SystemTime::now());
         let (active, status) = (Some(entry.status == Status::Active), entry.status.name());
         let body = encode(&AccountFrame { seq, did, time: time.as_str(), handle: None, active, status });
-        self.announce("#account", body);
+        let upstream = json!({ "did": did, "active": active, "status": status, "seq": seq, "time": time.as_str() });
+        self.announce("#account", body, json!({ "did": did, "time": time.as_str(), "account": upstream }));
     }
 
-    fn announce(&mut self, t: &str, body: Vec<u8>) {
+    fn announce(&mut self, t: &str, body: Vec<u8>, mut event: Value) {
         #[derive(Serialize)]
         struct Header<'a> {
             op: i64,
             t: &'a str,
         }
+        event["$type"] = json!(format!("network.bsky.jetstream.subscribeEvents{t}"));
+        event["seq"] = json!(self.next_seq());
+        self.events.push(json!({ "$type": "message", "payload": event }));
         self.frames.push([encode(&Header { op: 1, t }), body].concat());
         self.grown.send_replace(self.frames.len());
     }

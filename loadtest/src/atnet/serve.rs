@@ -38,6 +38,7 @@ pub(super) async fn run(
         .route("/xrpc/com.atproto.repo.listRecords", get(records))
         .route("/xrpc/com.atproto.sync.listReposByCollection", get(|| async { error(StatusCode::BAD_REQUEST, "InvalidRequest") }))
         .route("/xrpc/com.atproto.sync.subscribeRepos", get(subscribe))
+        .route("/xrpc/network.bsky.jetstream.subscribeEvents", get(subscribe_events))
         .route("/xrpc/com.atproto.server.describeServer", get(describe))
         .route("/xrpc/_health", get(|| async { Json(json!({ "version": "atnet" })) }))
         .with_state(servers.clone());
@@ -204,6 +205,40 @@ struct Cursor {
 
 async fn subscribe(State(servers): State<Servers>, Query(query): Query<Cursor>, upgrade: WebSocketUpgrade) -> Response {
     upgrade.on_upgrade(move |socket| stream(servers.world, query.cursor, socket))
+}
+
+/// As version 2 of Jetstream: the cursor is inclusive, one from 10^15 on is a time, one that is too old is refused. It filters nothing.
+async fn subscribe_events(State(servers): State<Servers>, Query(query): Query<Cursor>, upgrade: WebSocketUpgrade) -> Response {
+    let (oldest, newest) = {
+        let state = servers.world.lock();
+        (state.window, state.events.len())
+    };
+    let next = match query.cursor {
+        None => newest,
+        Some(time) if time >= 1_000_000_000_000_000 => oldest,
+        Some(seq) if seq.saturating_sub(1) < oldest => return error(StatusCode::BAD_REQUEST, "CursorTooOld"),
+        Some(seq) => seq.saturating_sub(1).min(newest),
+    };
+    upgrade.on_upgrade(move |socket| stream_events(servers.world, next, socket))
+}
+
+async fn stream_events(world: World, mut next: usize, mut socket: WebSocket) {
+    let mut grown = world.lock().grown.subscribe();
+    loop {
+        let events: Vec<String> = world.lock().events.iter().skip(next).take(100).map(Value::to_string).collect();
+        next += events.len();
+        for event in &events {
+            if socket.send(Message::Text(event.as_str().into())).await.is_err() {
+                return;
+            }
+        }
+        if events.is_empty() {
+            tokio::select! {
+                changed = grown.changed() => if changed.is_err() { return },
+                read = socket.recv() => if !matches!(read, Some(Ok(_))) { return },
+            }
+        }
+    }
 }
 
 /// Sends the frames after the cursor, then each as it comes. Without a cursor only what comes.
