@@ -105,7 +105,8 @@ fn summary(report: &Report) -> String {
     );
     if report.grain > 1 {
         text.push_str(&format!(
-            "  deliveries of the simulation have up to {} recipients; allowances are kept to the last one, times of day are coarser\n",
+            "  deliveries of the simulation have up to {} recipients; allowances are kept to the last one, times of day are coarser, and\n  \
+             what strict receivers punish is another matter: ask again with --exact\n",
             report.grain
         ));
     }

@@ -65,15 +65,15 @@ fn apart(one: &Report, other: &Report) -> f64 {
     most / sums.1.max(1.0)
 }
 
+/// Before typical receivers only: a strict one punishes eleven tries above its limit and not ten, and how many there are depends on how
+/// large deliveries are.
 #[test]
 fn deliveries_with_many_recipients_come_to_the_same_as_one_for_each_message() {
-    for model in [Model::Typical, Model::STRICT] {
-        let plan = adaptive(200, 1500);
-        let exact =
-            Trial { days: 20, sources: 2, providers: 3, deliveries: u64::MAX, ..Trial::of(plan, Volume::Steady(20_000), model) };
-        let (scaled, exact) = (Trial { deliveries: 2_000, ..exact.clone() }.run(), exact.run());
-        assert!(scaled.grain >= 10 && exact.grain == 1, "{} {}", scaled.grain, exact.grain);
-        let apart = apart(&scaled, &exact);
-        assert!(apart < 0.02, "{apart}\n{}", table(&[scaled, exact]));
-    }
+    let plan = adaptive(200, 1500);
+    let volume = Volume::Steady(20_000);
+    let exact = Trial { days: 12, sources: 2, providers: 3, deliveries: u64::MAX, ..Trial::of(plan, volume, Model::Typical) };
+    let (scaled, exact) = (Trial { deliveries: 2_000, ..exact.clone() }.run(), exact.run());
+    assert!(scaled.grain >= 10 && exact.grain == 1, "{} {}", scaled.grain, exact.grain);
+    let apart = apart(&scaled, &exact);
+    assert!(apart < 0.02, "{apart}\n{}", table(&[scaled, exact]));
 }
