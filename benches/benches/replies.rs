@@ -55,18 +55,7 @@ fn beginnings() -> String {
 fn attempt(fate: &Fate) -> Attempt {
     let outcomes = vec![judge(0, fate)];
     let (scope, verdict) = summarize(&outcomes);
-    Attempt {
-        outcomes,
-        scope,
-        verdict,
-        host: None,
-        tls: None,
-        dsn: false,
-        tls_results: Vec::new(),
-        told: None,
-        connections: 0,
-        unconnected: false,
-    }
+    Attempt::of(outcomes, scope, verdict)
 }
 
 fn classes(c: &mut Criterion) {

@@ -67,6 +67,22 @@ impl Attempt {
         Attempt::of_trouble(job, &trouble, Scope::Message)
     }
 
+    /// What recipients were told, and nothing yet of the way there.
+    pub fn of(outcomes: Vec<RecipientOutcome>, scope: Scope, verdict: Verdict) -> Self {
+        Attempt {
+            outcomes,
+            scope,
+            verdict,
+            host: None,
+            tls: None,
+            dsn: false,
+            tls_results: Vec::new(),
+            connections: 0,
+            unconnected: false,
+            told: None,
+        }
+    }
+
     fn of_trouble(job: &Job, trouble: &Trouble, scope: Scope) -> Self {
         let outcome = |recipient: &crate::queue::Recipient| RecipientOutcome {
             index: recipient.index,
@@ -77,18 +93,7 @@ impl Attempt {
             scope,
         };
         let outcomes = job.stored.recipients.iter().map(outcome).collect();
-        Attempt {
-            outcomes,
-            scope,
-            verdict: trouble.verdict,
-            host: None,
-            tls: None,
-            dsn: false,
-            tls_results: Vec::new(),
-            connections: 0,
-            unconnected: false,
-            told: None,
-        }
+        Attempt::of(outcomes, scope, trouble.verdict)
     }
 }
 

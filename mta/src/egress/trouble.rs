@@ -303,18 +303,7 @@ mod tests {
             outcomes.push(judge(1, &Fate::Accepted(Reply::new(250, (2, 0, 0), "ok"))));
         }
         let (scope, verdict) = summarize(&outcomes);
-        let mut attempt = Attempt {
-            outcomes,
-            scope,
-            verdict,
-            host: None,
-            tls: None,
-            dsn: false,
-            tls_results: Vec::new(),
-            connections: 0,
-            unconnected: false,
-            told: None,
-        };
+        let mut attempt = Attempt::of(outcomes, scope, verdict);
         weigh(&mut attempt, provider, &Replies::shipped());
         attempt
     }
