@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args as Arguments, Parser, Subcommand, ValueEnum};
 
+use mta::control::api::Role;
+
 use crate::simulate::SimulateArgs;
 
 /// Operate the tradewind MTA.
@@ -31,6 +33,11 @@ pub(crate) enum Verb {
     Key {
         #[command(subcommand)]
         verb: KeyVerb,
+    },
+    /// Operators' tokens: who may use the admin port, and for what
+    Token {
+        #[command(subcommand)]
+        verb: TokenVerb,
     },
     /// What waits to be delivered
     Queue {
@@ -396,6 +403,26 @@ pub(crate) enum WarmupVerb {
         name: ClimbName,
         /// Recipients who complained
         recipients: u64,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenVerb {
+    /// Make one; it is shown once
+    Add {
+        /// Whose it is
+        #[arg(long)]
+        name: String,
+        /// What it may: read (look), operate (steer queue, actions, warmup), admin (members, keys, plans, tokens)
+        #[arg(long)]
+        role: Role,
+    },
+    /// Whose there are
+    List,
+    /// Make one worthless, and end its logins
+    Revoke {
+        /// Whose
+        name: String,
     },
 }
 

@@ -13,6 +13,7 @@ mod show_actions;
 mod show_diff;
 mod show_mail;
 mod simulate;
+mod tokens;
 mod warmup;
 
 use std::{
@@ -87,6 +88,7 @@ async fn ask(verb: Verb, daemon: &Client, json: bool) -> anyhow::Result<()> {
         Verb::Status => print(&daemon.get::<Status>("/v1/status").await?, json),
         Verb::Member { verb } => member(verb, daemon, json).await,
         Verb::Key { verb } => key(verb, daemon, json).await,
+        Verb::Token { verb } => tokens::run(verb, daemon, json).await,
         Verb::Queue { verb } => mail::queue(verb, daemon, json).await,
         Verb::Why { id } => print(&daemon.get::<Why>(&format!("/v1/why/{}", escape(&id))).await?, json),
         Verb::Where { domain } => print(&daemon.get::<Where>(&format!("/v1/where/{}", escape(&domain))).await?, json),

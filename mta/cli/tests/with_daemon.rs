@@ -60,7 +60,8 @@ fn start(folder: &Path) -> PathBuf {
             let (_stage, stage) = tokio::sync::watch::channel(Stage::Ready);
             let operations = Arc::new(Daemon::open(parts).unwrap());
             bound.send(()).unwrap();
-            socket.serve(Admin { operations, metrics: None, stage }).await;
+            let gate = operations.gate();
+            socket.serve(Admin { operations, metrics: None, stage, gate }).await;
         });
     });
     is_bound.recv().unwrap();

@@ -387,8 +387,9 @@ settings! {
 }
 
 settings! {
-    /// The HTTP listener: /healthz, /readyz, /metrics and a status page. The whole table absent: none.
-    /// It needs no password, so keep it on loopback or a private network. Changes are made over the socket in data_dir.
+    /// The HTTP listener: to everybody /healthz, /readyz, /metrics and a status page; below /v1 the API, to operators who show a
+    /// token (`tradewind token add`). The whole table absent: none; the operator's command uses the socket in data_dir.
+    /// Keep it on loopback or a private network.
     pub struct Admin as "[admin]" {
         /// Address and port.
         #[serde(deserialize_with = "value::socket")]

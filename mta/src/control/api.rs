@@ -1,34 +1,7 @@
 //! What the operator's command and the daemon say to each other: JSON over HTTP on `data_dir/admin.sock`.
 //!
-//! | request | body or query | answer |
-//! |---|---|---|
-//! | `GET /v1/status` | | [`Status`] |
-//! | `POST /v1/members` | [`AddMember`] | [`Enrolled`] |
-//! | `GET /v1/members` | | [`Member`]s |
-//! | `GET /v1/members/{member}` | | [`Member`] |
-//! | `POST /v1/members/{member}` | [`SetMember`] | [`Member`] |
-//! | `POST /v1/members/{member}/suspend`, `…/resume` | | [`Member`] |
-//! | `DELETE /v1/members/{member}` | | [`Member`], as it was |
-//! | `POST /v1/keys` | [`ImportKey`] | [`Key`] |
-//! | `GET /v1/keys` | | [`Key`]s |
-//! | `POST /v1/keys/rotate` | [`RotateKeys`] | [`Key`]s, the new ones |
-//! | `DELETE /v1/keys` | [`RemoveKeys`] as query | [`Key`]s, those removed |
-//! | `GET /v1/queue` | [`QueueFilter`] as query | [`QueuePage`] |
-//! | `GET /v1/queue/{id}` | | [`QueuedMessage`] |
-//! | `POST /v1/queue/hold`, `…/release`, `…/cancel`, `…/flush` | [`QueueWish`] | [`QueueDone`] |
-//! | `GET /v1/why/{id}` | | [`Why`] |
-//! | `GET /v1/where/{domain}` | | [`Where`] |
-//! | `GET /v1/sources` | | [`SourceRow`]s |
-//! | `GET /v1/shaping` | | [`ShapingRow`]s |
-//! | `GET /v1/actions` | [`ActionFilter`] as query | [`ActionPage`] |
-//! | `GET /v1/actions/{id}` | | [`ActionShown`] |
-//! | `POST /v1/actions/{id}/cancel`, `…/extend` | [`ActionWish`] | [`ActionRow`] |
-//! | `GET /v1/sources/health` | | [`SourceHealthRow`]s |
-//! | `GET /v1/warmup` | | [`WarmupPage`] |
-//! | `GET /v1/warmup/steps` | [`StepFilter`] as query | [`StepRow`]s, the newest first |
-//! | `GET /v1/warmup/{source}/{provider}` | [`ClimbFilter`] as query | [`ClimbShown`] |
-//! | `POST /v1/warmup/{source}/{provider}/{verb}`: set, pin, unpin, pause, resume, skip, rewind, complaints | [`WarmupWish`] | [`ClimbRow`] |
-//! | `GET /v1/events` | [`EventFilter`] as query | [`EventPage`] |
+//! The table of paths, with the role that each needs, is `admin/table.rs`. The same is served on the admin port to whoever shows an
+//! operator's token.
 //!
 //! `{member}` is a DID or a sending domain. What goes wrong is a [`Trouble`] with a status that fits.
 //! Times are RFC 3339 in UTC.
@@ -37,6 +10,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+pub use super::access_answers::*;
 pub use super::actions::{ActionFilter, ActionPage, ActionRow, ActionShown, ActionWish, SourceHealthRow};
 pub use super::answers::*;
 pub use super::warmup_answers::*;
@@ -372,6 +346,21 @@ pub enum Refusal {
     /// 400: the request makes no sense.
     #[error("{0}")]
     Wrong(String),
+    /// 401: who asks is not known. The same words whatever was wrong.
+    #[error("this needs an operator's token; `tradewind token add` makes one")]
+    Unproven,
+    /// 403: who asks may not.
+    #[error("{0}")]
+    Forbidden(String),
+    /// 405: not by this method.
+    #[error("this path does not take that method")]
+    NotSo,
+    /// 413.
+    #[error("the request is too large")]
+    TooLarge,
+    /// 415.
+    #[error("the body must be JSON: Content-Type: application/json")]
+    NotJson,
     /// 404: there is no such thing.
     #[error("{0}")]
     Unknown(String),

@@ -19,9 +19,11 @@ use scheduler::{MemberPools, Weights};
 use tokio::sync::{Notify, watch};
 
 use super::{
+    admin::{Gate, OperatorKey},
     labels::{Desk, PollState, Row, kept_standing},
     operations::NEXT_ID,
     tiers::{self, Meters},
+    tokens::read_tokens,
 };
 use crate::{
     config::Config,
@@ -65,6 +67,7 @@ pub struct Inner {
     pub(super) config: ArcSwap<Config>,
     pub(super) store: KeyStore,
     pub(super) secrets: CredentialKey,
+    pub(super) gate: Arc<Gate>,
     pub(super) directory: SharedDirectory,
     pub(super) keys: Arc<ArcSwap<KeyRing>>,
     rows: Mutex<Rows>,
@@ -112,6 +115,7 @@ impl Daemon {
     pub fn open(parts: Parts) -> Result<Daemon, OpenError> {
         let store = KeyStore::open(&parts.config.data_dir)?;
         let secrets = CredentialKey::open(&parts.config.data_dir, &parts.dice)?;
+        let gate = Gate::new(OperatorKey::open(&parts.config.data_dir, &parts.dice)?, read_tokens(&parts.reader)?);
         let signing = &parts.config.signing;
         if let Some(domain) = &signing.domain {
             store.ensure(domain, &signing.selector)?;
@@ -126,6 +130,7 @@ impl Daemon {
             config: ArcSwap::new(parts.config.clone()),
             store,
             secrets,
+            gate: Arc::new(gate),
             directory: Arc::default(),
             keys: Arc::default(),
             rows: Mutex::new(rows),
@@ -173,6 +178,11 @@ impl Daemon {
     /// To verify passwords with.
     pub fn credential_key(&self) -> CredentialKey {
         self.secrets.clone()
+    }
+
+    /// Who may ask on the admin port.
+    pub fn gate(&self) -> Arc<Gate> {
+        self.gate.clone()
     }
 
     /// Rings when a member is new, for the poll of labels.

@@ -3,7 +3,7 @@
 //! Limits: [`CONNECTIONS_MAX`] connections (later ones wait to be accepted), [`HEAD_WAIT`] for a request's head,
 //! [`ANSWER_WAIT`] for its answer, [`BODY_BYTES_MAX`] for its body.
 
-use std::{convert::Infallible, future::Future, io, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{Router, body::Body, http::StatusCode, response::IntoResponse};
 use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
@@ -36,16 +36,13 @@ pub(super) trait Listen {
     fn peer(connection: &Self::Connection) -> Option<Peer>;
 }
 
-/// Who asks: the user of the process at the other end of the operator's socket.
+/// Who is at the other end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Peer {
-    uid: u32,
-}
-
-impl std::fmt::Display for Peer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "uid {}", self.uid)
-    }
+pub(super) enum Peer {
+    /// On the operator's socket: the user of the process there.
+    User { uid: u32 },
+    /// On the admin port.
+    Remote { address: SocketAddr },
 }
 
 impl Listen for TcpListener {
@@ -53,8 +50,8 @@ impl Listen for TcpListener {
     async fn next(&mut self) -> io::Result<Self::Connection> {
         self.accept().await.map(|(connection, _)| connection)
     }
-    fn peer(_: &Self::Connection) -> Option<Peer> {
-        None
+    fn peer(connection: &Self::Connection) -> Option<Peer> {
+        connection.peer_addr().ok().map(|address| Peer::Remote { address })
     }
 }
 
@@ -64,7 +61,7 @@ impl Listen for UnixListener {
         self.accept().await.map(|(connection, _)| connection)
     }
     fn peer(connection: &Self::Connection) -> Option<Peer> {
-        connection.peer_cred().ok().map(|peer| Peer { uid: peer.uid() })
+        connection.peer_cred().ok().map(|peer| Peer::User { uid: peer.uid() })
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Ordinary tokio. Mail never waits for it: what it provides is read from snapshots that it publishes.
 //!
-//! - [`admin`]: the operator's socket and the admin port.
+//! - [`admin`]: the operator's socket and the admin port: who may ask for what.
 //! - [`api`]: what is said there; [`answers`] has what is said about queued mail.
 //! - [`daemon`]: members and keys, and the snapshots that other threads read of them.
 //! - `explain`, `wishes`, `stream`: why mail waits, what an operator does about it, and what became of it.
@@ -14,11 +14,12 @@
 //! - `sources`: our own addresses, and what is found about them.
 //! - `tiers`: what members may send and have sent.
 //! - `warmup`: where young sources stand, and what an operator does about it.
+//! - `tokens`: operators' tokens, made and revoked.
 //! - [`web`]: what is asked of hosts that others name.
 
+mod access_answers;
 pub mod actions;
 pub mod admin;
-mod admin_warmup;
 pub mod answers;
 pub mod api;
 pub mod daemon;
@@ -34,6 +35,7 @@ pub mod run;
 mod sources;
 mod stream;
 mod tiers;
+mod tokens;
 mod verified;
 mod views;
 mod warmup;

@@ -12,9 +12,10 @@ use super::{
     admin::Operations,
     answers::{EventFilter, EventPage, QueueDone, QueueWish, Where, Why},
     api::{
-        ActionFilter, ActionPage, ActionRow, ActionShown, ActionWish, AddMember, ClimbFilter, ClimbRow, ClimbShown, ClimbVerb,
-        Enrolled, ImportKey, Key, LabelerStatus, Member, PAGE_MAX, QueueFilter, QueuePage, QueuedMessage, Refusal, RemoveKeys,
-        SetMember, ShapingRow, SourceHealthRow, SourceRow, Status, StepFilter, StepRow, WarmupPage, WarmupWish,
+        ActionFilter, ActionPage, ActionRow, ActionShown, ActionWish, AddMember, AddToken, ClimbFilter, ClimbRow, ClimbShown,
+        ClimbVerb, Enrolled, ImportKey, Key, LabelerStatus, Member, NewToken, PAGE_MAX, QueueFilter, QueuePage, QueuedMessage,
+        Refusal, RemoveKeys, SetMember, ShapingRow, SourceHealthRow, SourceRow, Status, StepFilter, StepRow, TokenRow,
+        WarmupPage, WarmupWish,
     },
     daemon::Daemon,
     tiers,
@@ -334,6 +335,18 @@ impl Operations for Daemon {
         self.list_source_health().await
     }
 
+    async fn add_token(&self, token: AddToken, by: &str) -> Result<NewToken, Refusal> {
+        self.make_token(token, by).await
+    }
+
+    async fn tokens(&self) -> Result<Vec<TokenRow>, Refusal> {
+        Ok(self.list_tokens())
+    }
+
+    async fn revoke_token(&self, name: &str) -> Result<TokenRow, Refusal> {
+        self.drop_token(name).await
+    }
+
     async fn status(&self) -> Result<Status, Refusal> {
         let counts = blocking(self, |daemon| daemon.parts.reader.counts()).await?.map_err(unable)?;
         let members = Operations::members(self).await?;
@@ -467,7 +480,7 @@ impl Daemon {
     }
 }
 
-fn next_id(table: Table, txn: &mut heed::RwTxn<'_>) -> Result<u32, QueueError> {
+pub(super) fn next_id(table: Table, txn: &mut heed::RwTxn<'_>) -> Result<u32, QueueError> {
     let row = table.get(txn, NEXT_ID)?.map(<[u8; 4]>::try_from);
     let id = match row {
         None => 1,

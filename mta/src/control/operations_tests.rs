@@ -379,3 +379,30 @@ async fn what_a_member_has_sent_and_has_queued_is_shown() {
     assert_eq!((spending.queue_messages, spending.queue_bytes), (3, 3 * 19));
     world.stop().await;
 }
+
+#[tokio::test]
+async fn a_token_is_made_once_outlives_the_daemon_and_is_worthless_when_revoked() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = World::start(folder.path());
+    let made = |name: &str| AddToken { name: name.to_owned(), role: crate::control::admin::Role::Operate };
+    let anna = world.daemon.add_token(made("anna"), "uid 7").await.unwrap();
+    assert!(!format!("{anna:?}").contains(&anna.token));
+    for (name, wrong) in [("anna", "has a token already"), ("", "1 to 64"), ("a b", "1 to 64"), (&"x".repeat(65), "1 to 64")] {
+        let error = world.daemon.add_token(made(name), "uid 7").await.unwrap_err().to_string();
+        assert!(error.contains(wrong), "{error}");
+    }
+    world.daemon.add_token(made("bea"), "anna").await.unwrap();
+    world.stop().await;
+    let world = World::start(folder.path());
+    let rows = world.daemon.tokens().await.unwrap();
+    let named: Vec<_> = rows.iter().map(|row| (row.name.as_str(), row.made_by.as_str())).collect();
+    assert_eq!(named, [("anna", "uid 7"), ("bea", "anna")]);
+    let knows = |secret: &str| world.daemon.gate().knows_token(secret);
+    assert!(knows(&anna.token) && !knows(&anna.token[..40]));
+    world.daemon.revoke_token("anna").await.unwrap();
+    assert!(!knows(&anna.token));
+    assert!(matches!(world.daemon.revoke_token("anna").await, Err(Refusal::Unknown(_))));
+    world.stop().await;
+    let key = folder.path().join("keys/operator.key");
+    assert_eq!(std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(key).unwrap().permissions()) & 0o777, 0o600);
+}

@@ -58,7 +58,7 @@ pub async fn start(
 ) -> io::Result<Control> {
     let (stage, stage_rx) = watch::channel(Stage::Starting);
     let (bound_tx, bound) = oneshot::channel();
-    let admin = Admin { operations: Arc::new(daemon.clone()), metrics, stage: stage_rx };
+    let admin = Admin { operations: Arc::new(daemon.clone()), metrics, stage: stage_rx, gate: daemon.gate() };
     host::thread("control", move || run(daemon, config, clock, admin, bound_tx, sessions)).map(drop)?;
     let address = bound.await.map_err(|_| io::Error::other("the control thread ended before it listened"))??;
     Ok(Control { stage, address })

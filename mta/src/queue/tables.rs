@@ -21,7 +21,7 @@ pub type Table = Database<'static, Bytes, Bytes>;
 pub type Environment = Env<WithoutTls>;
 
 /// How many there are.
-const COUNT: usize = 22;
+const COUNT: usize = 24;
 
 /// Tables that the environment has room for; later versions may open more.
 pub(crate) const TABLES_MAX: u32 = 32;
@@ -63,6 +63,10 @@ pub struct Tables {
     pub(crate) climb_steps: Table,
     /// (id, domain) → the source that the delivery stays with.
     pub(crate) pins: Table,
+    /// time and number → what an operator changed.
+    pub(crate) audit: Table,
+    /// `control`'s: operators' tokens.
+    pub operators: Table,
     /// `policy`'s.
     pub members: Table,
     /// `policy`'s.
@@ -104,6 +108,8 @@ impl Tables {
                 open("climbs")?,
                 open("climb_steps")?,
                 open("pins")?,
+                open("audit")?,
+                open("operators")?,
             ]))
         })?;
         // The closure above says commit.
@@ -165,6 +171,8 @@ impl Tables {
             self.climbs,
             self.climb_steps,
             self.pins,
+            self.audit,
+            self.operators,
         ]
     }
 }
@@ -194,6 +202,8 @@ impl From<[Table; COUNT]> for Tables {
             climbs,
             climb_steps,
             pins,
+            audit,
+            operators,
         ] = tables;
         Self {
             messages,
@@ -218,6 +228,8 @@ impl From<[Table; COUNT]> for Tables {
             climbs,
             climb_steps,
             pins,
+            audit,
+            operators,
         }
     }
 }

@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::*;
-use crate::control::api::{LabelerStatus, QueuedDelivery};
+use crate::control::api::*;
+use crate::control::wishes::Verb;
 
 #[derive(Default)]
 struct Fake {
@@ -170,12 +171,38 @@ impl Operations for Fake {
     }
 }
 
+/// One token of each role, called as the role.
+fn a_gate() -> Gate {
+    let key = OperatorKey::new(&[7; 32]);
+    let token = |(id, role): (usize, Role)| tokens::Token {
+        id: id as u32 + 1,
+        name: role.to_string(),
+        role,
+        hash: key.hash_token(&smtp::Secret::new(a_token(role))),
+        made_secs: 0,
+        made_by: "a test".into(),
+    };
+    let tokens = Role::ALL.into_iter().enumerate().map(token).collect();
+    Gate::new(key, Arc::new(tokens))
+}
+
+fn a_token(role: Role) -> String {
+    format!("{}of-{role}", tokens::TOKEN_PREFIX)
+}
+
 fn admin(operations: Fake, stage: Stage) -> (Admin<Fake>, watch::Sender<Stage>) {
     let (sender, stage) = watch::channel(stage);
-    (Admin { operations: Arc::new(operations), metrics: None, stage }, sender)
+    (Admin { operations: Arc::new(operations), metrics: None, stage, gate: Arc::new(a_gate()) }, sender)
 }
 
 async fn exchange<S>(stream: S, method: Method, path: &str, body: &str) -> (StatusCode, String)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    exchange_as(stream, method, path, body, None).await
+}
+
+async fn exchange_as<S>(stream: S, method: Method, path: &str, body: &str, proof: Option<&str>) -> (StatusCode, String)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -184,6 +211,9 @@ where
     let mut request = Request::builder().method(method).uri(path).header("host", "admin");
     if !body.is_empty() {
         request = request.header("content-type", "application/json");
+    }
+    if let Some(proof) = proof {
+        request = request.header("authorization", proof);
     }
     let request = request.body(Full::new(Bytes::from(body.to_owned()))).unwrap();
     let response = sender.send_request(request).await.unwrap();
@@ -328,7 +358,7 @@ async fn a_request_body_has_a_bound() {
     let pem = "x".repeat(http::BODY_BYTES_MAX + 1);
     let body = json!({"domain": "a.example", "selector": "s", "pem": pem}).to_string();
     let (status, _) = served.ask(Method::POST, "/v1/keys", &body).await;
-    assert_eq!(status, 400);
+    assert_eq!(status, 413);
 }
 
 #[tokio::test]
@@ -364,11 +394,33 @@ async fn the_port_shows_health_and_readiness_and_nothing_of_the_operator_s() {
     assert_eq!(get_public(it.clone(), "/readyz").await, (200, "ready\n".into()));
     stage.send(Stage::Draining).unwrap();
     assert_eq!(get_public(it.clone(), "/readyz").await.0, 503);
-    for private in ["/v1/members", "/v1/keys", "/v1/queue", "/v1/status"] {
-        assert_eq!(get_public(it.clone(), private).await.0, 404, "{private}");
+    for private in ["/v1/members", "/v1/keys", "/v1/queue", "/v1/status", "/v1/nothing", "/v1"] {
+        assert_eq!(get_public(it.clone(), private).await.0, 401, "{private}");
     }
     let (broken, _stage) = admin(Fake { broken: true, ..Fake::default() }, Stage::Ready);
     assert_eq!(get_public(broken, "/healthz").await, (503, "the queue's disk is gone\n".into()));
+}
+
+#[tokio::test]
+async fn every_path_of_the_table_asks_for_its_role() {
+    let (it, _stage) = admin(Fake::default(), Stage::Ready);
+    let port = AdminPort::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let address = port.local_addr().unwrap();
+    tokio::spawn(port.serve(it));
+    for rule in table::table::<Fake>().into_iter().map(|route| route.rule) {
+        let path = rule.path.replace("{id}", "1").replace(['{', '}'], "");
+        for role in [None, Some(Role::Read), Some(Role::Operate), Some(Role::Admin)] {
+            let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+            let token = role.map(|role| format!("Bearer {}", a_token(role)));
+            let (status, text) = exchange_as(stream, rule.method.clone(), &path, "", token.as_deref()).await;
+            let of = format!("{} {path} by {role:?}: {status} {text}", rule.method);
+            match role {
+                None => assert_eq!(status, 401, "{of}"),
+                Some(role) if role < rule.role => assert_eq!(status, 403, "{of}"),
+                Some(_) => assert!(!matches!(status.as_u16(), 401 | 403 | 405), "{of}"),
+            }
+        }
+    }
 }
 
 #[tokio::test]
