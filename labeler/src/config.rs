@@ -15,6 +15,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 use url::Url;
 
+pub use crate::standing::Standing;
 use crate::store::Patience;
 
 /// All settings.
@@ -48,6 +49,8 @@ pub struct Config {
     /// Who may ask how much.
     #[serde(default)]
     pub serve: Serve,
+    /// What MTAs report and read. Absent: nothing.
+    pub standing: Option<Standing>,
 }
 
 /// Who may ask how much.

@@ -13,6 +13,7 @@
 //! | it is issued again before it runs out | `upkeep` |
 //! | anybody may read it | `serve` |
 //! | a member is told what stands in the way of one | [`explain`] |
+//! | MTAs report what became of mail, and are told of doubts | [`standing`] |
 //!
 //! [`start`] runs all of it inside of a tokio runtime; the program `tradewind-labeler` is a thin wrapper.
 
@@ -32,6 +33,7 @@ mod rounds;
 mod serve;
 pub mod setup;
 mod spf;
+pub mod standing;
 pub mod store;
 mod upkeep;
 mod verify;
@@ -93,9 +95,18 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let bell = Arc::new(Notify::new());
     let mut tasks = JoinSet::new();
     let explainer = Arc::new(explain::Explainer::new(store.clone(), checker.clone(), bell.clone()));
-    let answers = serve::Answers::new(store.clone(), config.did.as_str(), document, explainer, &config.serve, stopped.clone());
+    let rule = config.standing.as_ref().map(config::Standing::rule).unwrap_or_default();
+    let desk: standing::Desk = config.standing.map(|settings| {
+        let gate = standing::Gate::new(config.did.clone(), settings.mtas, checker.resolver.clone());
+        let keeper = standing::StoreKeeper { store: store.clone(), rule, key: key.clone() };
+        Arc::new((gate, Box::new(keeper) as Box<dyn standing::Keeper>))
+    });
+    let methods = serve::Methods { explainer, desk };
+    let answers = serve::Answers::new(store.clone(), config.did.as_str(), document, methods, &config.serve, stopped.clone());
     tasks.spawn(serve::run(listener, answers, config.serve, stopped.clone()));
     tasks.spawn(upkeep::run(store.clone(), key.clone(), stopped.clone()));
+    // Also without a word about it: what was granted before is withdrawn when reports stop.
+    tasks.spawn(standing::run(store.clone(), rule, key.clone(), stopped.clone()));
     let missed = Arc::new(Notify::new());
     if let Some(relay) = config.ingest.relay() {
         let (fetcher, store, bell) = (checker.resolver.fetcher.clone(), store.clone(), bell.clone());

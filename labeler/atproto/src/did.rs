@@ -142,6 +142,20 @@ pub fn labeler_document(did: &Did, key: &VerifyingKey, endpoint: &str) -> Value 
     })
 }
 
+/// The document of a service that calls methods of others and offers none: its key, as `#atproto`, and nothing else.
+pub fn caller_document(did: &Did, key: &VerifyingKey) -> Value {
+    serde_json::json!({
+        "@context": ["https://www.w3.org/ns/did/v1", "https://w3id.org/security/multikey/v1"],
+        "id": did.as_str(),
+        "verificationMethod": [{
+            "id": format!("{}#atproto", did.as_str()),
+            "type": "Multikey",
+            "controller": did.as_str(),
+            "publicKeyMultibase": key.multikey(),
+        }],
+    })
+}
+
 /// Where the document of a did:web lies. `None` for other methods, and for paths and ports that atproto does not allow.
 ///
 /// atproto allows a host only, and a port (`%3A`) only with `localhost`, which is then spoken to without TLS.

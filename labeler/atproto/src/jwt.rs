@@ -19,7 +19,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use crate::did::{Did, Document, DocumentError};
-use crate::key::Algorithm;
+use crate::key::{Algorithm, SigningKey};
 
 /// Octets of a token; honest ones have some 400.
 pub const TOKEN_BYTES_MAX: usize = 4 << 10;
@@ -29,6 +29,8 @@ pub const JTI_BYTES_MAX: usize = 128;
 pub const LIFETIME_MAX: Duration = Duration::from_secs(3600);
 /// How far the caller's clock may be ahead of ours.
 pub const SKEW_MAX: Duration = Duration::from_secs(30);
+/// How long our own tokens hold: the default of a PDS.
+const ISSUED_FOR: Duration = Duration::from_secs(60);
 /// The key that signs when `kid` does not say otherwise.
 const DEFAULT_KID: &str = "atproto";
 
@@ -129,6 +131,19 @@ struct Claims {
     nbf: Option<u64>,
     lxm: Option<String>,
     jti: Option<String>,
+}
+
+/// Makes a token that holds for a minute: short, because whoever reads it on its way may use it. `jti` is random and never used again.
+pub fn issue(key: &SigningKey, issuer: &Did, audience: &str, method: &str, now: SystemTime, jti: &str) -> String {
+    let issued = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let header = serde_json::json!({ "typ": "JWT", "alg": "ES256K" });
+    let claims = serde_json::json!({
+        "iss": issuer.as_str(), "aud": audience, "iat": issued, "exp": issued + ISSUED_FOR.as_secs(), "lxm": method, "jti": jti,
+    });
+    let part = |value: &Value| BASE64URL_NOPAD.encode(value.to_string().as_bytes());
+    let signed = format!("{}.{}", part(&header), part(&claims));
+    let signature = BASE64URL_NOPAD.encode(&key.sign(signed.as_bytes()));
+    format!("{signed}.{signature}")
 }
 
 impl Token {

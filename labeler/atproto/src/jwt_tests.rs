@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::key::{SigningKey, VerifyingKey};
+use crate::key::VerifyingKey;
 
 const CALLER: &str = "did:plc:caller";
 const LABELER: &str = "did:web:labeler.example.test";
@@ -289,4 +289,13 @@ fn a_token_is_not_printed() {
     let printed = format!("{:?}", Token::parse(&token).unwrap());
     assert!(!printed.contains(token.rsplit_once('.').unwrap().1) && !printed.contains("one"), "{printed}");
     assert!(printed.contains(CALLER) && printed.contains(METHOD));
+}
+
+#[test]
+fn a_token_of_ours_is_believed_for_a_minute_by_whom_it_is_for() {
+    let token = issue(&key(0x11), &did(CALLER), SERVICE, METHOD, at(NOW), "one");
+    let caller = verify(&token).unwrap();
+    assert_eq!((caller.jti.as_str(), caller.kid.as_str(), caller.expires), ("one", "atproto", at(NOW + 60)));
+    assert_eq!(verify_at(&token, &document(CALLER, &key(0x11).verifying_key()), at(NOW + 60)), Err(JwtError::Expired));
+    assert_eq!(verify(&issue(&key(0x12), &did(CALLER), SERVICE, METHOD, at(NOW), "one")), Err(JwtError::BadSignature));
 }

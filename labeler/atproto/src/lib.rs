@@ -13,6 +13,7 @@
 //! | [`proof`], [`car`] | is this record really in that repository? |
 //! | [`firehose`] | which records and accounts changed |
 //! | [`plc`] | what the next operation of a did:plc says |
+//! | [`sending`] | what MTAs report of mail, and which doubts they are told |
 //! | [`stream`] | which labels a labeler issued, as it streams them |
 //!
 //! The types are atrium's where they keep the wire exact; `label` says where they do not.
@@ -26,6 +27,7 @@ pub mod label;
 pub mod lexicon;
 pub mod plc;
 pub mod proof;
+pub mod sending;
 pub mod stream;
 
 pub use atrium_api::types::string::{Datetime, Did, Handle, Nsid, RecordKey};

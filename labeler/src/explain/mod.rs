@@ -7,6 +7,8 @@
 //! A dry run asks a stranger's name servers at another stranger's wish, so there are few of them at a time, and few in a minute
 //! of one domain and of all together.
 
+#[cfg(test)]
+pub(crate) mod lexicons;
 mod pace;
 mod page;
 #[cfg(test)]

@@ -9,12 +9,15 @@
 //!
 //! Each check names what was seen and, where something is wrong, what to publish instead.
 //!
+//! What MTAs report of an account's mail has a rule of its own ([`sending`]).
+//!
 //! Not here: how the facts are collected (`verify`), and whether several resolvers agree (`quorum`).
 
 mod control;
 mod dkim;
 mod dmarc;
 mod noted;
+pub mod sending;
 mod spf;
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,6 @@
 //! What the labeler answers over HTTP: `com.atproto.label.queryLabels` and `subscribeLabels`, `/.well-known/did.json`, `/xrpc/_health`.
 //!
-//! Everything is public and may be read from web pages of any origin. A proxy with TLS (and HTTP/2) stands before it: README.md shows how Caddy and
+//! Everything is public and may be read from web pages of any origin, but for what MTAs report and ask (`standing`). A proxy with TLS (and HTTP/2) stands before it: README.md shows how Caddy and
 //! nginx are told. [`front`] is what every request passes; a stream leaves HTTP behind and is [`subscribe`]'s.
 
 mod front;
@@ -26,6 +26,7 @@ use tokio::task::JoinSet;
 
 use crate::config::Serve;
 use crate::explain::{self, Explainer};
+use crate::standing;
 use crate::store::Store;
 pub(crate) use front::Asker;
 use front::Front;
@@ -41,14 +42,21 @@ const DRAIN_MAX: Duration = Duration::from_secs(5);
 /// Octets of a request's head.
 const HEAD_BYTES_MAX: usize = 64 << 10;
 
+/// What is served beside the labels.
+pub(crate) struct Methods {
+    /// Methods and pages for members.
+    pub(crate) explainer: Arc<Explainer>,
+    /// Methods for MTAs.
+    pub(crate) desk: standing::Desk,
+}
+
 /// What the answers are made of.
 pub(crate) struct Answers {
     pub(crate) store: Arc<Store>,
     pub(crate) did: String,
     /// Of a did:web; the document of a did:plc is in the directory.
     pub(crate) document: Option<Value>,
-    /// Methods and pages for members.
-    pub(crate) explainer: Arc<Explainer>,
+    pub(crate) methods: Methods,
     pub(crate) subscribers: subscribe::Subscribers,
 }
 
@@ -57,12 +65,12 @@ impl Answers {
         store: Arc<Store>,
         did: &str,
         document: Option<Value>,
-        explainer: Arc<Explainer>,
+        methods: Methods,
         settings: &Serve,
         stop: watch::Receiver<bool>,
     ) -> Self {
         let subscribers = subscribe::Subscribers::new(settings, stop);
-        Self { store, did: did.into(), document, explainer, subscribers }
+        Self { store, did: did.into(), document, methods, subscribers }
     }
 }
 
@@ -124,7 +132,8 @@ async fn connection(
 }
 
 fn router(answers: Arc<Answers>) -> Router {
-    let explaining = explain::router(answers.explainer.clone());
+    let explaining = explain::router(answers.methods.explainer.clone());
+    let reporting = standing::router(answers.methods.desk.clone());
     Router::new()
         .route("/xrpc/com.atproto.label.queryLabels", get(query::query_labels))
         .route("/xrpc/com.atproto.label.subscribeLabels", get(subscribe::subscribe_labels))
@@ -134,6 +143,7 @@ fn router(answers: Arc<Answers>) -> Router {
         .fallback(unknown)
         .with_state(answers)
         .merge(explaining)
+        .merge(reporting)
 }
 
 async fn document(State(answers): State<Arc<Answers>>) -> Response {

@@ -16,7 +16,8 @@ use heed::{CommitOrAbort, Database, Env, EnvFlags, EnvOpenOptions, WithoutTls};
 const MAP_BYTES: usize = 16 << 30;
 
 /// All tables. New ones are added at the end.
-pub(super) const TABLES: [&str; 9] = ["meta", "attested", "due", "log", "current", "renew", "superseded", "checks", "domains"];
+pub(super) const TABLES: [&str; 11] =
+    ["meta", "attested", "due", "log", "current", "renew", "superseded", "checks", "domains", "sending", "standing"];
 /// The file that is the store.
 pub(super) const DATA: &str = "data.mdb";
 /// What only holds locks.

@@ -50,7 +50,7 @@ pub struct Upkeep {
 
 impl Store {
     /// Issues what is to be said of `did` now, where it differs from what was said. `clean-sender` is only taken back here, from who is not
-    /// verified any more: it is granted by [`Store::set_clean_sender`].
+    /// verified any more: it is granted by what MTAs report ([`Store::report`]).
     pub(super) fn issue(
         &self,
         txn: &mut RwTxn<'_>,
@@ -79,14 +79,25 @@ impl Store {
         key: &SigningKey,
     ) -> Result<Option<Label>, StoreError> {
         let mut txn = self.env.write_txn()?;
-        let verified = self.newest(&txn, did.as_str(), CooperativeLabel::VerifiedMailOperator.as_str())?;
-        if clean && !verified.is_some_and(|label| label.in_force(now)) {
-            return Ok(None);
-        }
-        let issued = self.say(&mut txn, did, CooperativeLabel::CleanSender, clean, now, key)?;
+        let issued = self.set_clean_in(&mut txn, did, clean, now, key)?;
         txn.commit()?;
         self.tell();
         Ok(issued)
+    }
+
+    pub(super) fn set_clean_in(
+        &self,
+        txn: &mut RwTxn<'_>,
+        did: &Did,
+        clean: bool,
+        now: SystemTime,
+        key: &SigningKey,
+    ) -> Result<Option<Label>, StoreError> {
+        let verified = self.newest(txn, did.as_str(), CooperativeLabel::VerifiedMailOperator.as_str())?;
+        if clean && !verified.is_some_and(|label| label.in_force(now)) {
+            return Ok(None);
+        }
+        self.say(txn, did, CooperativeLabel::CleanSender, clean, now, key)
     }
 
     fn say(

@@ -10,6 +10,8 @@
 //! | `current` | subject, NUL, value → sequence number of its newest label, and the label in JSON |
 //! | `renew` | when (ms), sequence number → key of `current`: what will run out |
 //! | `superseded` | since when (ms), sequence number → nothing: what may be forgotten |
+//! | `sending` | DID, NUL, day, MTA → what that MTA counted that day (JSON, `sending`); private |
+//! | `standing` | DID → that there is something of it in `sending`, and since when it has no labels; private |
 //! | `meta` | issuer, key, last sequence number, last row id, cursors, how far lists were read, which file this is |
 //!
 //! What belongs together commits together: a finding, the labels that follow from it, and when to look again are one transaction. So is a
@@ -29,6 +31,9 @@ mod patience_tests;
 mod query;
 mod queue;
 mod rows;
+mod sending;
+#[cfg(test)]
+mod sending_tests;
 mod settle;
 #[cfg(test)]
 mod tests;
@@ -50,6 +55,7 @@ pub use log::LogPage;
 use query::KEY_BYTES_MAX;
 pub use query::{Cursor, Pattern};
 pub use rows::{Found, Lane, Row, State, Task, Touch};
+pub use sending::{FORGET_AFTER, MTA_BYTES_MAX, Ruled};
 pub use settle::{Checked, Patience};
 
 /// LMDB keys hold 511 octets: DID, NUL, domain. The DIDs of atproto's methods are far shorter (plc: 32).
@@ -70,6 +76,8 @@ pub struct Store {
     superseded: Table,
     checks: Table,
     domains: Table,
+    sending: Table,
+    standing: Table,
     issuer: Did,
     terms: Terms,
     news: watch::Sender<u64>,
@@ -116,7 +124,7 @@ impl Store {
     pub fn open(path: &Path, issuer: &Did, key: &SigningKey, terms: Terms, now: SystemTime) -> Result<Self, StoreError> {
         let env::Opened { env, tables, lock } = env::open(path, env::TABLES)?;
         let file = env::file_identity(path)?;
-        let [meta, attested, due, log, current, renew, superseded, checks, domains] = tables;
+        let [meta, attested, due, log, current, renew, superseded, checks, domains, sending, standing] = tables;
         let (news, _) = watch::channel(0);
         let pages = log::Pages::default();
         let issuer = issuer.clone();
@@ -131,6 +139,8 @@ impl Store {
             superseded,
             checks,
             domains,
+            sending,
+            standing,
             issuer,
             terms,
             news,
