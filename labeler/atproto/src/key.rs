@@ -4,21 +4,30 @@
 //! whoever sees a signature could otherwise make a second one. Our own signatures are RFC 6979, so the same octets and key always give the same signature.
 
 use std::fmt;
+use std::sync::{Arc, LazyLock};
 
 pub use atrium_crypto::Algorithm;
 use atrium_crypto::verify::Verifier;
 use ipld_core::cid::multibase;
-use k256::ecdsa::signature::Signer;
+use ring::digest::{SHA256, digest};
+use secp256k1::{Message, PublicKey, Secp256k1, SecretKey, SignOnly, VerifyOnly, ecdsa};
 
 /// Longer than any Multikey of the two curves. Decoding base58 is quadratic, so the length is checked first.
 const MULTIBASE_CHARS_MAX: usize = 200;
 
+/// What libsecp256k1 verifies with; it holds nothing that changes.
+static VERIFYING: LazyLock<Secp256k1<VerifyOnly>> = LazyLock::new(Secp256k1::verification_only);
+
 /// A public key that somebody's DID document names.
 #[derive(Clone, PartialEq, Eq)]
-pub struct VerifyingKey {
-    algorithm: Algorithm,
-    /// Uncompressed SEC1: checked once to be on the curve, so that verifying need not take a square root.
-    point: Vec<u8>,
+pub struct VerifyingKey(Point);
+
+/// Checked once to be on the curve, so that verifying need not take a square root.
+#[derive(Clone, PartialEq, Eq)]
+enum Point {
+    Secp256k1(PublicKey),
+    /// Uncompressed SEC1.
+    P256(Vec<u8>),
 }
 
 /// Why a key or a signature is not accepted.
@@ -45,7 +54,10 @@ impl VerifyingKey {
             return Err(malformed(text));
         }
         let (algorithm, point) = atrium_crypto::did::parse_multikey(text).map_err(|_| malformed(text))?;
-        Ok(Self { algorithm, point })
+        Ok(Self(match algorithm {
+            Algorithm::Secp256k1 => Point::Secp256k1(PublicKey::from_slice(&point).map_err(|_| malformed(text))?),
+            Algorithm::P256 => Point::P256(point),
+        }))
     }
 
     /// Reads the `publicKeyMultibase` of a verification method by its declared type. The types of 2019 carry the bare point, which the npm PLC server still emits.
@@ -64,17 +76,33 @@ impl VerifyingKey {
 
     /// Of which curve it is.
     pub fn algorithm(&self) -> Algorithm {
-        self.algorithm
+        match self.0 {
+            Point::Secp256k1(_) => Algorithm::Secp256k1,
+            Point::P256(_) => Algorithm::P256,
+        }
     }
 
     /// Does this key vouch for `octets`?
     pub fn verify(&self, octets: &[u8], signature: &[u8]) -> Result<(), KeyError> {
-        Verifier::default().verify(self.algorithm, &self.point, octets, signature).map_err(|_| KeyError::BadSignature)
+        match &self.0 {
+            Point::Secp256k1(point) => {
+                // libsecp256k1 takes exactly 64 octets, and refuses a high s by itself.
+                let signature = ecdsa::Signature::from_compact(signature).map_err(|_| KeyError::BadSignature)?;
+                VERIFYING.verify_ecdsa(hashed(octets), &signature, point).map_err(|_| KeyError::BadSignature)
+            }
+            Point::P256(point) => {
+                Verifier::default().verify(Algorithm::P256, point, octets, signature).map_err(|_| KeyError::BadSignature)
+            }
+        }
     }
 
     /// The key as `did:key:z…`.
     pub fn did_key(&self) -> String {
-        match atrium_crypto::did::format_did_key(self.algorithm, &self.point) {
+        let text = match &self.0 {
+            Point::Secp256k1(point) => atrium_crypto::did::format_did_key(Algorithm::Secp256k1, &point.serialize_uncompressed()),
+            Point::P256(point) => atrium_crypto::did::format_did_key(Algorithm::P256, point),
+        };
+        match text {
             Ok(text) => text,
             Err(_) => unreachable!("the point was checked when the key was read"),
         }
@@ -109,31 +137,55 @@ fn malformed(text: &str) -> KeyError {
     KeyError::Malformed(text.chars().take(80).collect())
 }
 
+/// What a signature is of.
+fn hashed(octets: &[u8]) -> Message {
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest(&SHA256, octets).as_ref());
+    Message::from_digest(hash)
+}
+
 /// A secret secp256k1 key. `Debug` hides it, and it is wiped when dropped.
 #[derive(Clone)]
-pub struct SigningKey(k256::ecdsa::SigningKey);
+pub struct SigningKey {
+    secret: SecretKey,
+    signing: Arc<Secp256k1<SignOnly>>,
+}
 
 impl SigningKey {
     /// 32 octets that are a number below the order and not zero; nearly all are.
     pub fn from_octets(octets: &[u8]) -> Result<Self, KeyError> {
-        k256::ecdsa::SigningKey::from_slice(octets).map(Self).map_err(|_| KeyError::Malformed("(secret key)".into()))
+        let refused = || KeyError::Malformed("(secret key)".into());
+        let octets = <[u8; 32]>::try_from(octets).map_err(|_| refused())?;
+        let secret = SecretKey::from_byte_array(octets).map_err(|_| refused())?;
+        let mut signing = Secp256k1::signing_only();
+        // Blinds what time and power could tell of the secret. The seed need be unknown to others, not new: signatures do not
+        // depend on it.
+        let mut seed = [0; 32];
+        seed.copy_from_slice(digest(&SHA256, &[&octets[..], b"blinding"].concat()).as_ref());
+        signing.seeded_randomize(&seed);
+        Ok(Self { secret, signing: Arc::new(signing) })
     }
 
     /// The secret itself, for the one who stores it.
     pub fn to_octets(&self) -> [u8; 32] {
-        self.0.to_bytes().into()
+        self.secret.secret_bytes()
     }
 
-    /// Signs the SHA-256 of `octets`: RFC 6979, low s.
+    /// Signs the SHA-256 of `octets`: RFC 6979, low s. (A hash that is not below the order, one in 2^128, would have another
+    /// nonce than RFC 6979's.)
     pub fn sign(&self, octets: &[u8]) -> [u8; 64] {
-        let signature: k256::ecdsa::Signature = self.0.sign(octets);
-        signature.normalize_s().unwrap_or(signature).to_bytes().into()
+        self.signing.sign_ecdsa(hashed(octets), &self.secret).serialize_compact()
     }
 
     /// The public half.
     pub fn verifying_key(&self) -> VerifyingKey {
-        let point = self.0.verifying_key().to_encoded_point(false).as_bytes().to_vec();
-        VerifyingKey { algorithm: Algorithm::Secp256k1, point }
+        VerifyingKey(Point::Secp256k1(PublicKey::from_secret_key(&self.signing, &self.secret)))
+    }
+}
+
+impl Drop for SigningKey {
+    fn drop(&mut self) {
+        self.secret.non_secure_erase();
     }
 }
 
@@ -164,6 +216,45 @@ mod tests {
         assert_eq!(other.verifying_key().verify(b"octets", &signature), Err(KeyError::BadSignature));
     }
 
+    /// RFC 6979 by another hand: signatures that were made with k256 before are made again.
+    #[test]
+    fn signatures_are_those_of_rfc_6979() {
+        for nth in 1..200_u8 {
+            let secret: [u8; 32] = digest(&SHA256, &[nth]).as_ref().try_into().unwrap();
+            let (ours, other) =
+                (SigningKey::from_octets(&secret).unwrap(), k256::ecdsa::SigningKey::from_slice(&secret).unwrap());
+            let octets = vec![nth; usize::from(nth)];
+            let signature: k256::ecdsa::Signature = k256::ecdsa::signature::Signer::sign(&other, &octets);
+            let signature = signature.normalize_s().unwrap_or(signature);
+            assert_eq!(ours.sign(&octets)[..], signature.to_bytes()[..]);
+            let point = ours.verifying_key().0;
+            assert!(matches!(point, Point::Secp256k1(point) if point.serialize_uncompressed()
+                == *other.verifying_key().to_encoded_point(false).as_bytes()));
+            assert_eq!(ours.to_octets(), secret);
+        }
+    }
+
+    #[test]
+    fn what_is_no_secret_and_no_signature_is_refused() {
+        let order = data_encoding::HEXLOWER.decode(b"fffffffffffffffffffffffffffffffebaaedce6af48a03bbfd25e8cd0364141").unwrap();
+        for wrong in [&[0; 32][..], &[0xff; 32], &order, &[1; 31], &[1; 33], &[]] {
+            assert!(SigningKey::from_octets(wrong).is_err());
+        }
+        let key = SigningKey::from_octets(&[0x11; 32]).unwrap();
+        let (signature, known) = (key.sign(b"octets"), key.verifying_key());
+        let with = |part: &[u8], at: usize| {
+            let mut wrong = signature;
+            wrong[at..at + 32].copy_from_slice(part);
+            wrong
+        };
+        for wrong in [with(&[0; 32], 0), with(&[0; 32], 32), with(&order, 0), with(&order, 32), with(&[0xff; 32], 0), [0; 64]] {
+            assert_eq!(known.verify(b"octets", &wrong), Err(KeyError::BadSignature));
+        }
+        for wrong in [&signature[..63], &[&signature[..], &[0]].concat(), &[]] {
+            assert_eq!(known.verify(b"octets", wrong), Err(KeyError::BadSignature));
+        }
+    }
+
     #[test]
     fn high_s_and_der_are_refused() {
         let key = SigningKey::from_octets(&[0x11; 32]).unwrap();
@@ -179,8 +270,9 @@ mod tests {
         assert_eq!(VerifyingKey::from_method("Multikey", p256).unwrap().multikey(), p256);
         let key = SigningKey::from_octets(&[0x11; 32]).unwrap();
         for compressed in [true, false] {
-            let point = key.0.verifying_key().to_encoded_point(compressed);
-            let text = multibase::encode(multibase::Base::Base58Btc, point.as_bytes());
+            let Point::Secp256k1(point) = key.verifying_key().0 else { unreachable!("it signs with secp256k1") };
+            let point = if compressed { point.serialize().to_vec() } else { point.serialize_uncompressed().to_vec() };
+            let text = multibase::encode(multibase::Base::Base58Btc, point);
             assert_eq!(VerifyingKey::from_method("EcdsaSecp256k1VerificationKey2019", &text).unwrap(), key.verifying_key());
             assert!(VerifyingKey::from_method("Multikey", &text).is_err(), "without the multicodec it is no Multikey");
         }
