@@ -39,6 +39,9 @@ const HEAD_MAX: Duration = Duration::from_secs(15);
 const CONNECTION_MAX: Duration = Duration::from_secs(600);
 /// For requests in progress, when stopping.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
+/// Octets that the kernel holds of a connection beyond what is on its way. Otherwise it takes megabytes for each of a
+/// thousand subscribers who read slowly, until there is no memory left for the connections of anybody.
+const UNSENT_BYTES_MAX: u32 = 64 << 10;
 /// Octets of a request's head.
 const HEAD_BYTES_MAX: usize = 64 << 10;
 
@@ -107,6 +110,7 @@ async fn accept(listener: &TcpListener, room: &Arc<Semaphore>) -> std::io::Resul
     let (stream, peer) = listener.accept().await?;
     // Answers are small and whole; waiting for more to send would only delay them.
     stream.set_nodelay(true)?;
+    socket2::SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT_BYTES_MAX)?;
     Ok((stream, peer, permit))
 }
 

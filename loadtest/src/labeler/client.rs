@@ -11,6 +11,9 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 /// Nothing here takes that long unless something hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// That the kernel holds for a subscriber.
+const RECEIVE_BYTES: u32 = 64 << 10;
+
 /// A connection that is kept.
 pub(super) struct Connection {
     stream: BufReader<TcpStream>,
@@ -55,7 +58,10 @@ impl Connection {
 
 /// Subscribes and reads until `frames` binary messages have come; answers their octets.
 pub(super) async fn subscribe(address: SocketAddr, path: &str, frames: usize) -> Result<usize> {
-    let stream = tokio::net::TcpStream::connect(address).await?;
+    // A thousand of us on one machine: with what the kernel would give each, it has no memory left for any.
+    let socket = tokio::net::TcpSocket::new_v4()?;
+    socket.set_recv_buffer_size(RECEIVE_BYTES)?;
+    let stream = socket.connect(address).await?;
     let mut stream = tokio::io::BufReader::with_capacity(16 << 10, stream);
     let request = format!(
         "GET {path} HTTP/1.1\r\nHost: labeler.example.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
