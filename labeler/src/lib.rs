@@ -107,6 +107,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     tasks.spawn(upkeep::run(store.clone(), key.clone(), stopped.clone()));
     // Also without a word about it: what was granted before is withdrawn when reports stop.
     tasks.spawn(standing::run(store.clone(), rule, key.clone(), stopped.clone()));
+    tasks.spawn(upkeep::let_go(store.clone(), stopped.clone()));
     let missed = Arc::new(Notify::new());
     if let Some(relay) = config.ingest.relay() {
         let (fetcher, store, bell) = (checker.resolver.fetcher.clone(), store.clone(), bell.clone());

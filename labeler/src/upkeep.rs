@@ -1,4 +1,5 @@
-//! Upkeep of the labels: what will run out is issued again, what was superseded long ago is forgotten.
+//! Upkeep of the labels: what will run out is issued again, what was superseded long ago is forgotten. And of memory: the store's
+//! map is let go of when much of it was read.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +12,26 @@ use crate::store::Store;
 
 /// Far shorter than the shortest time that a label may hold.
 const EVERY: Duration = Duration::from_secs(60);
+
+/// Octets of files in our memory that nobody minds: the program itself, and what is read all the time.
+const MAPPED_BYTES_MAX: u64 = 96 << 20;
+/// A round over everybody reads some ten megabytes in this time, at most.
+const MAPPED_EVERY: Duration = Duration::from_secs(5);
+
+/// Keeps the map of the store from counting as all of our memory, until told to stop.
+pub(crate) async fn let_go(store: Arc<Store>, mut stop: watch::Receiver<bool>) {
+    loop {
+        tokio::select! {
+            _ = stop.changed() => return,
+            () = tokio::time::sleep(MAPPED_EVERY) => {}
+        }
+        if let Err(error) = store.let_go(MAPPED_BYTES_MAX) {
+            tracing::warn!(%error, "the pages of the store cannot be let go of: they count as our memory");
+            let _ = stop.changed().await;
+            return;
+        }
+    }
+}
 
 /// Runs until told to stop.
 pub(crate) async fn run(store: Arc<Store>, key: SigningKey, mut stop: watch::Receiver<bool>) {

@@ -90,7 +90,7 @@ const TESTS: &[&str] = &[
 fn only_host_is_unsafe() {
     let word = concat!("uns", "afe ");
     // The labeler cannot use `host` (ARCHITECTURE: it uses only atproto), and opening an LMDB
-    // environment has no safe form: its two calls, to serve and to copy, stand in a file of their own.
+    // environment and letting go of its map have no safe form: the calls stand in a file of their own.
     let allowed = [&["mta/host/", "labeler/src/store/env.rs"], TESTS].concat();
     check_none("only host may be unsafe", &offenders(&["mta", "labeler", "loadtest/src"], &[word], &allowed));
 }

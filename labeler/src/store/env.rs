@@ -1,10 +1,11 @@
-//! Opening the LMDB environment: the labeler's only `unsafe`, which the tidy test names.
+//! Opening the LMDB environment and letting go of its pages: the labeler's only `unsafe`, which the tidy test names.
 //!
 //! The MTA's `host` wraps the same call; the labeler may not depend on it.
 #![allow(unsafe_code)]
 
 use std::fs::{DirBuilder, File, TryLockError};
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::Path;
 use std::time::UNIX_EPOCH;
@@ -81,6 +82,17 @@ pub(super) fn open_to_copy(path: &Path) -> Result<Env<WithoutTls>, heed::Error> 
     unsafe {
         options.flags(EnvFlags::READ_ONLY);
         options.open(path)
+    }
+}
+
+/// Drops these pages from the process's memory.
+pub(super) fn let_go(map: Range<usize>) -> io::Result<()> {
+    let start = std::ptr::without_provenance_mut(map.start);
+    // SAFETY: the addresses are those of LMDB's shared map of the store's file, which is never written through: for such a map
+    // MADV_DONTNEED changes no octet (madvise(2)). Who reads in it just now has its page mapped again.
+    match unsafe { libc::madvise(start, map.len(), libc::MADV_DONTNEED) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 

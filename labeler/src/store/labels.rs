@@ -17,6 +17,7 @@ use atproto::lexicon::CooperativeLabel;
 use atproto::stream::SEQ_MAX;
 use heed::{RoTxn, RwTxn};
 
+use super::current::{self, seq_of};
 use super::{FLOOR, RESTORED, SEQ, Store, StoreError, current_key, millis, number};
 
 /// Labels issued again, or forgotten, in one transaction: others who write wait no longer than this takes.
@@ -159,7 +160,7 @@ impl Store {
 
     fn put_current(&self, txn: &mut RwTxn<'_>, seq: u64, label: &Label) -> Result<(), StoreError> {
         let name = current_key(&label.uri, &label.val);
-        self.current.put(txn, &name, &[&seq.to_be_bytes(), label.to_json_text().as_bytes()].concat())?;
+        self.current.put(txn, &name, &current::row(seq, label, self.issuer.as_str(), &name))?;
         if let (Some(exp), false) = (&label.exp, label.negates()) {
             // An eighth of the time is spread over, by number: what was issued together is not renewed all at once.
             let (half, eighth) = (self.terms.expires_after / 2, self.terms.expires_after / 8);
@@ -263,9 +264,4 @@ fn first_until<'t>(
 /// The number in a key of `renew` or `superseded`.
 fn seq_at(key: &[u8]) -> Result<u64, StoreError> {
     number(key.get(8..).unwrap_or_default())
-}
-
-/// The number in a row of `current`.
-pub(super) fn seq_of(row: &[u8]) -> Result<u64, StoreError> {
-    number(row.get(..8).unwrap_or_default())
 }

@@ -5,9 +5,9 @@
 //! | `attested` | DID, NUL, domain → [`Row`] (JSON); without a domain: the repository is to be looked into |
 //! | `due` | lane, when (ms), row id → key of `attested` |
 //! | `domains` | domain, NUL, DID → nothing: who attests a domain |
-//! | `checks` | DID, NUL, domain → [`Checked`] (JSON): what was found at the last look |
+//! | `checks` | DID, NUL, domain → [`Checked`] (JSON, deflated): what was found at the last look |
 //! | `log` | sequence number → signed label (DAG-CBOR); never changed, numbers never used twice |
-//! | `current` | subject, NUL, value → sequence number of its newest label, and the label in JSON |
+//! | `current` | subject, NUL, value → sequence number of its newest label, and what its JSON is made of |
 //! | `renew` | when (ms), sequence number → key of `current`: what will run out |
 //! | `superseded` | since when (ms), sequence number → nothing: what may be forgotten |
 //! | `sending` | DID, NUL, day, MTA → what that MTA counted that day (JSON, `sending`); private |
@@ -23,6 +23,7 @@
 
 mod backfill;
 mod backup;
+mod current;
 mod env;
 mod labels;
 mod log;
@@ -30,6 +31,7 @@ mod log;
 mod patience_tests;
 mod query;
 mod queue;
+mod resident;
 mod rows;
 mod sending;
 #[cfg(test)]

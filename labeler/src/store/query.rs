@@ -1,10 +1,11 @@
 //! `queryLabels` over the store: the newest label of each subject and value, in the order of their names.
 //!
-//! One row a key, as Ozone gives it: a row that is issued again while somebody pages keeps its place. The rows hold the JSON that is answered.
+//! One row a key, as Ozone gives it: a row that is issued again while somebody pages keeps its place. `current` says how
+//! a row becomes the JSON that is answered.
 
 use std::ops::Bound;
 
-use super::{Store, StoreError, current_key};
+use super::{Store, StoreError, current, current_key};
 
 pub(super) const KEY_BYTES_MAX: usize = 511;
 
@@ -72,7 +73,7 @@ impl Store {
                 if count > 0 {
                     json.push(b',');
                 }
-                json.extend_from_slice(row.get(8..).ok_or_else(|| StoreError::Corrupt("the current labels".into()))?);
+                current::write_json(&mut json, row, self.issuer.as_str(), key)?;
                 (count, last) = (count + 1, key);
             }
         }

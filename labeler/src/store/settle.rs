@@ -5,12 +5,16 @@
 //! when it was seen several times over some time, because zones are broken for minutes while somebody works on them; what the
 //! account itself says, or a domain that names somebody else, counts at once.
 
+use std::io::{Read, Write};
 use std::time::{Duration, SystemTime};
 
 use atproto::Did;
 use atproto::key::SigningKey;
 use atproto::label::Label;
 use atproto::lexicon::CooperativeLabel;
+use flate2::Compression;
+use flate2::read::DeflateDecoder;
+use flate2::write::DeflateEncoder;
 use heed::RwTxn;
 use serde::{Deserialize, Serialize};
 
@@ -135,8 +139,7 @@ impl Store {
 
     fn put_checks(&self, txn: &mut RwTxn<'_>, name: &[u8], judgement: &Judgement, now: SystemTime) -> Result<(), StoreError> {
         let checked = Checked { at_ms: millis(now), verdict: judgement.verdict, checks: judgement.checks.clone() };
-        let Ok(json) = serde_json::to_vec(&checked) else { unreachable!("checks are numbers and strings") };
-        Ok(self.checks.put(txn, name, &json)?)
+        Ok(self.checks.put(txn, name, &packed(&checked))?)
     }
 
     /// What was found at the last look at this attestation.
@@ -146,9 +149,40 @@ impl Store {
             return Ok(None);
         }
         let txn = self.env.read_txn()?;
-        let corrupt = |error: serde_json::Error| StoreError::Corrupt(format!("checks ({error})"));
-        self.checks.get(&txn, &key)?.map(|octets| serde_json::from_slice(octets).map_err(corrupt)).transpose()
+        self.checks.get(&txn, &key)?.map(unpacked).transpose()
     }
+}
+
+/// Before deflated checks; those that begin otherwise are JSON as it is, short or of an earlier version.
+const DEFLATED: u8 = b'z';
+const DEFLATED_BYTES_MIN: usize = 256;
+/// More than any look finds.
+const CHECKS_BYTES_MAX: u64 = 1 << 20;
+
+/// Checks are the largest part of the store and mostly the same words for everybody: deflated they are less than half as
+/// long. What is short stays as it is.
+fn packed(checked: &Checked) -> Vec<u8> {
+    let Ok(json) = serde_json::to_vec(checked) else { unreachable!("checks are numbers and strings") };
+    if json.len() < DEFLATED_BYTES_MIN {
+        return json;
+    }
+    let mut encoder = DeflateEncoder::new(vec![DEFLATED], Compression::fast());
+    match encoder.write_all(&json).and_then(|()| encoder.finish()) {
+        Ok(octets) => octets,
+        Err(_) => unreachable!("memory takes everything"),
+    }
+}
+
+fn unpacked(octets: &[u8]) -> Result<Checked, StoreError> {
+    let read = match octets.split_first() {
+        Some((&DEFLATED, deflated)) => {
+            let mut json = Vec::new();
+            let inflated = DeflateDecoder::new(deflated).take(CHECKS_BYTES_MAX).read_to_end(&mut json);
+            inflated.map_err(serde_json::Error::io).and_then(|_| serde_json::from_slice(&json))
+        }
+        _ => serde_json::from_slice(octets),
+    };
+    read.map_err(|error| StoreError::Corrupt(format!("checks ({error})")))
 }
 
 impl Row {
@@ -199,4 +233,23 @@ fn wait(row: &Row, patience: Patience, now: SystemTime) -> Duration {
 
 fn whole_millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checks_are_read_deflated_and_as_earlier_versions_wrote_them_and_rubbish_is_an_error() {
+        let checks = vec![Check::fail(crate::judge::Kind::Mx, "m.example", "there is none"); 20];
+        let checked = Checked { at_ms: 7, verdict: Verdict::Fail, checks };
+        let (octets, json) = (packed(&checked), serde_json::to_vec(&checked).unwrap());
+        assert!(octets.len() * 4 < json.len(), "{} {}", octets.len(), json.len());
+        for octets in [&octets, &json] {
+            assert_eq!(unpacked(octets).unwrap(), checked);
+        }
+        for rubbish in [&[][..], &octets[..octets.len() / 2], &octets[1..], b"z", b"zz", b"{"] {
+            assert!(unpacked(rubbish).is_err(), "{rubbish:?}");
+        }
+    }
 }
