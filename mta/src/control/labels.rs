@@ -33,7 +33,7 @@ use tokio::sync::Notify;
 use super::{
     fetch::{Fetch, FetchError, escape},
     metrics,
-    verified::Verified,
+    verified::{Digest, Digester, Verified},
 };
 use crate::{
     config::{Config, Labeler},
@@ -105,6 +105,9 @@ struct Known {
     asked: Option<SystemTime>,
     /// The labels that hold, each with its end.
     labels: BTreeMap<String, Option<SystemTime>>,
+    /// Whose signatures were verified.
+    #[serde(default)]
+    verified: Verified,
 }
 
 /// Polls the labeler for as long as the daemon runs.
@@ -120,7 +123,7 @@ pub struct LabelPoll<D> {
     known: BTreeMap<String, Known>,
     key: Option<(VerifyingKey, SystemTime)>,
     refused: usize,
-    verified: Verified,
+    digester: Digester,
 }
 
 impl<D: Desk> LabelPoll<D> {
@@ -129,8 +132,8 @@ impl<D: Desk> LabelPoll<D> {
         let labeler = config.labeler.clone()?;
         let did = labeler.did.parse().ok()?;
         let plc_url = config.identity.plc_url.trim_end_matches('/').to_owned();
-        let (state, known, verified) = (Arc::default(), BTreeMap::new(), Verified::default());
-        Some(LabelPoll { labeler, did, plc_url, fetch, clock, desk, wake, state, known, key: None, refused: 0, verified })
+        let (state, known, digester) = (Arc::default(), BTreeMap::new(), Digester::default());
+        Some(LabelPoll { labeler, did, plc_url, fetch, clock, desk, wake, state, known, key: None, refused: 0, digester })
     }
 
     /// How the poll goes, to read while it runs.
@@ -167,16 +170,12 @@ impl<D: Desk> LabelPoll<D> {
         let mut members: Vec<String> = self.desk.members().await;
         members.sort_unstable();
         members.dedup();
-        self.verified.begin(members.len());
         let forgotten = self.forget_others(&members);
         if only_new {
             members.retain(|did| self.known.get(did).is_none_or(|known| known.asked.is_none()));
         }
         let changed = !forgotten.is_empty() || !members.is_empty();
         let mut outcome = self.ask(&members).await;
-        if outcome.is_ok() && !only_new {
-            self.verified.end();
-        }
         if changed {
             self.publish();
         }
@@ -205,7 +204,7 @@ impl<D: Desk> LabelPoll<D> {
                     verdict = Err("subject");
                 }
                 match verdict {
-                    Ok(()) => believed.push(label),
+                    Ok(digest) => believed.push((label, digest)),
                     Err(reason) => {
                         ::metrics::counter!(metrics::LABELS_REFUSED, "reason" => reason).increment(1);
                         refused += 1;
@@ -223,7 +222,7 @@ impl<D: Desk> LabelPoll<D> {
     }
 
     /// Whether a label is the labeler's. A wrong signature may mean a new key: its DID is looked up again, once a poll.
-    async fn verify(&mut self, label: &Label, looked_up: &mut bool) -> Result<Result<(), &'static str>, PollError> {
+    async fn verify(&mut self, label: &Label, looked_up: &mut bool) -> Result<Result<Digest, &'static str>, PollError> {
         let key = self.key().await?;
         let mut verdict = self.check(label, &key);
         if verdict == Err(LabelError::BadSignature) && !*looked_up {
@@ -248,11 +247,14 @@ impl<D: Desk> LabelPoll<D> {
         }))
     }
 
-    fn check(&mut self, label: &Label, key: &VerifyingKey) -> Result<(), LabelError> {
-        self.verified.check(label, key, |label, key| {
+    /// A signature that was verified before need not be again.
+    fn check(&mut self, label: &Label, key: &VerifyingKey) -> Result<Digest, LabelError> {
+        let digest = self.digester.digest(label, &self.did, key);
+        if !self.known.get(&label.uri).is_some_and(|known| known.verified.has(&digest)) {
             ::metrics::counter!(metrics::LABELS_VERIFIED).increment(1);
-            label.verify(&self.did, key)
-        })
+            label.verify(&self.did, key)?;
+        }
+        Ok(digest)
     }
 
     async fn key(&mut self) -> Result<VerifyingKey, PollError> {
@@ -301,12 +303,16 @@ impl<D: Desk> LabelPoll<D> {
     async fn take(
         &mut self,
         batch: &[String],
-        believed: &[Label],
+        believed: &[(Label, Digest)],
         doubtful: &BTreeSet<(String, String)>,
     ) -> Result<(), PollError> {
         let now = self.clock.now();
         // Those that are believed are all of one source, or they were not.
-        let (newest, source) = (newest(believed), self.did.as_str());
+        let (newest, source) = (newest(believed.iter().map(|(label, _)| label)), self.did.as_str());
+        let mut verified: BTreeMap<&str, Vec<Digest>> = BTreeMap::new();
+        for (label, digest) in believed {
+            verified.entry(&label.uri).or_default().push(*digest);
+        }
         let mut rows = Vec::new();
         for did in batch {
             let before = self.known.get(did).cloned().unwrap_or_default();
@@ -322,8 +328,10 @@ impl<D: Desk> LabelPoll<D> {
                     labels.insert(val.clone(), *exp);
                 }
             }
-            let after = Known { asked: Some(now), labels };
-            if after.labels != before.labels || self.is_old(before.asked, now) {
+            let verified = Verified::of(verified.remove(did.as_str()).unwrap_or_default());
+            let after = Known { asked: Some(now), labels, verified };
+            let changed = (&after.labels, &after.verified) != (&before.labels, &before.verified);
+            if changed || self.is_old(before.asked, now) {
                 let row = serde_json::to_vec(&after).map_err(|error| PollError::Desk(error.to_string()))?;
                 rows.push((did.clone().into_bytes(), Some(row)));
             }

@@ -405,7 +405,7 @@ fn a_batch_fits_in_a_request_line_of_8_kib_however_long_the_names() {
 #[tokio::test]
 async fn a_label_that_was_given_before_is_not_verified_again_and_a_forgery_beside_it_is() {
     let mut world = World::start(|_| page(&[plain(GOOD, "relay-member"), plain(HALF, "relay-member")], None)).await;
-    let remembered = |world: &World| world.poll.verified.len();
+    let remembered = |world: &World| world.poll.known.values().map(|known| known.verified.len()).sum::<usize>();
     assert_eq!(world.polled().await, ["relay-member"]);
     assert_eq!(remembered(&world), 2);
     // The signature of a label that is known by heart, over a label that it does not cover.
@@ -426,6 +426,46 @@ async fn a_label_that_was_given_before_is_not_verified_again_and_a_forgery_besid
     world.server.now_answers(|_| page(&[plain(GOOD, "clean-sender"), plain(GOOD, "relay-member")], None));
     assert_eq!(world.polled().await, ["relay-member"], "as last known, and nothing more");
     assert_eq!(remembered(&world), 0);
+}
+
+#[tokio::test]
+async fn what_was_verified_before_a_restart_counts_after_it_only_as_it_was_and_while_it_holds() {
+    let ending = || {
+        let mut label = plain(GOOD, "relay-member");
+        label.exp = Some(atproto::datetime(at(NOW) + Duration::from_secs(60)));
+        label.sign(&key(0x11));
+        label
+    };
+    let mut world = World::start(move |_| page(&[plain(GOOD, "verified-mail-operator"), ending()], None)).await;
+    assert_eq!(world.polled().await, ["relay-member", "verified-mail-operator"]);
+    let restart = |world: &World, labeler: &str| poll_of(&world.server, &world.desk, labeler);
+    let remembered = |poll: &LabelPoll<TestDesk>| poll.known.values().map(|known| known.verified.len()).sum::<usize>();
+
+    world.poll = restart(&world, LABELER);
+    world.poll.restore().await;
+    assert_eq!(remembered(&world.poll), 2);
+    let key_now = key(0x11).verifying_key();
+    // A forgery that nobody could tell from what was verified but by its signature.
+    let mut forged = ending();
+    forged.exp = None;
+    assert_eq!(world.poll.check(&forged, &key_now), Err(LabelError::BadSignature));
+    assert!(world.poll.check(&ending(), &key_now).is_ok());
+    assert_eq!(world.polled().await, ["relay-member", "verified-mail-operator"]);
+
+    // Its time runs out while the MTA is away.
+    world.poll = restart(&world, LABELER);
+    world.poll.clock = Clock::simulated(at(NOW + 61));
+    world.poll.restore().await;
+    world.poll.poll(false).await;
+    assert_eq!(world.desk.standing.load().labels(GOOD, at(NOW + 61)).collect::<Vec<_>>(), ["verified-mail-operator"]);
+
+    // The key changes while the MTA is away: nothing new is believed, and nothing verified is left.
+    *world.server.document.lock().unwrap() = labeler_document(&did(LABELER), &key(0x33).verifying_key(), &world.server.url);
+    world.poll = restart(&world, LABELER);
+    world.poll.restore().await;
+    assert_eq!(remembered(&world.poll), 2);
+    world.poll.poll(false).await;
+    assert_eq!((world.poll.refused, remembered(&world.poll)), (2, 0));
 }
 
 #[tokio::test]

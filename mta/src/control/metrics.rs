@@ -77,7 +77,7 @@ pub const DNSBL_REFUSED: &str = "mta_dnsbl_refused_total";
 pub const LABEL_POLLS_FAILED: &str = "mta_label_polls_failed_total";
 /// Labels that were not believed, by `reason`.
 pub const LABELS_REFUSED: &str = "mta_labels_refused_total";
-/// Labels whose signature was verified: new ones, changed ones, and all after a restart or with a new key.
+/// Labels whose signature was verified: new ones, changed ones, and all with a new key.
 pub const LABELS_VERIFIED: &str = "mta_labels_verified_total";
 /// When the labeler was last polled with success, in Unix time.
 pub const LABELS_POLLED_AT: &str = "mta_labels_polled_timestamp_seconds";

@@ -1,88 +1,90 @@
-//! Which labels were verified before: a signature is checked once, not at every poll.
+//! Which labels were verified before: a signature is checked once, not at every poll, and not again after a restart.
 //!
-//! Checking one takes some hundred times as long as hashing its label, and between two polls nearly no label changes. So the poll keeps
-//! the SHA-256 of what it has verified: the key, and the whole label with its signature. Whatever differs in one octet, another
-//! key among it, has another digest and is verified like any other; there is no way to be believed without it.
-//! What the labeler has ceased to give is forgotten after the next full poll.
+//! Checking one takes some fifty times as long as hashing its label, and between two polls nearly no label changes. So with
+//! what is known of a member the poll keeps the SHA-256 of each label that it has verified: who was asked, the key, and the
+//! whole label with its signature. Whatever differs in one octet, another issuer or key among it, has another digest and is
+//! verified like any other. Whether a label has run out or was taken back is looked at every time.
 //!
-//! Not here: whose labels count and what they mean (`labels`). Nothing is kept on disk: after a restart each is verified once.
+//! On disk the digests stand beside the labels that hold (table `labels`): whoever could write one there could write the
+//! other. A row that is lost or cannot be read costs the time of a signature.
+//!
+//! Not here: whose labels count and what they mean (`labels`).
 
-use std::collections::HashMap;
-
-use atproto::{did::VerifyingKey, label::Label};
+use atproto::{Did, did::VerifyingKey, label::Label};
+use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD as BASE64};
 use ring::digest::{Context, SHA256, SHA256_OUTPUT_LEN};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
-/// Labels remembered for each member on the average; more are verified at every poll. A labeler that gives its whole history, not only
-/// the newest of each, needs the most.
+/// Labels remembered of each member, the last that were given; more are verified at every poll. A labeler that gives its
+/// whole history, not only the newest of each, needs the most.
 const PER_MEMBER: usize = 8;
-/// Labels remembered however few the members are.
-const ROOM_MIN: usize = 1024;
 
-/// The digests of verified labels, each with the poll that last saw it.
-#[derive(Default)]
-pub(super) struct Verified {
-    seen: HashMap<[u8; SHA256_OUTPUT_LEN], u32>,
-    /// A key, and the hash that has taken it in.
-    key: Option<(VerifyingKey, Context)>,
-    poll: u32,
-    room: usize,
-}
+/// Of a label that was verified: as it was asked for, with which key, and every octet of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Digest([u8; SHA256_OUTPUT_LEN]);
+
+/// The digests of the labels of one member that were verified.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(super) struct Verified(Vec<Digest>);
 
 impl Verified {
-    /// A poll begins, about one of so many members.
-    pub(super) fn begin(&mut self, members: usize) {
-        self.poll = self.poll.wrapping_add(1);
-        self.room = ROOM_MIN.max(members.saturating_mul(PER_MEMBER));
+    /// Those that were given at the last poll.
+    pub(super) fn of(given: impl IntoIterator<Item = Digest>) -> Self {
+        let mut digests: Vec<_> = given.into_iter().collect();
+        digests.drain(..digests.len().saturating_sub(PER_MEMBER));
+        digests.shrink_to_fit();
+        Self(digests)
     }
 
-    /// What `verify` says of this label and key; not asked again about the same octets once it agreed.
-    pub(super) fn check<E>(
-        &mut self,
-        label: &Label,
-        key: &VerifyingKey,
-        verify: impl FnOnce(&Label, &VerifyingKey) -> Result<(), E>,
-    ) -> Result<(), E> {
-        let digest = self.digest(label, key);
-        if let Some(poll) = self.seen.get_mut(&digest) {
-            *poll = self.poll;
-            return Ok(());
-        }
-        verify(label, key)?;
-        if self.seen.len() < self.room {
-            self.seen.insert(digest, self.poll);
-        }
-        Ok(())
+    pub(super) fn has(&self, digest: &Digest) -> bool {
+        self.0.contains(digest)
     }
 
-    /// A poll about all members has come to its end: what it did not see is forgotten.
-    pub(super) fn end(&mut self) {
-        let now = self.poll;
-        self.seen.retain(|_, poll| *poll == now);
-        self.seen.shrink_to(self.seen.len().saturating_mul(2));
-    }
-
-    /// Labels that are known.
+    /// Labels that are remembered.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        self.seen.len()
+        self.0.len()
     }
+}
 
-    /// A key as text holds no zero, so where it ends is certain; the label's CBOR has every field that was sent, and the signature.
-    fn digest(&mut self, label: &Label, key: &VerifyingKey) -> [u8; SHA256_OUTPUT_LEN] {
-        let with_key = match &self.key {
-            Some((known, context)) if known == key => context,
+/// Makes digests; the part that they begin with is hashed once.
+#[derive(Default)]
+pub(super) struct Digester(Option<(Did, VerifyingKey, Context)>);
+
+impl Digester {
+    /// DIDs and keys as text hold no zero, so where each ends is certain; the label's CBOR has every field that was sent, and
+    /// the signature.
+    pub(super) fn digest(&mut self, label: &Label, issuer: &Did, key: &VerifyingKey) -> Digest {
+        let begun = match &self.0 {
+            Some((known_issuer, known_key, begun)) if known_issuer == issuer && known_key == key => begun,
             _ => {
-                let mut context = Context::new(&SHA256);
-                context.update(key.did_key().as_bytes());
-                context.update(&[0]);
-                &self.key.insert((key.clone(), context)).1
+                let mut begun = Context::new(&SHA256);
+                for part in [issuer.as_str(), &key.did_key()] {
+                    begun.update(part.as_bytes());
+                    begun.update(&[0]);
+                }
+                &self.0.insert((issuer.clone(), key.clone(), begun)).2
             }
         };
-        let mut context = with_key.clone();
+        let mut context = begun.clone();
         context.update(&label.to_cbor());
         let mut digest = [0; SHA256_OUTPUT_LEN];
         digest.copy_from_slice(context.finish().as_ref());
-        digest
+        Digest(digest)
+    }
+}
+
+impl Serialize for Digest {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&BASE64.encode(self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for Digest {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let octets = BASE64.decode(String::deserialize(deserializer)?).map_err(D::Error::custom)?;
+        octets.try_into().map(Self).map_err(|_| D::Error::custom("not a SHA-256"))
     }
 }
 
@@ -90,11 +92,7 @@ impl Verified {
 mod tests {
     use std::time::{Duration, SystemTime};
 
-    use atproto::{
-        Did,
-        did::SigningKey,
-        label::{LabelError, Signature},
-    };
+    use atproto::{did::SigningKey, label::Signature};
 
     use super::*;
 
@@ -115,94 +113,63 @@ mod tests {
         label
     }
 
-    /// Verifies with a count of its own.
-    #[derive(Default)]
-    struct World {
-        verified: Verified,
-        count: usize,
-    }
-
-    impl World {
-        fn check(&mut self, label: &Label, key: &SigningKey) -> Result<(), LabelError> {
-            self.verified.check(label, &key.verifying_key(), |label, key| {
-                self.count += 1;
-                label.verify(&did(LABELER), key)
-            })
-        }
+    fn digest(label: &Label) -> Digest {
+        Digester::default().digest(label, &did(LABELER), &key(0x11).verifying_key())
     }
 
     #[test]
-    fn a_label_is_verified_once_and_again_when_anything_about_it_is_different() {
-        let (mut world, known) = (World::default(), label(1));
-        world.verified.begin(1);
-        for _ in 0..3 {
-            assert_eq!(world.check(&known, &key(0x11)), Ok(()));
-        }
-        assert_eq!(world.count, 1);
-
-        let forged = |edit: &dyn Fn(&mut Label)| {
+    fn whatever_is_different_about_a_label_has_another_digest() {
+        let (known, other) = (label(1), label(2));
+        let edited = |edit: &dyn Fn(&mut Label)| {
             let mut label = known.clone();
             edit(&mut label);
             label
         };
-        let other = label(2);
-        let forgeries = [
-            forged(&|it| it.uri = "did:plc:m2".into()),
-            forged(&|it| it.val = "clean-sender".into()),
-            forged(&|it| it.neg = Some(true)),
-            forged(&|it| it.neg = Some(false)),
-            forged(&|it| it.cts = "2026-09-21T14:13:20.001Z".parse().unwrap()),
+        let different = [
+            edited(&|it| it.uri = "did:plc:m2".into()),
+            edited(&|it| it.val = "clean-sender".into()),
+            edited(&|it| it.neg = Some(true)),
+            edited(&|it| it.neg = Some(false)),
+            edited(&|it| it.cts = "2026-09-21T14:13:20.001Z".parse().unwrap()),
             // The same instant in other words is not what was signed.
-            forged(&|it| it.cts = "2026-09-21T14:13:20Z".parse().unwrap()),
-            forged(&|it| it.exp = Some(it.cts.clone())),
-            forged(&|it| it.cid = Some("bafyreib2rxk3rh6kzwq".into())),
-            forged(&|it| it.sig = other.sig.clone()),
-            forged(&|it| it.sig = Some(Signature(Vec::new()))),
-            forged(&|it| it.sig.as_mut().unwrap().0.push(0)),
-            forged(&|it| it.sig.as_mut().unwrap().0[63] ^= 1),
+            edited(&|it| it.cts = "2026-09-21T14:13:20Z".parse().unwrap()),
+            edited(&|it| it.exp = Some(it.cts.clone())),
+            edited(&|it| it.cid = Some("bafyreib2rxk3rh6kzwq".into())),
+            edited(&|it| it.ver = None),
+            edited(&|it| it.src = did("did:web:labeler.example.tesu")),
+            edited(&|it| it.sig = other.sig.clone()),
+            edited(&|it| it.sig = Some(Signature(Vec::new()))),
+            edited(&|it| it.sig = None),
+            edited(&|it| it.sig.as_mut().unwrap().0.push(0)),
+            edited(&|it| it.sig.as_mut().unwrap().0[63] ^= 1),
         ];
-        for (nth, label) in forgeries.iter().enumerate() {
-            for attempt in 0..2 {
-                assert_eq!(world.check(label, &key(0x11)), Err(LabelError::BadSignature), "{nth}");
-                assert_eq!(world.count, 2 + 2 * nth + attempt, "what is not believed is never remembered");
-            }
+        let verified = Verified::of([digest(&known)]);
+        assert!(verified.has(&digest(&label(1))), "the same octets");
+        for (nth, label) in different.iter().enumerate() {
+            assert!(!verified.has(&digest(label)), "{nth}");
+            assert!(different.iter().skip(nth + 1).all(|other| digest(other) != digest(label)), "{nth}");
         }
-        assert_eq!(world.check(&known, &key(0x11)), Ok(()));
-        assert_eq!(world.count, 1 + 2 * forgeries.len());
     }
 
     #[test]
-    fn another_key_has_verified_nothing_yet() {
-        let (mut world, mut known) = (World::default(), label(1));
-        world.verified.begin(1);
-        assert_eq!(world.check(&known, &key(0x11)), Ok(()));
-        assert_eq!(world.check(&known, &key(0x22)), Err(LabelError::BadSignature));
-        assert_eq!(world.count, 2);
-        known.sign(&key(0x22));
-        for _ in 0..2 {
-            assert_eq!(world.check(&known, &key(0x22)), Ok(()));
-        }
-        assert_eq!(world.count, 3);
-        assert_eq!(world.check(&known, &key(0x11)), Err(LabelError::BadSignature), "the old key does not vouch for it");
+    fn another_key_or_another_issuer_that_is_asked_has_verified_nothing_yet() {
+        let (mut digester, known) = (Digester::default(), label(1));
+        let [ours, theirs] = [0x11, 0x22].map(|octet| key(octet).verifying_key());
+        let first = digester.digest(&known, &did(LABELER), &ours);
+        assert_ne!(digester.digest(&known, &did(LABELER), &theirs), first);
+        assert_ne!(digester.digest(&known, &did("did:web:other.example.test"), &ours), first);
+        assert_eq!(digester.digest(&known, &did(LABELER), &ours), first);
     }
 
     #[test]
-    fn what_is_no_longer_given_is_forgotten_and_what_finds_no_room_is_verified_each_time() {
-        let mut world = World::default();
-        let labels: Vec<_> = (0..ROOM_MIN + 2).map(label).collect();
-        world.verified.begin(1);
-        labels.iter().for_each(|label| world.check(label, &key(0x11)).unwrap());
-        assert_eq!((world.count, world.verified.seen.len()), (ROOM_MIN + 2, ROOM_MIN));
-        labels.iter().for_each(|label| world.check(label, &key(0x11)).unwrap());
-        assert_eq!(world.count, ROOM_MIN + 4);
-        world.verified.end();
-        assert_eq!(world.verified.seen.len(), ROOM_MIN);
-
-        world.verified.begin(1);
-        world.check(&labels[0], &key(0x11)).unwrap();
-        world.verified.end();
-        assert_eq!((world.count, world.verified.seen.len()), (ROOM_MIN + 4, 1));
-        world.check(&labels[1], &key(0x11)).unwrap();
-        assert_eq!(world.count, ROOM_MIN + 5);
+    fn digests_are_read_as_they_were_written_the_last_of_them() {
+        let digests: Vec<_> = (0..20).map(|nth| digest(&label(nth))).collect();
+        let verified = Verified::of(digests.clone());
+        let text = serde_json::to_string(&verified).unwrap();
+        assert_eq!(serde_json::from_str::<Verified>(&text).unwrap(), verified);
+        assert_eq!((verified.len(), verified.has(&digests[19]), verified.has(&digests[11])), (8, true, false));
+        for wrong in [r#"["AAAA"]"#, r#"["!"]"#, "[1]", "{}"] {
+            assert!(serde_json::from_str::<Verified>(wrong).is_err(), "{wrong}");
+        }
     }
 }
