@@ -10,6 +10,7 @@
 //! `interop/install-labeler` installs what is missing, from npm.
 
 mod client;
+mod poll;
 mod round;
 mod setup;
 mod speed;
@@ -74,9 +75,18 @@ impl Peers {
 
     /// A command that runs one of the scripts.
     fn node(&self, script: &str) -> Command {
-        let mut command = Command::new(self.0.join("node"));
+        let mut command = Command::new(self.program());
         command.arg(self.0.join(script)).current_dir(&self.0);
         command
+    }
+
+    fn program(&self) -> PathBuf {
+        self.0.join("node")
+    }
+
+    /// Where the scripts are.
+    fn folder(&self) -> &Path {
+        &self.0
     }
 }
 

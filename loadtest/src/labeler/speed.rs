@@ -5,10 +5,16 @@
 //! | issuing | labels a second that are on the disk: ours in the batches that its rounds settle, theirs one by one (they have no other way) |
 //! | queries | exact-DID `queryLabels` over all labels, connections kept, as fast as it goes: requests per CPU second of the server, p99 |
 //! | subscribers | so many at once from `cursor=0` to the last label: memory of ours |
-//! | poll | all members asked about as our MTA does (25 a request), and by pages of `*` |
+//! | poll | our MTA's own poll of all members, when it knows nothing yet and after a restart; pages of `*` |
 //!
-//! CPU time is the server's own, so that the generator, which shares the machine, does not count.
+//! Every server, and issuing, has one core and the client another, where there are two; requests are counted by the CPU time
+//! of the server alone.
+//!
+//! What is unlike: theirs has no index on `uri`, and reads all labels for each query; `queried, skyware+index` is theirs with
+//! one that we made. Their labels have no `exp`. Both commit to the disk before they answer (what theirs is set to is
+//! printed), ours so many at a time as a round does.
 
+use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
@@ -24,16 +30,17 @@ use hdrhistogram::Histogram;
 use serde::Deserialize;
 
 use super::client::{Connection, subscribe, wait_until_open};
+use super::poll::poll;
 use super::{Peers, settings};
 use crate::process::{self, Running};
 use crate::{cpu, ledger};
 
 pub(super) const DID: &str = "did:web:labeler.example.test";
 const SECRET: [u8; 32] = [0x11; 32];
-/// What the labeler's rounds look at at the same time, and so settle together.
-const BATCH: usize = 64;
-/// DIDs in one request of the MTA's poll.
-const POLL_DIDS: usize = 120;
+/// What the labeler's rounds look at at the same time unless told otherwise, and so settle together.
+const BATCH: usize = 96;
+/// Of the servers, and of the clients.
+const CORES: [&str; 2] = ["0", "1"];
 /// The bars.
 const TIMES_MIN: f64 = 20.0;
 const QUERY_P99_MAX: Duration = Duration::from_millis(2);
@@ -66,6 +73,15 @@ struct Issued {
     cpu_seconds: f64,
 }
 
+/// What theirs says of itself.
+#[derive(Deserialize)]
+struct Theirs {
+    #[serde(flatten)]
+    issued: Issued,
+    journal_mode: String,
+    synchronous: u32,
+}
+
 struct Queried {
     per_cpu_second: f64,
     per_second: f64,
@@ -83,40 +99,38 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
         if cfg!(debug_assertions) { "DEBUG BUILD: no bar applies" } else { "release" }
     );
 
+    let two = std::thread::available_parallelism().is_ok_and(|cores| cores.get() >= CORES.len());
+    let [servers, clients] = CORES.map(|core| two.then_some(core));
+    stand_on(servers)?;
     let ours = issue(&at.join("data"), count)?;
-    let mut labeler = start(at)?;
+    stand_on(clients)?;
+    let mut labeler = start(at, servers)?;
     let (mut ours_server, address) = (labeler.0.pid(), labeler.1);
-    let queried = query(address, ours_server, arguments)?;
     let mut bars = Bars::default();
+    show_issued("issued, ours", count, ours);
+    let queried = query(address, ours_server, arguments)?;
+    show("queried, ours", &queried);
+    bars.at_most("p99 of a query, ms", queried.p99.as_secs_f64() * 1e3, QUERY_P99_MAX.as_secs_f64() * 1e3);
     if let Some(peers) = &peers {
-        let (server, address, theirs) = start_skyware(peers, at, count)?;
+        let (server, address, theirs) = start_skyware(peers, servers, at, count)?;
+        show_issued("issued, skyware", count, theirs.issued);
+        line("", &format!("journal_mode = {}, synchronous = {}", theirs.journal_mode, theirs.synchronous));
+        bars.at_least("times skyware, labels/s", theirs.issued.seconds / ours.seconds, TIMES_MIN);
+        bars.at_least("times skyware, labels per CPU second", theirs.issued.cpu_seconds / ours.cpu_seconds, TIMES_MIN);
         let their_queries = query(address, server.pid(), arguments)?;
-        drop(server);
-        line(
-            "issued, ours",
-            &format!("{:9.0} labels/s  {:9.0} per CPU second", rate(count, ours.seconds), rate(count, ours.cpu_seconds)),
-        );
-        line(
-            "issued, skyware",
-            &format!("{:9.0} labels/s  {:9.0} per CPU second", rate(count, theirs.seconds), rate(count, theirs.cpu_seconds)),
-        );
-        bars.at_least("times skyware, labels/s", theirs.seconds / ours.seconds, TIMES_MIN);
-        show("queried, ours", &queried);
         show("queried, skyware", &their_queries);
         bars.at_least("times skyware, requests per CPU second", queried.per_cpu_second / their_queries.per_cpu_second, TIMES_MIN);
-    } else {
-        line(
-            "issued, ours",
-            &format!("{:9.0} labels/s  {:9.0} per CPU second", rate(count, ours.seconds), rate(count, ours.cpu_seconds)),
-        );
-        show("queried, ours", &queried);
+        drop(server);
+        let (server, address, _) = start_skyware(peers, servers, at, 0)?;
+        let their_queries = query(address, server.pid(), arguments)?;
+        show("queried, skyware+index", &their_queries);
+        line("", &format!("times that: {:.1}", queried.per_cpu_second / their_queries.per_cpu_second));
     }
-    bars.at_most("p99 of a query, ms", queried.p99.as_secs_f64() * 1e3, QUERY_P99_MAX.as_secs_f64() * 1e3);
 
-    poll(address, count, &mut bars)?;
+    polls(at, address, count, &mut bars)?;
     // A server that has done nothing else: its peak is of the streams.
     labeler.0.stop(Duration::from_secs(10))?;
-    labeler = start(at)?;
+    labeler = start(at, servers)?;
     (ours_server, _) = (labeler.0.pid(), labeler.1);
     let began = Instant::now();
     let octets = replay(labeler.1, arguments.subscribers, count)?;
@@ -173,13 +187,13 @@ fn name(n: usize) -> String {
     format!("did:plc:{:a>24}", n)
 }
 
-fn start(at: &Path) -> Result<(Running, SocketAddr)> {
+fn start(at: &Path, core: Option<&str>) -> Result<(Running, SocketAddr)> {
     let address = process::free_address()?;
     let more = "[serve]\nrequests_per_minute = 100000000\nsubscriptions_per_address = 100000\nsubscribers_max = 100000\n\
                 [verify]\ninterval = \"240h\"\n";
     let config = at.join("labeler.toml");
     std::fs::write(&config, settings(at, DID, &address.to_string(), "http://127.0.0.1:9", more))?;
-    let mut command = Command::new(process::own("tradewind-labeler")?);
+    let mut command = on(core, process::own("tradewind-labeler")?);
     command.arg("--config").arg(&config).env("RUST_LOG", "error");
     let log = at.join("labeler.log");
     let from = std::fs::metadata(&log).map_or(0, |file| file.len());
@@ -188,11 +202,13 @@ fn start(at: &Path) -> Result<(Running, SocketAddr)> {
     Ok((running, address))
 }
 
-fn start_skyware(peers: &Peers, at: &Path, count: usize) -> Result<(Running, SocketAddr, Issued)> {
+/// Theirs with so many labels; with none more it goes on with those that there are, and an index.
+fn start_skyware(peers: &Peers, core: Option<&str>, at: &Path, count: usize) -> Result<(Running, SocketAddr, Theirs)> {
     let address = process::free_address()?;
-    let mut command = peers.node("skyware.mjs");
-    command.arg(at.join("skyware.db")).args([address.port().to_string(), count.to_string()]);
-    let log = at.join("skyware.log");
+    let mut command = on(core, peers.program());
+    command.current_dir(peers.folder()).arg(peers.folder().join("skyware.mjs")).arg(at.join("skyware.db"));
+    command.args([address.port().to_string(), count.to_string()]);
+    let log = at.join(format!("skyware-{count}.log"));
     let mut running = Running::start("skyware", command, &log)?;
     running.wait_for_line("ready", 0, Duration::from_secs(60 + count as u64 / 50))?;
     wait_until_open(address)?;
@@ -249,24 +265,19 @@ fn asker(address: SocketAddr, first: usize, members: usize, end: Instant) -> Res
 }
 
 /// All labels of all members, as an MTA asks, and page by page.
-fn poll(address: SocketAddr, count: usize, bars: &mut Bars) -> Result<()> {
-    let mut connection = Connection::open(address)?;
-    let mut body = Vec::new();
-    let (began, mut seen) = (Instant::now(), 0);
-    for members in (0..count).collect::<Vec<_>>().chunks(POLL_DIDS) {
-        let patterns: Vec<String> = members.iter().map(|n| format!("uriPatterns={}", name(*n).replace(':', "%3A"))).collect();
-        connection.get(
-            &format!(
-                "/xrpc/com.atproto.label.queryLabels?{}&sources=did%3Aweb%3Alabeler.example.test&limit=250",
-                patterns.join("&")
-            ),
-            &mut body,
-        )?;
-        seen += memchr::memmem::find_iter(&body, b"\"sig\"").count();
+fn polls(at: &Path, address: SocketAddr, count: usize, bars: &mut Bars) -> Result<()> {
+    let folder = at.join("mta");
+    std::fs::create_dir_all(&folder)?;
+    let members: Vec<_> = (0..count).map(name).collect();
+    for (what, bar) in
+        [("polled, knowing none", "an MTA's first poll of everybody, s"), ("polled, restarted", "an MTA's poll, s")]
+    {
+        let polled = poll(&folder, address, &members)?;
+        line(what, &format!("{:9.2} s  {:9.2} CPU seconds of the MTA", polled.seconds, polled.cpu_seconds));
+        bars.at_most(bar, polled.seconds, POLL_MAX.as_secs_f64());
     }
-    let by_did = began.elapsed();
-    ensure!(seen == count, "the poll saw {seen} labels, not {count}");
-    let (began, mut seen, mut cursor) = (Instant::now(), 0, String::new());
+    let mut connection = Connection::open(address)?;
+    let (mut body, began, mut seen, mut cursor) = (Vec::new(), Instant::now(), 0, String::new());
     loop {
         connection.get(&format!("/xrpc/com.atproto.label.queryLabels?uriPatterns=*&limit=250{cursor}"), &mut body)?;
         seen += memchr::memmem::find_iter(&body, b"\"sig\"").count();
@@ -277,16 +288,22 @@ fn poll(address: SocketAddr, count: usize, bars: &mut Bars) -> Result<()> {
         }
     }
     ensure!(seen == count, "the pages held {seen} labels, not {count}");
-    line(
-        "polled",
-        &format!(
-            "{:.2} s by {POLL_DIDS} DIDs a request, {:.2} s by pages of all",
-            by_did.as_secs_f64(),
-            began.elapsed().as_secs_f64()
-        ),
-    );
-    bars.at_most("an MTA's poll of everybody, s", by_did.as_secs_f64(), POLL_MAX.as_secs_f64());
+    line("paged", &format!("{:9.2} s, 250 labels a page", began.elapsed().as_secs_f64()));
     Ok(())
+}
+
+/// This process goes to a core of its own, if there are two.
+fn stand_on(core: Option<&str>) -> Result<()> {
+    let Some(core) = core else { return Ok(()) };
+    process::output(Command::new("taskset").args(["-acp", core, &std::process::id().to_string()])).map(drop)
+}
+
+/// A program on that core.
+fn on(core: Option<&str>, program: impl AsRef<OsStr>) -> Command {
+    let Some(core) = core else { return Command::new(program) };
+    let mut command = Command::new("taskset");
+    command.args(["-c", core]).arg(program);
+    command
 }
 
 fn replay(address: SocketAddr, subscribers: usize, frames: usize) -> Result<usize> {
@@ -311,6 +328,11 @@ fn rate(count: usize, seconds: f64) -> f64 {
 
 pub(super) fn line(what: &str, said: &str) {
     println!("{what:20} {said}");
+}
+
+fn show_issued(what: &str, count: usize, issued: Issued) {
+    let (per_second, per_cpu_second) = (rate(count, issued.seconds), rate(count, issued.cpu_seconds));
+    line(what, &format!("{per_second:9.0} labels/s   {per_cpu_second:9.0} per CPU second"));
 }
 
 fn show(what: &str, queried: &Queried) {
