@@ -74,6 +74,7 @@ impl Show for Member {
             ("state", state(self)),
             ("why", self.reason.clone().unwrap_or_default()),
             ("labels", self.labels.join(" ")),
+            ("doubts", self.doubts.join("; ")),
             ("tier", format!("{}, weight {}", self.tier, self.spending.weight)),
             ("pool", self.pool.clone().unwrap_or_default()),
             ("rate", rate(&self.spending)),

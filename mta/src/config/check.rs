@@ -85,6 +85,23 @@ pub(super) fn meaning(config: &Config, source: &Source<'_>) -> Vec<Problem> {
             );
         }
     }
+    if let Some(standing) = &config.standing {
+        let is_host = standing.did.parse().is_ok_and(|did| atproto::did::web_origin(&did).is_some());
+        if !is_host {
+            let shown = standing.did.escape_debug();
+            it.add("standing.did", format!("\"{shown}\" is not a did:web of a host, such as \"did:web:relay.example\""));
+        }
+        if config.labeler.is_none() {
+            it.add("standing.did", "needs [labeler], who is told and asked");
+        }
+        it.nonzero("standing.read_interval", standing.read_interval);
+        if standing.stale_after < standing.read_interval {
+            it.add(
+                "standing.stale_after",
+                "is shorter than read_interval, so doubts would end between two reads; make it longer",
+            );
+        }
+    }
     it.between("events.keep", config.events.keep.count, 1000, 100_000_000);
     if config.events.keep.age.is_some_and(|age| age < Duration::from_secs(60)) {
         it.add("events.keep", "keeps events for less than a minute, so that nobody could read them; such as \"30d\"");

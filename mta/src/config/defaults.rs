@@ -129,6 +129,15 @@ impl Default for Duplicates {
         Duplicates { suppress: yes(), window: duplicates_window() }
     }
 }
+pub(super) fn read_interval() -> Duration {
+    Duration::from_secs(300)
+}
+pub(super) fn doubts_stale_after() -> Duration {
+    Duration::from_secs(24 * 3600)
+}
+pub(super) fn on_pause() -> OnPause {
+    OnPause::Defer
+}
 pub(super) fn keep() -> Keep {
     Keep { count: 500_000, age: None }
 }

@@ -5,11 +5,11 @@ use std::fmt::Write;
 use super::warmup::{ClimbTable, Warmup};
 use super::{
     Admin, Config, Dns, Dnsbl, Duplicates, Egress, Events, Identity, Labeler, Listen, Notice, Otp, Pool, Presence, Shaping,
-    Signing, Source, Table, Tier, Tls, TlsReports, Transactional,
+    Signing, Source, Standing, Table, Tier, Tls, TlsReports, Transactional,
 };
 
 /// All tables, in the order of the file.
-pub const TABLES: [Table; 22] = [
+pub const TABLES: [Table; 23] = [
     Config::TABLE,
     Listen::TABLE,
     Tls::TABLE,
@@ -29,6 +29,7 @@ pub const TABLES: [Table; 22] = [
     Dnsbl::TABLE,
     Duplicates::TABLE,
     Labeler::TABLE,
+    Standing::TABLE,
     Identity::TABLE,
     Events::TABLE,
     Admin::TABLE,
@@ -51,8 +52,8 @@ member = "did:web:host.example.test"
 pub fn describe() -> String {
     let mut out = String::new();
     for table in &TABLES {
-        // Whoever starts from this file must not warm up a source without having said so.
-        if table.header == ClimbTable::TABLE.header {
+        // Whoever starts from this file must not warm up a source, or tell a labeler of members' mail, without having said so.
+        if [ClimbTable::TABLE.header, Standing::TABLE.header].contains(&table.header) {
             out.push('\n');
             out.push_str(&commented(std::slice::from_ref(table)));
             continue;
@@ -107,9 +108,16 @@ mod tests {
     use super::*;
     use std::path::Path;
 
-    /// The example with the table that it has only as a comment.
+    /// The example with the tables that it has only as a comment.
     fn with_climb() -> String {
-        let lines = ["[[climb]]", "source = \"ip-a\"", "plan = \"gentle\""];
+        let lines = [
+            "[[climb]]",
+            "source = \"ip-a\"",
+            "plan = \"gentle\"",
+            "[standing]",
+            "did = \"did:web:relay.example.test\"",
+            "signing_key = \"standing.key\"",
+        ];
         lines.iter().fold(describe(), |text, line| {
             assert_eq!(text.matches(&format!("\n#{line}\n")).count(), 1, "{line}");
             text.replacen(&format!("\n#{line}\n"), &format!("\n{line}\n"), 1)

@@ -17,6 +17,7 @@ pub mod hints;
 mod reports;
 mod settings;
 pub mod shaping;
+mod standing;
 mod value;
 pub mod warmup;
 
@@ -34,7 +35,8 @@ pub(crate) use error::Source as SourceText;
 pub use error::{ConfigError, Problem};
 pub use reports::TlsReports;
 pub use settings::{Presence, Setting, Table};
-pub use value::{Dnssec, Io, Keep, Network, Role};
+pub use standing::Standing;
+pub use value::{Dnssec, Io, Keep, Network, OnPause, Role};
 
 use settings::settings;
 
@@ -137,6 +139,9 @@ settings! {
             /// Whose labels admit a member.
             #[serde(default)]
             pub labeler: Option<Labeler>;
+            /// What the labeler is told of mail, and what it doubts.
+            #[serde(default)]
+            pub standing: Option<Standing>;
             /// Where DIDs are looked up.
             #[serde(default)]
             pub identity: Identity;
@@ -421,6 +426,7 @@ impl Config {
             config.egress.trust_anchors.as_mut(),
             config.egress.replies.as_mut(),
             config.dns.trust_anchor.as_mut(),
+            config.standing.as_mut().map(|standing| &mut standing.signing_key),
         ]
         .into_iter()
         .flatten();

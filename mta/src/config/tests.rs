@@ -107,7 +107,22 @@ fn a_wrong_value_is_named_with_its_line() {
             "[warming]",
             "mta.toml:39: key `warming`: no such setting, or it does not work yet; this table knows `hostname`, `data_dir`, \
           `io`, `threads`, `connections_max`, `message_bytes_max`, `recipients_max`, `future_release_max`, `deliver_by_min`, `drain_secs`, `listen`, `tls`, `dns`, `signing`, `class`, `egress`, `tls_reports`, `source`, `pool`, \
-          `tier`, `shaping`, `dnsbl`, `warmup`, `climb`, `duplicates`, `labeler`, `identity`, `events`, `admin`",
+          `tier`, `shaping`, `dnsbl`, `warmup`, `climb`, `duplicates`, `labeler`, `standing`, `identity`, `events`, `admin`",
+        ),
+        (
+            "[admin]",
+            "[standing]\ndid = \"did:plc:x\"\nsigning_key = \"k\"\n[admin]",
+            "mta.toml:40: key `standing.did`: \"did:plc:x\" is not a did:web of a host, such as \"did:web:relay.example\"",
+        ),
+        (
+            "[admin]",
+            "[standing]\ndid = \"did:web:a.example\"\nsigning_key = \"k\"\nstale_after = \"1m\"\n[admin]",
+            "mta.toml:42: key `standing.stale_after`: is shorter than read_interval, so doubts would end between two reads; make it longer",
+        ),
+        (
+            "[admin]",
+            "[standing]\ndid = \"did:web:a.example\"\nsigning_key = \"k\"\non_pause = \"hold\"\n[admin]",
+            "mta.toml:42: key `standing.on_pause`: \"hold\" is not known; choose one of defer, show",
         ),
         ("port = 25", "port = ", "mta.toml:20: string values must be quoted, expected literal string"),
         (

@@ -146,6 +146,16 @@ words! {
     }
 }
 
+words! {
+    /// What is done about a member whose mail should wait.
+    pub enum OnPause {
+        /// New mail is put off.
+        Defer = "defer",
+        /// The operator is shown.
+        Show = "show",
+    }
+}
+
 /// Reads "30s", "10m", "6h", "1h30m". Calendar units (days and longer) are refused: write hours.
 pub(super) fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(from)?;

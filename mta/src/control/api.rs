@@ -95,6 +95,9 @@ pub struct Member {
     pub suspended: bool,
     /// The labels that are in force.
     pub labels: Vec<String>,
+    /// What the labeler doubts about it, with what that rests on.
+    #[serde(default)]
+    pub doubts: Vec<String>,
     /// Its tier.
     pub tier: String,
     /// The pool that all of its mail goes by. None: its classes'.

@@ -22,17 +22,18 @@ use super::{
     admin::{Gate, OperatorKey},
     labels::{Desk, PollState, Row, kept_standing},
     operations::NEXT_ID,
+    standing::kept_doubts,
     tiers::{self, Meters},
     tokens::read_tokens,
 };
 use crate::{
-    config::Config,
+    config::{self, Config},
     egress::{
         question::Asker,
         resolver::RouteAsker,
         watch::{Seen, Sight},
     },
-    policy::{self, Credential, CredentialKey, Directory, Requirement, SharedDirectory, Standing},
+    policy::{self, Credential, CredentialKey, Directory, Doubts, Requirement, SharedDirectory, Standing},
     queue::{OWN, Queue, QueueError, Reader},
     sign::{KeyRing, KeyStore, store::StoreError},
 };
@@ -97,6 +98,7 @@ pub(super) struct Rows {
     pub(super) members: BTreeMap<u32, policy::Member>,
     pub(super) credentials: BTreeMap<u32, Credential>,
     pub(super) standing: Arc<Standing>,
+    pub(super) doubts: Arc<Doubts>,
 }
 
 /// Why the daemon cannot start.
@@ -123,6 +125,7 @@ impl Daemon {
         let mut rows = read_rows(&parts.reader)?;
         // Before the first session: last known labels serve, also while the labeler is away.
         rows.standing = Arc::new(kept_standing(read_labels(&parts.reader)?));
+        rows.doubts = Arc::new(kept_doubts(&parts.reader)?);
         let meters = Meters::open(&parts.reader)?;
         parts.queue.recent().set_window(tiers::window(&parts.config));
         tiers::tell_unknown(&parts.config, rows.members.values());
@@ -235,6 +238,15 @@ impl Daemon {
         self.parts.queue.held(OWN, self.now()).messages
     }
 
+    /// Makes admission see what the labeler doubts.
+    pub(super) fn publish_doubts(&self, doubts: Arc<Doubts>) {
+        let mut rows = self.rows();
+        if rows.doubts != doubts {
+            rows.doubts = doubts;
+            self.rebuild(&rows);
+        }
+    }
+
     pub(super) fn now(&self) -> SystemTime {
         self.parts.clock.now()
     }
@@ -254,7 +266,8 @@ impl Daemon {
         let (members, credentials) = (rows.members.values().cloned(), rows.credentials.values().cloned());
         let tiers = tiers::tiers(&config);
         let mut directory = Directory::new(members, credentials, rows.standing.clone(), requirement)
-            .with_accounts(&tiers, |member| self.meters.of(member));
+            .with_accounts(&tiers, |member| self.meters.of(member))
+            .with_doubts(rows.doubts.clone(), config.standing.as_ref().map(config::Standing::caution));
         if config.signing.required {
             directory = directory.requiring_keys(self.keys.load().domains().map(str::to_owned));
         }

@@ -81,6 +81,12 @@ pub const LABELS_REFUSED: &str = "mta_labels_refused_total";
 pub const LABELS_VERIFIED: &str = "mta_labels_verified_total";
 /// When the labeler was last polled with success, in Unix time.
 pub const LABELS_POLLED_AT: &str = "mta_labels_polled_timestamp_seconds";
+/// Reports of a member's day that the labeler took.
+pub const SENDING_REPORTED: &str = "mta_sending_reports_total";
+/// Attempts to report that failed; what was not told is kept.
+pub const SENDING_REPORTS_FAILED: &str = "mta_sending_reports_failed_total";
+/// Reads of standing that failed; what was known counts until it is too old.
+pub const STANDING_READS_FAILED: &str = "mta_standing_reads_failed_total";
 
 /// From a fast disk's sync to a disk in trouble.
 const SECONDS: [f64; 12] = [0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 2.0, 10.0];
@@ -130,5 +136,8 @@ fn describe() {
     describe_counter!(LABEL_POLLS_FAILED, "Polls of the labeler that failed.");
     describe_counter!(LABELS_REFUSED, "Labels not believed, by reason.");
     describe_counter!(LABELS_VERIFIED, "Labels whose signature had to be verified.");
+    describe_counter!(SENDING_REPORTED, "Reports of a member's day that the labeler took.");
+    describe_counter!(SENDING_REPORTS_FAILED, "Attempts to report what became of mail that failed.");
+    describe_counter!(STANDING_READS_FAILED, "Reads of standing that failed.");
     describe_gauge!(LABELS_POLLED_AT, Unit::Seconds, "When the labeler was last polled with success, in Unix time.");
 }

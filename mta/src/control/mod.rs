@@ -12,6 +12,7 @@
 //! - [`metrics`]: what is counted.
 //! - [`run`]: the thread itself.
 //! - `sources`: our own addresses, and what is found about them.
+//! - `standing`: what the labeler is told of mail, and what it doubts.
 //! - `tiers`: what members may send and have sent.
 //! - `warmup`: where young sources stand, and what an operator does about it.
 //! - `tokens`: operators' tokens, made and revoked.
@@ -33,6 +34,7 @@ mod operations;
 mod page;
 pub mod run;
 mod sources;
+mod standing;
 mod stream;
 mod tiers;
 mod tokens;

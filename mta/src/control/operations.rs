@@ -6,6 +6,7 @@
 //! A key's file is written before the row that needs it: a crash between the two leaves a key that the next
 //! enrolment of that domain finds and uses.
 
+use atproto::sending::Day;
 use smtp::address::canonical_domain;
 
 use super::{
@@ -18,7 +19,7 @@ use super::{
         WarmupPage, WarmupWish,
     },
     daemon::Daemon,
-    tiers,
+    standing, tiers,
     views::{blocking, queue_id, time, unable, view_delivery, view_key, view_message},
     wishes::{Verb, from_hex, hex},
 };
@@ -157,10 +158,11 @@ impl Operations for Daemon {
         let member = self.find(member)?;
         let view = self.view(&self.directory.load_full(), &member);
         let held: Vec<u32> = self.rows().credentials.values().filter(|it| it.member == member.id).map(|it| it.id).collect();
-        let (id, did, gone) = (member.id, member.did.clone(), held.clone());
+        let (id, did, gone, today) = (member.id, member.did.clone(), held.clone(), Day::of(self.now()));
         let work = self.parts.queue.transact(move |txn, tables| {
             tables.members.delete(txn, &id.to_be_bytes())?;
             tables.labels.delete(txn, did.as_bytes())?;
+            standing::forget(txn, tables, id, &did, today)?;
             for credential in gone {
                 tables.credentials.delete(txn, &credential.to_be_bytes())?;
             }
@@ -405,6 +407,7 @@ impl Daemon {
             domains: member.domains.clone(),
             suspended: member.suspended.is_some(),
             labels: directory.standing().labels(&member.did, now).map(str::to_owned).collect(),
+            doubts: directory.doubts(&member.did, now).to_vec(),
             admitted: verdict.is_ok(),
             reason: verdict.err().map(|reply| reply.to_string()),
         }

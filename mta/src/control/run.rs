@@ -18,6 +18,7 @@ use super::fetch::Fetch;
 use super::handles;
 use super::labels::LabelPoll;
 use super::metrics;
+use super::standing::{self, Caller};
 use crate::config::Config;
 
 /// Scrapes come every few seconds at the most.
@@ -72,7 +73,11 @@ async fn run(
     bound: oneshot::Sender<io::Result<Option<SocketAddr>>>,
     sessions: impl Fn() -> usize,
 ) {
-    let (socket, port, address, fetch) = match bind(&config).await {
+    let opened = bind(&config).await.and_then(|(socket, port, address, fetch)| {
+        let caller = Caller::open(&config, fetch.clone(), clock.clone(), daemon.parts.dice.clone())?;
+        Ok((socket, port, address, fetch, caller))
+    });
+    let (socket, port, address, fetch, caller) = match opened {
         Ok(ready) => ready,
         Err(error) => {
             // Whoever started us waits for this.
@@ -103,7 +108,8 @@ async fn run(
         labels,
         gauges(&daemon, sessions),
         trim(&config),
-        handles::run(&daemon, &fetch)
+        handles::run(&daemon, &fetch),
+        standing::run(&daemon, &config, caller)
     );
 }
 

@@ -108,6 +108,19 @@ pub fn may_send(directory: &Directory, sender: &Sender, now: SystemTime) -> Resu
         let domain = sender.domains().join(", ");
         return Err(Reply::new(451, (4, 3, 5), format!("{domain} has no DKIM key here yet; the operator has been told")));
     }
+    is_labelled(directory, did, now)?;
+    match directory.pause(did, now) {
+        // For a while, and not for good: a client that queues loses nothing.
+        Some(doubt) => {
+            let text = format!("new mail of {did} waits: {doubt}; ask the relay's operator, or try again later");
+            Err(Reply::new(451, (4, 7, 1), text))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Whether labels admit the member.
+fn is_labelled(directory: &Directory, did: &str, now: SystemTime) -> Result<(), Reply> {
     let Some(need) = directory.requirement() else { return Ok(()) };
     match directory.standing().judge(did, &need.labels, need.stale_after, now) {
         Judgement::Good => Ok(()),

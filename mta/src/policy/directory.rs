@@ -9,12 +9,13 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use smtp::address::canonical_domain;
 
 use super::account::{Account, Meter};
+use super::doubts::{Caution, Doubts};
 use super::members::{Credential, Member};
 use super::standing::Standing;
 use super::tier::Tiers;
@@ -52,6 +53,9 @@ pub struct Directory {
     accounts: HashMap<u32, Account>,
     standing: Arc<Standing>,
     requirement: Option<Requirement>,
+    doubts: Arc<Doubts>,
+    /// None: doubts are not consulted.
+    caution: Option<Caution>,
     /// None: members without keys may send.
     signed_domains: Option<HashSet<String>>,
 }
@@ -83,6 +87,13 @@ impl Directory {
             }
         }
         directory.with_accounts(&Tiers::default(), |_| Arc::default())
+    }
+
+    /// What the labeler doubts, and what is done about it.
+    #[must_use]
+    pub fn with_doubts(mut self, doubts: Arc<Doubts>, caution: Option<Caution>) -> Self {
+        (self.doubts, self.caution) = (doubts, caution);
+        self
     }
 
     /// `signing.required` is set: these domains have keys, the others may not send.
@@ -165,6 +176,18 @@ impl Directory {
     /// What labels are needed; None: none are consulted.
     pub fn requirement(&self) -> Option<&Requirement> {
         self.requirement.as_ref()
+    }
+
+    /// What is doubted about a member now, for people.
+    pub fn doubts(&self, did: &str, now: SystemTime) -> &[String] {
+        let doubted = self.caution.and_then(|caution| self.doubts.of(did, caution.stale_after, now));
+        doubted.map_or(&[], |doubted| &doubted.says)
+    }
+
+    /// The doubt for which a member's new mail waits now.
+    pub fn pause(&self, did: &str, now: SystemTime) -> Option<&str> {
+        let caution = self.caution.filter(|caution| caution.defers)?;
+        self.doubts.of(did, caution.stale_after, now)?.pause.as_deref()
     }
 
     /// Whether mail from this domain can be signed as the configuration demands.

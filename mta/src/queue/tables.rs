@@ -21,7 +21,7 @@ pub type Table = Database<'static, Bytes, Bytes>;
 pub type Environment = Env<WithoutTls>;
 
 /// How many there are.
-const COUNT: usize = 24;
+const COUNT: usize = 26;
 
 /// Tables that the environment has room for; later versions may open more.
 pub(crate) const TABLES_MAX: u32 = 32;
@@ -77,6 +77,10 @@ pub struct Tables {
     pub suppressions: Table,
     /// `control`'s.
     pub labels: Table,
+    /// `control`'s: what became of members' mail, by day.
+    pub(crate) sending: Table,
+    /// `control`'s: what the labeler doubts about members.
+    pub(crate) standing: Table,
 }
 
 impl Tables {
@@ -110,6 +114,8 @@ impl Tables {
                 open("pins")?,
                 open("audit")?,
                 open("operators")?,
+                open("sending")?,
+                open("standing")?,
             ]))
         })?;
         // The closure above says commit.
@@ -173,6 +179,8 @@ impl Tables {
             self.pins,
             self.audit,
             self.operators,
+            self.sending,
+            self.standing,
         ]
     }
 }
@@ -204,6 +212,8 @@ impl From<[Table; COUNT]> for Tables {
             pins,
             audit,
             operators,
+            sending,
+            standing,
         ] = tables;
         Self {
             messages,
@@ -230,6 +240,8 @@ impl From<[Table; COUNT]> for Tables {
             pins,
             audit,
             operators,
+            sending,
+            standing,
         }
     }
 }

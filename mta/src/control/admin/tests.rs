@@ -33,6 +33,7 @@ fn a_member(did: &str, suspended: bool) -> Member {
         tier: "default".into(),
         pool: None,
         spending: Default::default(),
+        doubts: Vec::new(),
         admitted: !suspended,
         reason: None,
     }
