@@ -1,4 +1,4 @@
-"""A receiving host by aiosmtpd: refuses one mailbox, and writes what comes to a file each.
+"""A receiving host by aiosmtpd: refuses one mailbox, defers another, and writes what comes to a file each.
 
 Usage: receive-aiosmtpd.py ADDRESS PORT CERTIFICATE KEY FOLDER
 """
@@ -18,6 +18,8 @@ class Handler:
     async def handle_RCPT(self, server, session, envelope, address, options):
         if address.startswith("refused@"):
             return "550 5.1.1 no such mailbox"
+        if address.startswith("later@"):
+            return "451 4.7.1 unusual rate of mail, try again later"
         envelope.rcpt_tos.append(address)
         return "250 2.1.5 ok"
 
