@@ -88,6 +88,8 @@ pub(super) fn poll(at: &Path, address: SocketAddr, members: &[String]) -> Result
         let poll = LabelPoll::new(&config, Fetch::new()?, Clock::system(), desk.clone(), Arc::default());
         let mut poll = poll.context("there is a labeler in the settings")?;
         poll.restore().await;
+        // What was known before is published at once; what counts is what the poll finds.
+        while done.try_recv().is_ok() {}
         let state = poll.state();
         let (began, cpu_before) = (Instant::now(), cpu::process(std::process::id()));
         let running = tokio::spawn(poll.run());

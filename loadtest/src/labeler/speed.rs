@@ -62,6 +62,9 @@ pub(super) struct Arguments {
     /// Seconds of queries, each.
     #[arg(long, default_value_t = 10)]
     seconds: u64,
+    /// Labels that skyware issues by itself; the rest of them it finds there, so that nobody waits for minutes.
+    #[arg(long, default_value_t = 10_000)]
+    issued: usize,
     /// Without @skyware/labeler: only ours.
     #[arg(long)]
     alone: bool,
@@ -112,16 +115,18 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     show("queried, ours", &queried);
     bars.at_most("p99 of a query, ms", queried.p99.as_secs_f64() * 1e3, QUERY_P99_MAX.as_secs_f64() * 1e3);
     if let Some(peers) = &peers {
-        let (server, address, theirs) = start_skyware(peers, servers, at, count)?;
-        show_issued("issued, skyware", count, theirs.issued);
+        let issued = arguments.issued.min(count);
+        let (server, address, theirs) = start_skyware(peers, servers, at, [issued, count])?;
+        show_issued("issued, skyware", issued, theirs.issued);
         line("", &format!("journal_mode = {}, synchronous = {}", theirs.journal_mode, theirs.synchronous));
-        bars.at_least("times skyware, labels/s", theirs.issued.seconds / ours.seconds, TIMES_MIN);
-        bars.at_least("times skyware, labels per CPU second", theirs.issued.cpu_seconds / ours.cpu_seconds, TIMES_MIN);
+        let times = |ours: f64, theirs: f64| rate(count, ours) / rate(issued, theirs);
+        bars.at_least("times skyware, labels/s", times(ours.seconds, theirs.issued.seconds), TIMES_MIN);
+        bars.at_least("times skyware, labels per CPU second", times(ours.cpu_seconds, theirs.issued.cpu_seconds), TIMES_MIN);
         let their_queries = query(address, server.pid(), arguments)?;
         show("queried, skyware", &their_queries);
         bars.at_least("times skyware, requests per CPU second", queried.per_cpu_second / their_queries.per_cpu_second, TIMES_MIN);
         drop(server);
-        let (server, address, _) = start_skyware(peers, servers, at, 0)?;
+        let (server, address, _) = start_skyware(peers, servers, at, [0, 0])?;
         let their_queries = query(address, server.pid(), arguments)?;
         show("queried, skyware+index", &their_queries);
         line("", &format!("times that: {:.1}", queried.per_cpu_second / their_queries.per_cpu_second));
@@ -202,12 +207,18 @@ fn start(at: &Path, core: Option<&str>) -> Result<(Running, SocketAddr)> {
     Ok((running, address))
 }
 
-/// Theirs with so many labels; with none more it goes on with those that there are, and an index.
-fn start_skyware(peers: &Peers, core: Option<&str>, at: &Path, count: usize) -> Result<(Running, SocketAddr, Theirs)> {
+/// Theirs with so many labels that it issues, and so many in the end; with none more it goes on with those that there are, and an
+/// index.
+fn start_skyware(
+    peers: &Peers,
+    core: Option<&str>,
+    at: &Path,
+    [issued, count]: [usize; 2],
+) -> Result<(Running, SocketAddr, Theirs)> {
     let address = process::free_address()?;
     let mut command = on(core, peers.program());
     command.current_dir(peers.folder()).arg(peers.folder().join("skyware.mjs")).arg(at.join("skyware.db"));
-    command.args([address.port().to_string(), count.to_string()]);
+    command.arg(address.port().to_string()).args([issued, count].map(|labels| labels.to_string()));
     let log = at.join(format!("skyware-{count}.log"));
     let mut running = Running::start("skyware", command, &log)?;
     running.wait_for_line("ready", 0, Duration::from_secs(60 + count as u64 / 50))?;
