@@ -320,8 +320,15 @@ fn on(core: Option<&str>, program: impl AsRef<OsStr>) -> Command {
 fn replay(address: SocketAddr, subscribers: usize, frames: usize) -> Result<usize> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let streams = (0..subscribers).map(|_| subscribe(address, "/xrpc/com.atproto.label.subscribeLabels?cursor=0", frames));
-        Ok(futures_util::future::try_join_all(streams).await?.into_iter().sum())
+        // A task each: within one, some would be read so rarely that the labeler lets them go.
+        let (mut streams, mut octets) = (tokio::task::JoinSet::new(), 0);
+        for _ in 0..subscribers {
+            streams.spawn(subscribe(address, "/xrpc/com.atproto.label.subscribeLabels?cursor=0", frames));
+        }
+        while let Some(stream) = streams.join_next().await {
+            octets += stream??;
+        }
+        Ok(octets)
     })
 }
 
