@@ -7,7 +7,7 @@ use data_encoding::BASE64;
 use mail_auth::common::parse::TxtRecordParser;
 use mail_auth::common::verify::DomainKey;
 
-use super::{Answer, Check, Kind, is_spoiled, tag, with_tag};
+use super::{Answer, Check, Kind, advice, is_spoiled, no_tag, shown, tag, twice, with_tag};
 
 const RSA_BITS_MIN: usize = 1024;
 const RSA_BITS_WANTED: usize = 2048;
@@ -47,7 +47,7 @@ pub(super) fn check(domain: &str, selector: &str, answer: &Answer<String>) -> Ch
         }
         Some(Key::Bad(why, instead)) => {
             let why = format!("{name} has no usable key: {why}");
-            let instead = instead.unwrap_or_else(|| KEY_WANTED.into());
+            let instead = instead.map_or_else(|| KEY_WANTED.into(), |record| advice(&record, KEY_WANTED));
             Check::fail(Kind::Dkim, &name, why).seeing(texts).publish_txt(&name, instead)
         }
         Some(Key::None) | None => {
@@ -64,6 +64,12 @@ fn key(text: &str) -> Key {
     let Some(octets) = tag(text, "p") else {
         return if tag(text, "v") == Some("DKIM1") { bad("it has no `p=`") } else { Key::None };
     };
+    if let Some(name) = twice(text) {
+        return Key::Bad(format!("`{}=` stands twice (RFC 6376 §3.2)", shown(name)), None);
+    }
+    if let Some(part) = no_tag(text) {
+        return Key::Bad(format!("`{}` in it is no `tag=value` (RFC 6376 §3.2)", shown(part)), None);
+    }
     if tag(text, "v").is_some_and(|version| version != "DKIM1") {
         return bad("its version is not DKIM1");
     }

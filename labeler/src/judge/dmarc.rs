@@ -3,7 +3,7 @@
 //! The parent is found by walking up rather than by a list of public suffixes. The co-op signs with the member's own domain, so
 //! both alignment modes hold; strict ones are noted because mail signed for a subdomain would fail.
 
-use super::{Answer, Check, Facts, Kind, is_spoiled, shown, tag, with_tag};
+use super::{Answer, Check, Facts, Kind, advice, is_spoiled, shown, tag, twice, with_tag};
 
 const WANTED: &str = "v=DMARC1; p=reject";
 
@@ -47,7 +47,12 @@ fn policy(name: &str, record: &String, inherited: bool, own: &str) -> Check {
         _ => (&p, "p"),
     };
     let wrong = |why: String, instead: String| Check::fail(Kind::Dmarc, name, why).seeing([record]).publish_txt(own, instead);
-    let instead = || if inherited { WANTED.to_owned() } else { with_tag(record, "p", Some("reject")) };
+    let with = |name, value| advice(&with_tag(record, name, value), WANTED);
+    let instead = || if inherited { WANTED.to_owned() } else { with("p", Some("reject")) };
+    if let Some(tag) = twice(record) {
+        let why = format!("{name} has `{}=` twice, which makes it invalid (RFC 6376 §3.2)", shown(tag));
+        return wrong(why, WANTED.into());
+    }
     if !acts(in_force) {
         let seen = shown(in_force.as_deref().unwrap_or("(nothing)"));
         return wrong(format!("{name} has {which}={seen}; it must be quarantine or reject"), instead());
@@ -60,12 +65,12 @@ fn policy(name: &str, record: &String, inherited: bool, own: &str) -> Check {
     if !inherited && sp.is_some() && !acts(&sp) {
         return passed
             .warn("subdomains are left open (`sp=none`): anybody can write in the name of one")
-            .publish_txt(name, with_tag(record, "sp", Some("reject")));
+            .publish_txt(name, with("sp", Some("reject")));
     }
     if of("t").as_deref() == Some("y") || of("pct").is_some_and(|pct| pct != "100") {
         return passed.warn("it does not apply to all mail (`pct` or `t`)").publish_txt(name, {
             let without = with_tag(record, "pct", None);
-            with_tag(&without, "t", None)
+            advice(&with_tag(&without, "t", None), WANTED)
         });
     }
     if of("adkim").as_deref() == Some("s") {

@@ -28,6 +28,8 @@ use serde::{Deserialize, Serialize};
 
 /// Longer texts of strangers are cut where they are shown or kept.
 const SHOWN_CHARS_MAX: usize = 300;
+/// A record to publish is given whole or not at all. An RSA key of 4096 bits has some 740; longer ones nobody copies by hand.
+const ADVICE_CHARS_MAX: usize = 1000;
 /// Records of one name that are shown.
 const SEEN_MAX: usize = 4;
 
@@ -375,7 +377,31 @@ fn with_tag(text: &str, name: &str, value: Option<&str>) -> String {
         (None, Some(value)) => parts.insert(1.min(parts.len()), format!("{name}={value}")),
         (None, None) => {}
     }
-    shown(&parts.join("; "))
+    parts.join("; ")
+}
+
+/// The name of a tag that stands twice, which makes the whole list invalid (RFC 6376 §3.2): readers take one, the other, or none.
+fn twice(text: &str) -> Option<&str> {
+    let mut names: Vec<&str> = text.split(';').filter_map(|part| Some(part.split_once('=')?.0.trim())).collect();
+    names.sort_unstable();
+    names.windows(2).find(|two| two[0] == two[1]).map(|two| two[0])
+}
+
+/// A part of a tag list that is no `tag=value`, which makes the whole list invalid as well: what one reader passes over, another reads as the
+/// beginning of the next part.
+fn no_tag(text: &str) -> Option<&str> {
+    let is_name = |name: &str| {
+        name.starts_with(|it: char| it.is_ascii_alphabetic())
+            && name.bytes().all(|octet| octet.is_ascii_alphanumeric() || octet == b'_')
+    };
+    let mut parts = text.split(';').map(str::trim).filter(|part| !part.is_empty());
+    parts.find(|part| !part.split_once('=').is_some_and(|(name, _)| is_name(name.trim())))
+}
+
+/// A stranger's record with something changed, as advice; `instead` where that is too long to be given whole.
+fn advice(text: &str, instead: impl Into<String>) -> String {
+    let clean: String = text.chars().filter(|it| !it.is_control()).take(ADVICE_CHARS_MAX + 1).collect();
+    if clean.chars().count() > ADVICE_CHARS_MAX { instead.into() } else { clean }
 }
 
 /// Whether a text would be a record of this version, but for quotation marks or space that an editor of zones has put into it.

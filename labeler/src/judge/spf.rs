@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use mail_auth::common::parse::TxtRecordParser;
 use mail_auth::spf::{Mechanism, Qualifier, Spf};
 
-use super::{Answer, Check, Evaluated, Facts, Kind, SpfResult, is_spoiled, shown};
+use super::{Answer, Check, Evaluated, Facts, Kind, SpfResult, advice, is_spoiled, shown};
 
 /// RFC 7208 §4.6.4.
 const VOIDS_MAX: u32 = 2;
@@ -51,15 +51,17 @@ fn record(facts: &Facts) -> Result<&String, Box<Check>> {
 fn whole(facts: &Facts, record: &String) -> Check {
     let domain = &facts.domain;
     let passed = || Check::pass(Kind::Spf, domain).seeing([record]);
-    let wrong =
-        |why: String, instead: String| Check::fail(Kind::Spf, domain, why).seeing([record]).publish_txt(domain, shown(&instead));
+    let plain = || format!("v=spf1 {} -all", named(facts));
+    let wrong = |why: String, instead: String| {
+        Check::fail(Kind::Spf, domain, why).seeing([record]).publish_txt(domain, advice(&instead, plain()))
+    };
     let everybody = |term: &str| term.eq_ignore_ascii_case("all") || term.eq_ignore_ascii_case("+all");
     if record.split(' ').any(everybody) {
         let terms: Vec<&str> = record.split(' ').map(|term| if everybody(term) { "-all" } else { term }).collect();
         return wrong(format!("{domain} lets everybody send (`+all`)"), terms.join(" "));
     }
     let Ok(parsed) = Spf::parse(record.as_bytes()) else {
-        return wrong(format!("the SPF record of {domain} cannot be read"), format!("v=spf1 {} -all", named(facts)));
+        return wrong(format!("the SPF record of {domain} cannot be read"), plain());
     };
     let Some(probe) = &facts.spf_probe else { return passed() };
     match probe.result {
@@ -69,11 +71,11 @@ fn whole(facts: &Facts, record: &String) -> Check {
         }
         SpfResult::PermError => {
             let why = "cannot be evaluated: more than 10 lookups, or it includes a domain without SPF (RFC 7208 §4.6.4, §5.2)";
-            return wrong(format!("the SPF record of {domain} {why}"), format!("v=spf1 {} -all", named(facts)));
+            return wrong(format!("the SPF record of {domain} {why}"), plain());
         }
         SpfResult::Pass => {
             let why = format!("{domain} lets everybody send: something that it includes or names covers every address");
-            return wrong(why, format!("v=spf1 {} -all", named(facts)));
+            return wrong(why, plain());
         }
         SpfResult::Fail | SpfResult::SoftFail | SpfResult::Neutral | SpfResult::None => {}
     }
@@ -105,7 +107,7 @@ fn sources(facts: &Facts, record: &String) -> Check {
         let why = format!("the SPF record of {domain} does not let the co-op send for it from {}", addresses.join(", "));
         return Check::fail(Kind::SpfSources, domain, why)
             .seeing([record])
-            .publish_txt(domain, shown(&format!("v=spf1 {} {rest}", terms.join(" "))));
+            .publish_txt(domain, advice(&format!("v=spf1 {} {rest}", terms.join(" ")), format!("v=spf1 {} -all", named(facts))));
     }
     if let Some(source) = with(SpfResult::TempError).chain(with(SpfResult::PermError)).next() {
         let why = format!("whether SPF of {domain} passes for {} could not be found out", source.address);

@@ -128,6 +128,7 @@ const CASES: &[(&str, Change, Kind, Status, &str, &str)] = &[
     // SPF, the co-op's sources.
     ("source refused", |f| { spf(f, "v=spf1 mx -all"); f.spf_sources[0].result = SpfResult::Fail }, Kind::SpfSources, Status::Fail, "from 198.51.100.7", "v=spf1 ip4:198.51.100.7 mx -all"),
     ("source of IPv6 only soft", |f| { spf(f, "v=spf1 mx ~all"); f.spf_sources.push(evaluated("2001:db8::7", SpfResult::SoftFail)) }, Kind::SpfSources, Status::Fail, "from 2001:db8::7", "v=spf1 ip6:2001:db8::7 mx ~all"),
+    ("source refused by a long record", |f| { spf(f, &format!("v=spf1{} -all", " ip4:192.0.2.1".repeat(40))); f.spf_sources[0].result = SpfResult::Fail }, Kind::SpfSources, Status::Fail, "from 198.51.100.7", "ip4:192.0.2.1 -all"),
     ("source not found out", |f| f.spf_sources[0].result = SpfResult::TempError, Kind::SpfSources, Status::Unknown, "could not be found out", ""),
     ("source passes", |_| {}, Kind::SpfSources, Status::Pass, "", ""),
     // DKIM.
@@ -149,6 +150,9 @@ const CASES: &[(&str, Change, Kind, Status, &str, &str)] = &[
     ("another algorithm", |f| key(f, &format!("v=DKIM1; k=dsa; p={ED25519}")), Kind::Dkim, Status::Fail, "no usable key", "v=DKIM1"),
     ("testing", |f| key(f, &format!("v=DKIM1; k=ed25519; t=y; p={ED25519}")), Kind::Dkim, Status::Fail, "testing mode", "v=DKIM1; k=ed25519; p=11q"),
     ("testing, and strict", |f| key(f, &format!("v=DKIM1; k=ed25519; t=y:s; p={ED25519}")), Kind::Dkim, Status::Fail, "testing mode", "v=DKIM1; k=ed25519; t=s; p=11q"),
+    ("testing, with a long key", |f| key(f, &rsa(4096).replace("p=", "t=y; p=")), Kind::Dkim, Status::Fail, "testing mode", "v=DKIM1; k=rsa; p=MII"),
+    ("a part that is no tag", |f| key(f, &format!("vnDKIM1; k=ed25519; p={ED25519}")), Kind::Dkim, Status::Fail, "`vnDKIM1` in it is no", "v=DKIM1"),
+    ("testing, said second", |f| key(f, &format!("v=DKIM1; k=ed25519; t=s; t=y; p={ED25519}")), Kind::Dkim, Status::Fail, "`t=` stands twice", "v=DKIM1"),
     ("strict", |f| key(f, &format!("v=DKIM1; k=ed25519; t=s; p={ED25519}")), Kind::Dkim, Status::Pass, "", ""),
     ("sha1 only", |f| key(f, &format!("v=DKIM1; k=ed25519; h=sha1; p={ED25519}")), Kind::Dkim, Status::Fail, "sha256", "v=DKIM1; k=ed25519; p="),
     ("for another service", |f| key(f, &format!("v=DKIM1; k=ed25519; s=tlsrpt; p={ED25519}")), Kind::Dkim, Status::Fail, "e-mail", "v=DKIM1; k=ed25519; p="),
@@ -167,6 +171,7 @@ const CASES: &[(&str, Change, Kind, Status, &str, &str)] = &[
     ("subdomains open", |f| dmarc(f, "v=DMARC1; p=reject; sp=none"), Kind::Dmarc, Status::Warn, "sp=none", "v=DMARC1; p=reject; sp=reject"),
     ("a part of the mail", |f| dmarc(f, "v=DMARC1; p=reject; pct=20"), Kind::Dmarc, Status::Warn, "not apply to all mail", "v=DMARC1; p=reject"),
     ("nothing asked yet", |f| dmarc(f, "v=DMARC1; p=quarantine; t=y"), Kind::Dmarc, Status::Fail, "does not ask for anything yet", "v=DMARC1; p=reject"),
+    ("two policies in one record", |f| dmarc(f, "v=DMARC1; p=reject; p=none"), Kind::Dmarc, Status::Fail, "`p=` twice", "v=DMARC1; p=reject"),
     ("strict alignment", |f| dmarc(f, "v=DMARC1; p=reject; adkim=s"), Kind::Dmarc, Status::Note, "strict alignment", ""),
     ("a parent's policy", |f| parent_dmarc(f, "v=DMARC1; p=reject"), Kind::Dmarc, Status::Note, "a parent's", ""),
     ("a parent's policy for subdomains", |f| parent_dmarc(f, "v=DMARC1; p=reject; sp=none"), Kind::Dmarc, Status::Fail, "_dmarc.member.example has sp=none", "v=DMARC1; p=reject"),
