@@ -172,7 +172,9 @@ pub fn web_origin(did: &Did) -> Option<String> {
         None => (host, None),
     };
     let scheme = if name == "localhost" { "http" } else { "https" };
-    let is_host = name == "localhost" || atrium_api::types::string::Handle::new(name.into()).is_ok();
+    // An A-label that is of nothing (`xn--a`) is a host of no URL.
+    let is_name = || matches!(url::Host::parse(name), Ok(url::Host::Domain(read)) if read.eq_ignore_ascii_case(name));
+    let is_host = name == "localhost" || (atrium_api::types::string::Handle::new(name.into()).is_ok() && is_name());
     is_host.then(|| match port {
         Some(port) => format!("{scheme}://{name}:{port}"),
         None => format!("{scheme}://{name}"),
@@ -260,6 +262,7 @@ mod tests {
             "did:plc:abc",
             "did:web:127.0.0.1",
             "did:web:localhost%3A99999",
+            "did:web:xn--a.example",
         ] {
             assert_eq!(url(refused), None, "{refused}");
         }

@@ -150,7 +150,8 @@ pub fn canonical_domain(text: &str) -> Option<String> {
         return None;
     }
     match url::Host::parse(text).ok()? {
-        url::Host::Domain(domain) => Some(domain),
+        // A second dot at the end would be one at the end of what is given.
+        url::Host::Domain(domain) => (!domain.ends_with('.')).then_some(domain),
         url::Host::Ipv4(_) | url::Host::Ipv6(_) => None,
     }
 }
@@ -284,6 +285,7 @@ mod tests {
             assert_eq!(canonical_domain(written).as_deref(), canonical, "{written}");
         }
         assert_eq!(canonical_domain(&"ü".repeat(10_000)), None);
+        assert_eq!(canonical_domain("member.example.."), None, "not with a dot left at the end");
         let said = check_domain("Member.Example.").unwrap_err().to_string();
         assert!(said.contains("\"member.example\""), "{said}");
     }
