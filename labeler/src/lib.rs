@@ -35,6 +35,8 @@ pub mod setup;
 mod spf;
 pub mod standing;
 pub mod store;
+#[doc(hidden)]
+pub mod strangers;
 mod upkeep;
 mod verify;
 

@@ -84,6 +84,7 @@ const TESTS: &[&str] = &[
     "mta/simulate/examples/",
     "labeler/tests/",
     "labeler/atproto/tests/",
+    "labeler/fuzz/tests/",
 ];
 
 #[test]
@@ -144,7 +145,7 @@ fn the_pure_crates_have_no_way_to_do_io() {
 
 #[test]
 fn crates_know_only_whom_they_may() {
-    let ours = ["smtp", "scheduler", "simulate", "host", "atproto", "vouch", "mta", "labeler", "loadtest"];
+    let ours = ["smtp", "scheduler", "simulate", "host", "atproto", "vouch", "mta", "labeler", "fuzz", "loadtest"];
     let table: &[(&str, &[&str])] = &[
         ("mta/smtp/Cargo.toml", &[]),
         ("mta/scheduler/Cargo.toml", &[]),
@@ -153,6 +154,7 @@ fn crates_know_only_whom_they_may() {
         ("labeler/atproto/Cargo.toml", &[]),
         ("labeler/vouch/Cargo.toml", &["atproto"]),
         ("labeler/Cargo.toml", &["atproto", "vouch"]),
+        ("labeler/fuzz/Cargo.toml", &["smtp", "atproto", "labeler"]),
         ("mta/Cargo.toml", &["smtp", "scheduler", "host", "atproto"]),
         ("mta/cli/Cargo.toml", &["smtp", "simulate", "host", "atproto", "vouch", "mta", "labeler", "loadtest"]),
         // The daemons themselves only for their stores: millions of messages, and labels, are put there without a session for each.

@@ -111,7 +111,7 @@ pub(crate) fn decode<'a, T: Deserialize<'a>>(octets: &'a [u8]) -> Result<T, Fram
 }
 
 /// Octets of the first CBOR item, without recursion: what is still to come is a number.
-pub(crate) fn item_length(octets: &[u8]) -> Option<usize> {
+pub fn item_length(octets: &[u8]) -> Option<usize> {
     let (mut at, mut items) = (0usize, 1u64);
     while items > 0 {
         items -= 1;

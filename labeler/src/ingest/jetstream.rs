@@ -34,7 +34,7 @@ pub(super) fn ask_v2(url: &mut Url, cursor: Option<i64>) {
 }
 
 /// A message of version 1.
-pub(super) fn read_v1(text: &str) -> Result<Seen, serde_json::Error> {
+pub(crate) fn read_v1(text: &str) -> Result<Seen, serde_json::Error> {
     #[derive(Deserialize)]
     struct Event {
         did: Did,
@@ -57,7 +57,7 @@ pub(super) fn read_v1(text: &str) -> Result<Seen, serde_json::Error> {
 }
 
 /// A frame of version 2. Kinds of frames and messages that we do not know are passed over, as proposal 0015 asks.
-pub(super) fn read_v2(text: &str) -> Result<Seen, serde_json::Error> {
+pub(crate) fn read_v2(text: &str) -> Result<Seen, serde_json::Error> {
     #[derive(Deserialize)]
     #[serde(tag = "$type")]
     enum Frame {

@@ -7,7 +7,7 @@
 //! has forgotten while we were away, are found by the list of a relay (`backfill`).
 
 mod backfill;
-mod jetstream;
+pub(crate) mod jetstream;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -69,7 +69,7 @@ pub(crate) struct Ingest {
 
 /// What one message says.
 #[derive(Debug, PartialEq, Eq)]
-enum Seen {
+pub(crate) enum Seen {
     Event { cursor: i64, touched: Vec<Touch> },
     Info(String),
     Error(String),

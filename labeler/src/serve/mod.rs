@@ -4,7 +4,7 @@
 //! nginx are told. [`front`] is what every request passes; a stream leaves HTTP behind and is [`subscribe`]'s.
 
 mod front;
-mod query;
+pub(crate) mod query;
 mod subscribe;
 
 use std::net::SocketAddr;

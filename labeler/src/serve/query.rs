@@ -37,15 +37,15 @@ fn json(octets: Vec<u8>) -> Response {
 
 /// The parameters. Lists repeat their name, which axum's own reader does not know.
 #[derive(Debug, PartialEq, Eq)]
-struct Query {
-    patterns: Vec<Pattern>,
+pub(crate) struct Query {
+    pub(crate) patterns: Vec<Pattern>,
     sources: Vec<String>,
-    limit: usize,
+    pub(crate) limit: usize,
     cursor: Option<Cursor>,
 }
 
 impl Query {
-    fn read(text: &str) -> Result<Self, String> {
+    pub(crate) fn read(text: &str) -> Result<Self, String> {
         let mut query = Self { patterns: Vec::new(), sources: Vec::new(), limit: LIMITS.1, cursor: None };
         for (name, value) in url::form_urlencoded::parse(text.as_bytes()) {
             match &*name {

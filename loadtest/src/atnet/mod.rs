@@ -33,7 +33,8 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::background::Background;
-use repo::{Repo, encode};
+pub(crate) use repo::Repo;
+use repo::encode;
 
 pub use repo::cid_of;
 

@@ -24,7 +24,7 @@ pub fn cid_of(octets: &[u8]) -> Cid {
 }
 
 /// One account's records, and the commit that signs them.
-pub(super) struct Repo {
+pub(crate) struct Repo {
     did: String,
     key: SigningKey,
     records: BTreeMap<String, Vec<u8>>,
@@ -46,7 +46,7 @@ struct Commit<'a> {
 
 impl Repo {
     /// An empty repository, signed.
-    pub(super) fn new(did: &str, key: SigningKey, rev: String) -> Self {
+    pub(crate) fn new(did: &str, key: SigningKey, rev: String) -> Self {
         let mut repo = Self {
             did: did.into(),
             key,
@@ -60,7 +60,7 @@ impl Repo {
     }
 
     /// Writes or deletes `collection/rkey` and signs the new state. Returns the record's CID.
-    pub(super) fn write(&mut self, path: &str, record: Option<Vec<u8>>, rev: String) -> Option<Cid> {
+    pub(crate) fn write(&mut self, path: &str, record: Option<Vec<u8>>, rev: String) -> Option<Cid> {
         let cid = record.as_deref().map(cid_of);
         match record {
             Some(octets) => self.records.insert(path.into(), octets),
@@ -100,7 +100,7 @@ impl Repo {
     }
 
     /// What `com.atproto.sync.getRecord` answers: commit, tree nodes on the way, and the record if it is there.
-    pub(super) fn proof(&self, path: &str) -> Vec<u8> {
+    pub(crate) fn proof(&self, path: &str) -> Vec<u8> {
         let record = self.record(path);
         let nodes = self.tree.way(path.as_bytes());
         car(self.head(), [self.commit.as_slice()].into_iter().chain(record).chain(nodes))

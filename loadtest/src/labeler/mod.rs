@@ -5,11 +5,15 @@
 //! | `vectors` | are our labels and frames those of @atproto's packages, octet for octet, both ways? |
 //! | `setup` | does `tradewind-labeler setup` make a labeler of an account, on a real PLC directory and PDS? |
 //! | `round` | what does it cost to look at all members again? |
+//! | `fuzz` | does anything that strangers send break a promise of a parser? |
+//! | `hostile` | does it withstand who would deceive or exhaust it? |
 //! | `speed` | how fast is it beside @skyware/labeler with the same data, and what do a thousand subscribers cost? |
 //!
 //! `interop/install-labeler` installs what is missing, from npm.
 
 mod client;
+mod fuzz;
+mod hostile;
 mod poll;
 mod round;
 mod setup;
@@ -36,6 +40,10 @@ enum What {
     Vectors(vectors::Arguments),
     /// `tradewind-labeler setup` with a real PLC directory and PDS
     Setup(setup::Arguments),
+    /// Fuzz targets, each for some minutes
+    Fuzz(fuzz::Arguments),
+    /// Who would deceive, exhaust or misuse it: case, expected, seen
+    Hostile(hostile::Arguments),
     /// All members looked at again: CPU time and memory
     Round(round::Arguments),
     /// Beside @skyware/labeler with the same data; subscribers; an MTA's poll
@@ -47,6 +55,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     match &arguments.what {
         What::Vectors(arguments) => vectors::run(arguments),
         What::Setup(arguments) => setup::run(arguments),
+        What::Fuzz(arguments) => fuzz::run(arguments),
+        What::Hostile(arguments) => hostile::run(arguments),
         What::Round(arguments) => round::run(arguments),
         What::Speed(arguments) => speed::run(arguments),
     }

@@ -1,0 +1,61 @@
+//! `labeler hostile`: who would deceive a labeler, exhaust it, or send it where it should not go, as one table: case, expected, seen.
+//!
+//! Labelers in this process, a scripted DNS, and a scripted atproto network, in front of which stands somebody who lies ([`liar`]): DID
+//! documents and proofs go through his hands. Everything is on loopback, and cases of one kind go at the same time. What is expected stands
+//! in the table, not in the labeler: a reason that members read, the labels in force at the end, an answer of HTTP.
+
+mod accounts;
+mod domains;
+mod liar;
+mod readers;
+mod signed;
+mod world;
+
+use anyhow::{Result, ensure};
+
+/// Which.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Only cases whose name has this in it are shown; all are run.
+    #[arg(long)]
+    only: Option<String>,
+}
+
+/// One line of the table.
+pub(super) struct Row {
+    case: String,
+    expected: String,
+    seen: String,
+    fine: bool,
+}
+
+impl Row {
+    pub(super) fn new(case: impl Into<String>, expected: impl Into<String>, seen: impl Into<String>, fine: bool) -> Self {
+        Self { case: case.into(), expected: expected.into(), seen: seen.into(), fine }
+    }
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<()> {
+    let began = std::time::Instant::now();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let mut rows = signed::rows();
+    rows.extend(runtime.block_on(async {
+        let mut rows = domains::rows().await?;
+        rows.extend(accounts::rows().await?);
+        rows.extend(readers::rows().await?);
+        anyhow::Ok(rows)
+    })?);
+    let short = |text: &str, chars: usize| {
+        let cut: String = text.chars().filter(|it| !it.is_control()).take(chars).collect();
+        if cut.len() < text.len() { format!("{cut}…") } else { cut }
+    };
+    for row in rows.iter().filter(|row| arguments.only.as_ref().is_none_or(|only| row.case.contains(only.as_str()))) {
+        let fine = if row.fine { "ok   " } else { "WRONG" };
+        println!("{fine} {:46} {:52} {}", short(&row.case, 45), short(&row.expected, 51), short(&row.seen, 110));
+    }
+    let wrong = rows.iter().filter(|row| !row.fine).count();
+    println!("{} cases, {wrong} wrong, {:.0} s", rows.len(), began.elapsed().as_secs_f64());
+    ensure!(rows.len() >= 60, "the table has at least sixty cases");
+    ensure!(wrong == 0, "{wrong} of {} cases did not end as they should", rows.len());
+    Ok(())
+}
