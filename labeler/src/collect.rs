@@ -54,10 +54,24 @@ impl Views {
         Self { collectors, quorum }
     }
 
+    /// The first resolver, for what need not be agreed on.
+    pub(crate) fn dns(&self) -> &Dns {
+        &self.first().dns
+    }
+
+    /// The account that a domain names over HTTPS, as the first resolver sees it.
+    pub(crate) async fn well_known(&self, domain: &str) -> Answer<String> {
+        self.first().well_known(domain).await
+    }
+
+    fn first(&self) -> &Collector {
+        let Some((_, collector)) = self.collectors.first() else { unreachable!("there is one at least") };
+        collector
+    }
+
     /// Whom the domain names, if that is one.
     pub(crate) async fn named(&self, domain: &str) -> Option<Did> {
-        let (_, collector) = self.collectors.first()?;
-        let Answer::Found(texts) = collector.txt("_atproto.", domain).await else { return None };
+        let Answer::Found(texts) = self.first().txt("_atproto.", domain).await else { return None };
         let mut dids = texts.iter().filter_map(|text| text.strip_prefix("did=")?.parse().ok());
         let first: Did = dids.next()?;
         dids.all(|other| other == first).then_some(first)

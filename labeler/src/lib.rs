@@ -13,6 +13,7 @@
 //! | it is issued again before it runs out | `upkeep` |
 //! | anybody may read it | `serve` |
 //! | a member is told what stands in the way of one | [`explain`] |
+//! | anybody is told who vouches for a message | [`vouching`] |
 //! | MTAs report what became of mail, and are told of doubts | [`standing`] |
 //!
 //! [`start`] runs all of it inside of a tokio runtime; the program `tradewind-labeler` is a thin wrapper.
@@ -39,6 +40,7 @@ pub mod store;
 pub mod strangers;
 mod upkeep;
 mod verify;
+pub mod vouching;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -97,13 +99,14 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let bell = Arc::new(Notify::new());
     let mut tasks = JoinSet::new();
     let explainer = Arc::new(explain::Explainer::new(store.clone(), checker.clone(), bell.clone()));
+    let vouching = Arc::new(vouching::Vouching::new(store.clone(), config.did.clone(), checker.views.dns().clone()));
     let rule = config.standing.as_ref().map(config::Standing::rule).unwrap_or_default();
     let desk: standing::Desk = config.standing.map(|settings| {
         let gate = standing::Gate::new(config.did.clone(), settings.mtas, checker.resolver.clone());
         let keeper = standing::StoreKeeper { store: store.clone(), rule, key: key.clone() };
         Arc::new((gate, Box::new(keeper) as Box<dyn standing::Keeper>))
     });
-    let methods = serve::Methods { explainer, desk };
+    let methods = serve::Methods { explainer, vouching, desk };
     let answers = serve::Answers::new(store.clone(), config.did.as_str(), document, methods, &config.serve, stopped.clone());
     tasks.spawn(serve::run(listener, answers, config.serve, stopped.clone()));
     tasks.spawn(upkeep::run(store.clone(), key.clone(), stopped.clone()));

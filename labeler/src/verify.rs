@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use atproto::Did;
 use atproto::car::CAR_BYTES_MAX;
 use atproto::did::Document;
 use atproto::lexicon::{ATTESTATION, Attestation};
@@ -86,7 +87,7 @@ impl Verifier {
             look.host_works = Some(works(&found));
             return Ok(found);
         }
-        let proof = self.record(task, &document).await;
+        let proof = self.record(&task.did, &task.rkey, task.rev.as_deref(), &document).await;
         // Whoever says that there is no such account has answered. Otherwise a spammer's accounts could speak ill of a host that
         // others are on.
         look.host_works = Some(proof.as_ref().err().is_none_or(works));
@@ -137,12 +138,18 @@ impl Verifier {
         Ok(Found::Records(rkeys.take(DOMAINS_MAX).collect()))
     }
 
-    /// The record as its repository proves it.
-    async fn record(&self, task: &Task, document: &Document) -> Result<proof::Proof, Found> {
-        let did = task.did.as_str();
+    /// The record as its repository proves it, in a state not older than `known`.
+    pub(crate) async fn record(
+        &self,
+        owner: &Did,
+        rkey: &str,
+        known: Option<&str>,
+        document: &Document,
+    ) -> Result<proof::Proof, Found> {
+        let did = owner.as_str();
         let key = document.atproto_key().map_err(|error| failed(Kind::Identity, did, error.to_string()))?;
         let pds = document.pds().ok_or_else(|| failed(Kind::Identity, did, "the DID document names no PDS".into()))?;
-        let query = [("did", task.did.as_str()), ("collection", ATTESTATION), ("rkey", &task.rkey)];
+        let query = [("did", did), ("collection", ATTESTATION), ("rkey", rkey)];
         let url = Url::parse_with_params(&format!("{pds}/xrpc/com.atproto.sync.getRecord"), query);
         let url = url.map_err(|error| failed(Kind::Identity, did, format!("the PDS in the DID document: {error}")))?;
         let answer =
@@ -150,15 +157,15 @@ impl Verifier {
         if answer.status != 200 {
             return Err(refused(&pds, answer.status, &answer.body));
         }
-        let proof = proof::verify(&answer.body, &task.did, &key, ATTESTATION, &task.rkey)
+        let proof = proof::verify(&answer.body, owner, &key, ATTESTATION, rkey)
             .map_err(|error| unknown(Kind::Pds, &pds, format!("{pds} gives a proof that is none: {error}")))?;
         // Revisions are times. One that the future has written would make every honest one after it too old.
         if revised(&proof.rev).is_some_and(|at| at > outside::now() + CLOCKS_DIFFER_MAX) {
             return Err(unknown(Kind::Pds, &pds, format!("{pds} shows revision {}, which lies in the future", proof.rev)));
         }
-        match &task.rev {
+        match known {
             // Revisions are timestamps that sort as text: an older state is a PDS that lags, or one that replays.
-            Some(known) if proof.rev < *known => {
+            Some(known) if proof.rev.as_str() < known => {
                 Err(unknown(Kind::Pds, &pds, format!("{pds} shows revision {}, older than {known}", proof.rev)))
             }
             _ => Ok(proof),

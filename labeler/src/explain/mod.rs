@@ -33,7 +33,7 @@ use crate::identity::{Resolver, Unresolved};
 use crate::judge::{Check, Judgement, Kind, Verdict};
 use crate::store::{Pattern, State, Store, StoreError, Touch};
 use crate::{dns, outside};
-use pace::Pace;
+pub(crate) use pace::{Pace, Rates};
 pub(crate) use xrpc::router;
 
 /// Dry runs at a time. Further ones are refused.
@@ -151,7 +151,7 @@ pub(crate) struct Explainer {
 
 impl Explainer {
     pub(crate) fn new(store: Arc<Store>, checker: Checker, bell: Arc<Notify>) -> Self {
-        Self { store, checker, bell, room: Semaphore::new(RUNS_MAX), pace: Mutex::default() }
+        Self { store, checker, bell, room: Semaphore::new(RUNS_MAX), pace: Mutex::new(Pace::new(Rates::DRY_RUNS)) }
     }
 
     /// What is known of an account.
@@ -185,7 +185,7 @@ impl Explainer {
         let request = sound(request).map_err(Refusal::Invalid)?;
         let busy = |_| Refusal::TooMany(Duration::from_secs(1));
         let _place = self.room.try_acquire().map_err(busy)?;
-        let turn = self.pace.lock().unwrap_or_else(PoisonError::into_inner).take(outside::now(), &request.domain, client);
+        let turn = self.pace.lock().unwrap_or_else(PoisonError::into_inner).take(outside::now(), Some(&request.domain), client);
         turn.map_err(Refusal::TooMany)?;
         let mut run = self.checker.run(&request).await;
         let Some(did) = &run.did else { return Ok(run) };

@@ -28,6 +28,7 @@ use crate::config::Serve;
 use crate::explain::{self, Explainer};
 use crate::standing;
 use crate::store::Store;
+use crate::vouching::{self, Vouching};
 pub(crate) use front::Asker;
 use front::Front;
 
@@ -49,6 +50,8 @@ const HEAD_BYTES_MAX: usize = 64 << 10;
 pub(crate) struct Methods {
     /// Methods and pages for members.
     pub(crate) explainer: Arc<Explainer>,
+    /// Who vouches for a message.
+    pub(crate) vouching: Arc<Vouching>,
     /// Methods for MTAs.
     pub(crate) desk: standing::Desk,
 }
@@ -137,6 +140,7 @@ async fn connection(
 
 fn router(answers: Arc<Answers>) -> Router {
     let explaining = explain::router(answers.methods.explainer.clone());
+    let vouching = vouching::router(answers.methods.vouching.clone());
     let reporting = standing::router(answers.methods.desk.clone());
     Router::new()
         .route("/xrpc/com.atproto.label.queryLabels", get(query::query_labels))
@@ -147,6 +151,7 @@ fn router(answers: Arc<Answers>) -> Router {
         .fallback(unknown)
         .with_state(answers)
         .merge(explaining)
+        .merge(vouching)
         .merge(reporting)
 }
 

@@ -56,7 +56,7 @@ pub use labels::{Terms, Upkeep};
 pub use log::LogPage;
 use query::KEY_BYTES_MAX;
 pub use query::{Cursor, Pattern};
-pub use rows::{Found, Lane, Row, State, Task, Touch};
+pub use rows::{Bearer, Found, Lane, Row, State, Task, Touch};
 pub use sending::{FORGET_AFTER, MTA_BYTES_MAX, Ruled};
 pub use settle::{Checked, Patience};
 

@@ -1,6 +1,6 @@
 //! Attestations that were seen, what was found about each, and when each is looked at again.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use atproto::Did;
 use atproto::lexicon::DOMAIN_CHARS_MAX;
@@ -45,6 +45,25 @@ pub struct Row {
     /// The host that holds the account, as far as it is known; empty when it was looked for in vain.
     #[serde(default)]
     pub host: Option<String>,
+    /// Since when it stands without a break. 0: since before this was written down.
+    #[serde(default)]
+    pub stands_since_ms: u64,
+    /// The selectors of the record that was last found in order.
+    #[serde(default)]
+    pub selectors: Vec<String>,
+}
+
+/// Which account carries the labels of a domain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Bearer {
+    /// No one.
+    None,
+    /// This one.
+    One(Did),
+    /// Several, which cannot be for long.
+    Several,
+    /// So many attest it that not all were looked at, and those that were do not carry its labels.
+    TooMany,
 }
 
 /// The last finding.
@@ -131,6 +150,11 @@ impl Task {
 }
 
 impl Row {
+    /// Since when it stands without a break, as far as it is known.
+    pub fn stands_since(&self) -> Option<SystemTime> {
+        (self.stands && self.stands_since_ms > 0).then(|| UNIX_EPOCH + Duration::from_millis(self.stands_since_ms))
+    }
+
     /// See [`Lane`].
     pub fn lane(&self) -> Lane {
         match (self.stands, &self.host) {
@@ -216,6 +240,8 @@ impl Store {
             refused: 0,
             refused_since_ms: 0,
             host: None,
+            stands_since_ms: 0,
+            selectors: Vec::new(),
         })
     }
 
@@ -273,6 +299,30 @@ impl Store {
             dids.push(did.ok_or_else(|| StoreError::Corrupt("the name of an attestation".into()))?);
         }
         Ok(dids)
+    }
+
+    /// Whose labels rest on a domain, among the first `max` that attest it.
+    pub fn bearer(&self, domain: &str, max: usize) -> Result<Bearer, StoreError> {
+        let prefix = format!("{domain}\0");
+        if prefix.len() > KEY_BYTES_MAX {
+            return Ok(Bearer::None);
+        }
+        let txn = self.env.read_txn()?;
+        let mut found = Bearer::None;
+        for (nth, entry) in self.domains.prefix_iter(&txn, prefix.as_bytes())?.enumerate() {
+            let (key, _) = entry?;
+            if nth == max {
+                return Ok(if found == Bearer::None { Bearer::TooMany } else { found });
+            }
+            let did = key.get(prefix.len()..).unwrap_or_default();
+            let Some(row) = self.row_in(&txn, &[did, b"\0", domain.as_bytes()].concat())? else { continue };
+            if row.stands {
+                let did = std::str::from_utf8(did).ok().and_then(|did| did.parse().ok());
+                let did = did.ok_or_else(|| StoreError::Corrupt("the name of an attestation".into()))?;
+                found = if found == Bearer::None { Bearer::One(did) } else { return Ok(Bearer::Several) };
+            }
+        }
+        Ok(found)
     }
 
     /// Takes a row out of every table; its `due` row is gone already.

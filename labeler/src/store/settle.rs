@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use super::rows::row_key;
 use super::{Found, Row, State, Store, StoreError, Task, millis, queue};
-use crate::judge::{Check, Judgement, Verdict};
+use crate::judge::{Check, Judgement, Kind, Verdict};
 
 /// A check that was not passed is repeated after this, then after twice as long, and so on: a member who is putting records into
 /// DNS sees the label soon.
@@ -113,6 +113,7 @@ impl Store {
             Found::Judged { judgement, relay, rev } => {
                 row.rev = rev.clone().max(row.rev);
                 row.take(judgement, *relay, patience, now);
+                row.keep_selectors(&task.rkey, judgement);
                 self.put_checks(txn, &name, judgement, now)?;
             }
         }
@@ -186,10 +187,23 @@ fn unpacked(octets: &[u8]) -> Result<Checked, StoreError> {
 }
 
 impl Row {
+    /// Which selectors were looked at and found in order, when all was.
+    fn keep_selectors(&mut self, domain: &str, judgement: &Judgement) {
+        if judgement.verdict == Verdict::Pass {
+            let suffix = format!("._domainkey.{domain}");
+            let keys = judgement.checks.iter().filter(|check| check.kind == Kind::Dkim);
+            let selectors = keys.filter_map(|check| check.name.strip_suffix(&suffix));
+            self.selectors = selectors.map(str::to_ascii_lowercase).collect();
+        }
+    }
+
     fn take(&mut self, judgement: &Judgement, relay: bool, patience: Patience, now: SystemTime) {
         self.reasons = judgement.reasons();
         match judgement.verdict {
             Verdict::Pass => {
+                if !self.stands {
+                    self.stands_since_ms = millis(now);
+                }
                 (self.stands, self.relay, self.state) = (true, relay, State::Pass);
                 (self.failures, self.refused) = (0, 0);
             }

@@ -74,7 +74,7 @@ impl World {
         self.folder.path()
     }
 
-    fn config(&self) -> Config {
+    pub(crate) fn config(&self) -> Config {
         let file = self.folder().join("labeler.toml");
         std::fs::write(&file, self.settings()).unwrap();
         Config::read(&file).unwrap()

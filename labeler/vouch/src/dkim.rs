@@ -1,8 +1,8 @@
 //! One DKIM signature: whether it verifies (RFC 6376 §6.1), and whether it is good for anything (RFC 8301, and what a careful
 //! reader asks for besides).
 //!
-//! Canonical forms, keys and the arithmetic are mail-auth's. Its verifier is not used: it reads the system's clock, takes `l=0` for
-//! no `l=`, and hashes the body once for every `l=` that a stranger writes.
+//! Canonical forms, keys and the arithmetic are mail-auth's. Its verifier is not used: it reads the system's clock, takes `l=0`
+//! for no `l=`, and hashes the body once for every `l=` that a stranger writes.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -75,8 +75,8 @@ impl Checked {
 pub(crate) struct Bodies(Vec<(Canonicalization, Option<u64>, Vec<u8>, u64)>);
 
 impl Signature {
-    /// The signatures of a message: those of `domain`, of its parents and of what is below it first, then from the top; and how many
-    /// more there are.
+    /// The signatures of a message: those of `domain`, of its parents and of what is below it first, then from the top; and how
+    /// many more there are.
     pub(crate) fn of(message: &Message, domain: &str) -> (Vec<Self>, usize) {
         let fields = message.fields().enumerate().filter(|(_, (name, _))| name.eq_ignore_ascii_case(b"DKIM-Signature"));
         let mut all: Vec<Self> = fields.map(|(at, (_, value))| Self::read(at, value)).collect();
@@ -204,8 +204,8 @@ impl Signature {
         checked
     }
 
-    /// What the signature is over: the fields that it names, each time from the bottom up, and itself without `b=` (RFC 6376 §3.7,
-    /// §5.4.2).
+    /// What the signature is over: the fields that it names, each time from the bottom up, and itself without `b=` (RFC 6376
+    /// §3.7, §5.4.2).
     fn signed_octets(&self, message: &Message, terms: &Terms) -> Vec<u8> {
         let fields: Vec<(&[u8], &[u8])> = message.fields().collect();
         let mut left: Vec<bool> = vec![true; fields.len()];

@@ -8,8 +8,8 @@
 //!    for that domain, and which labels a labeler has given it.
 //! 3. [`Claim::report`] puts both together.
 //!
-//! A message is *vouched* for when a DKIM signature that can be relied on (RFC 6376, RFC 8301, RFC 8463) was made by the domain of
-//! its only author or by a parent of it; when that domain is attested by one account, with the signature's selector; when the
+//! A message is *vouched* for when a DKIM signature that can be relied on (RFC 6376, RFC 8301, RFC 8463) was made by the domain
+//! of its only author or by a parent of it; when that domain is attested by one account, with the signature's selector; when the
 //! message names no other account in a field that the signature covers; and when the labeler's `verified-mail-operator` is in
 //! force and was so when the message was signed, as far as that is known. Everything else that a reader should know is said
 //! beside it ([`Report::does_not_prove`]).

@@ -275,7 +275,7 @@ impl Message {
     fn question(&self, author: &Author, first: &Signature, good: &[&Signature], report: &mut Report) -> Option<Question> {
         let Signature { domain, .. } = first;
         report.proves.push(format!(
-            "Whoever controls the DNS of {domain} let this message be signed: its body and the fields that are signed, among them From."
+            "Whoever controls the DNS of {domain} let this message be signed: body, From and the other signed fields."
         ));
         report.does_not_prove = self.limits(author, first);
         report.unsigned_fields = self.unsigned(&first.names);

@@ -7,6 +7,7 @@ use clap::{Args as Arguments, Parser, Subcommand, ValueEnum};
 use mta::control::api::Role;
 
 use crate::simulate::SimulateArgs;
+use crate::verify::VerifyArgs;
 
 /// Operate the tradewind MTA.
 #[derive(Debug, Parser)]
@@ -87,6 +88,9 @@ pub(crate) enum Verb {
     },
     /// How the daemon is
     Status,
+    /// Who vouches for a message: its signatures, the account that it names, a labeler's labels. Exits 0 when somebody does, 1
+    /// when nobody does, 2 when it cannot be said
+    Verify(VerifyArgs),
     /// The whole system on loopback: labeler, MTA, providers, one member; sends real mail and says what happened
     Demo {
         /// Send, check, and exit 0 or 1; otherwise it stays up

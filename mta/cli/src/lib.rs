@@ -14,6 +14,7 @@ mod show_diff;
 mod show_mail;
 mod simulate;
 mod tokens;
+mod verify;
 mod warmup;
 
 use std::{
@@ -46,14 +47,18 @@ pub fn main() -> ExitCode {
     match run(args) {
         Ok(code) => code,
         Err(error) => {
-            if json {
-                eprintln!("{}", json!({ "error": format!("{error:#}") }));
-            } else {
-                eprintln!("tradewind: {error:#}");
-            }
+            complain(&error, json);
             let wrong_config = error.chain().any(|it| it.is::<config::ConfigError>());
             ExitCode::from(if wrong_config { 2 } else { 1 })
         }
+    }
+}
+
+fn complain(error: &anyhow::Error, json: bool) {
+    if json {
+        eprintln!("{}", json!({ "error": format!("{error:#}") }));
+    } else {
+        eprintln!("tradewind: {error:#}");
     }
 }
 
@@ -64,6 +69,7 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
         Verb::Warmup { verb: WarmupVerb::Simulate(wish) } => {
             return simulate::run(&wish, args.config.as_deref(), json).map(|()| ExitCode::SUCCESS);
         }
+        Verb::Verify(wish) => return Ok(verify(&wish, args.config.as_deref(), json)),
         Verb::Demo { once } => return demo::run(once).map(|()| ExitCode::SUCCESS),
         verb => verb,
     };
@@ -72,6 +78,15 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(ask(verb, &Client::new(&config, &path), args.json))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whatever keeps it from an answer is "cannot be said", and not "nobody vouches".
+fn verify(wish: &verify::VerifyArgs, given: Option<&Path>, json: bool) -> ExitCode {
+    let config = config_path(given).ok();
+    verify::run(wish, config.as_deref(), json).unwrap_or_else(|error| {
+        complain(&error, json);
+        ExitCode::from(2)
+    })
 }
 
 fn config_path(given: Option<&Path>) -> anyhow::Result<PathBuf> {
@@ -97,7 +112,7 @@ async fn ask(verb: Verb, daemon: &Client, json: bool) -> anyhow::Result<()> {
             mail::events(EventFilter { after, limit, member, id, wait: None }, follow, daemon, json).await
         }
         Verb::Warmup { verb } => warmup::run(verb, daemon, json).await,
-        Verb::Config { .. } | Verb::Demo { .. } => unreachable!("answered without the daemon"),
+        Verb::Config { .. } | Verb::Demo { .. } | Verb::Verify(_) => unreachable!("answered without the daemon"),
     }
 }
 

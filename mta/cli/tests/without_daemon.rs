@@ -78,3 +78,33 @@ fn a_configuration_is_checked_and_described_without_a_daemon() {
     std::fs::write(folder.path().join("example.toml"), example).unwrap();
     assert_eq!(tradewind(folder.path(), "config check --config example.toml").0, 0);
 }
+
+#[test]
+fn who_vouches_is_said_by_the_exit_status() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    write("unsigned.eml", "From: a@member.example\r\nSubject: x\r\n\r\nbody\r\n");
+    write("dns.toml", &format!("{GOOD}[dns]\nnameservers = [\"127.0.0.1:9\"]\n"));
+    let labeler = "--labeler did:web:labeler.example.test --config dns.toml";
+    let (code, said, error) = tradewind(folder.path(), &format!("verify unsigned.eml {labeler}"));
+    assert_eq!((code, said.lines().next(), error.as_str()), (1, Some("not vouched for"), ""), "{said}");
+    assert!(said.contains("because no signature of member.example can be relied on"), "{said}");
+    let (code, said, _) = tradewind(folder.path(), &format!("verify unsigned.eml --json {labeler}"));
+    let said: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((code, &said["verdict"], &said["domain"]), (1, &"not-vouched".into(), &"member.example".into()));
+    // The name server is not there: that says nothing about the message.
+    let signed = "DKIM-Signature: v=1; a=rsa-sha256; d=member.example; s=s1; h=from; bh=47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=; \
+                  b=YQ==\r\nFrom: a@member.example\r\n\r\n";
+    write("signed.eml", signed.replace("h=from;", "c=relaxed/relaxed; h=from;").as_str());
+    let (code, said, _) = tradewind(folder.path(), &format!("verify signed.eml {labeler}"));
+    assert_eq!((code, said.lines().next()), (2, Some("cannot be said now")), "{said}");
+    for (line, says) in [
+        (format!("verify missing.eml {labeler}"), "missing.eml cannot be read"),
+        ("verify unsigned.eml --config dns.toml".to_owned(), "name a labeler with --labeler DID"),
+        ("verify unsigned.eml --config dns.toml --labeler me".to_owned(), "\"me\" is not a DID"),
+    ] {
+        let (code, said, error) = tradewind(folder.path(), &line);
+        assert_eq!((code, said.as_str()), (2, ""), "{line}");
+        assert!(error.contains(says), "{line}: {error}");
+    }
+}

@@ -155,6 +155,13 @@ async fn story(once: bool) -> anyhow::Result<()> {
     if let Some(signatures) = verified.first() {
         teller.tell("verified", &signatures.passed.join(", "));
     }
+    for message in &arrived {
+        let report = verify::vouched(&message.octets, &network.plc_url(), dns.address(), labeler.local_addr()).await?;
+        if report.verdict != vouch::Verdict::Vouched || report.did.as_ref() != Some(&account.did) {
+            bail!("nobody vouches for a message that arrived: {}", report.reasons.join("; "));
+        }
+    }
+    teller.tell("vouched", &format!("{did} stands behind each of them, says did:web:labeler.test"));
     let clear = arrived.iter().filter(|message| !message.tls).count();
     let settled = wait_for(|| async { Ok(client.get::<Status>("/v1/status").await?.deliveries == 0) }).await?;
     if clear > 0 || !settled || arrived.len() as u64 != expected {

@@ -1,6 +1,9 @@
-//! The receiving side's view: DKIM verification of what arrived, with the demo's DNS as the only source of keys.
+//! The receiving side's view: DKIM verification of what arrived, with the demo's DNS as the only source of keys; and who vouches.
 
 use std::net::SocketAddr;
+
+use labeler::config::{Dns, Identity};
+use labeler::vouching::{Source, Url, verify_message};
 
 use anyhow::anyhow;
 use hickory_resolver::TokioResolver;
@@ -38,4 +41,20 @@ pub(super) async fn signatures(message: &[u8], dns: SocketAddr) -> anyhow::Resul
         }
     }
     Ok(signatures)
+}
+
+/// What `tradewind verify` says of `message`.
+pub(super) async fn vouched(
+    message: &[u8],
+    plc_url: &str,
+    dns: SocketAddr,
+    labeler: SocketAddr,
+) -> anyhow::Result<vouch::Report> {
+    let source = Source {
+        labeler: "did:web:labeler.test".parse::<atproto::Did>().map_err(anyhow::Error::msg)?,
+        labeler_url: Some(Url::parse(&format!("http://{labeler}"))?),
+        identity: Identity { plc_url: Url::parse(plc_url)?, ..Identity::default() },
+        dns: Dns { nameservers: Some(vec![dns]), ..Dns::default() },
+    };
+    verify_message(message.to_vec(), &source).await.map_err(anyhow::Error::msg)
 }
