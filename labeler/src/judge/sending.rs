@@ -1,14 +1,16 @@
 //! From what MTAs report of an account's mail to `clean-sender` and to doubts. Pure: reports come in, a ruling goes out.
 //!
-//! Two questions, asked of the same counts. **Is its mail wanted?** looks at [`WINDOW_DAYS`] days; a yes is the public label `clean-sender`.
-//! It is granted below one bound and withdrawn at a higher one; in between what was said stands, so that an account near a bound does
-//! not flicker. It rests on mail: when reports stop, it ends. **Is there reason to doubt it?** looks at [`DOUBT_DAYS`] days, and the answer
-//! is for MTAs of the co-op only. A doubt ends by itself when its days are over, since who is paused can prove nothing.
+//! Two questions, asked of the same counts. **Is its mail wanted?** looks at [`WINDOW_DAYS`] days; a yes is the public label
+//! `clean-sender`. It is granted below one bound and withdrawn at a higher one; in between what was said stands, so that an
+//! account near a bound does not flicker. It rests on mail: when reports stop, it ends. **Is there reason to doubt it?** looks at
+//! [`DOUBT_DAYS`] days, and the answer is for MTAs of the co-op only. A doubt ends by itself when its days are over, since who is
+//! paused can prove nothing.
 //!
 //! Where the usual bounds come from:
-//! - complaints 0.1 % and 0.3 %: Google's "Email sender guidelines" ask bulk senders to stay below 0.1 % and never to reach 0.3 %; Yahoo's
-//!   sender best practices ask for less than 0.3 %. Both measure against mail that was delivered, and so do we.
-//! - failures 5 % and 10 %: Amazon SES reviews an account at 5 % hard bounces and may pause it at 10 %; below 2 % is what it calls good.
+//! - complaints 0.1 % and 0.3 %: Google's "Email sender guidelines" ask bulk senders to stay below 0.1 % and never to reach 0.3 %;
+//!   Yahoo's sender best practices ask for less than 0.3 %. Both measure against mail that was delivered, and so do we.
+//! - failures 5 % and 10 %: Amazon SES reviews an account at 5 % hard bounces and may pause it at 10 %; below 2 % is what it calls
+//!   good.
 //!
 //! One recipient's complaint alone takes nothing: with a few hundred recipients it would be a share above any bound.
 //!

@@ -1,7 +1,7 @@
 //! Who calls, and whether they may: service auth (`atproto::jwt`), held against the MTAs that the operator has named.
 //!
-//! In this order, so that a stranger costs nothing and fills nothing: what the token says of itself; whether its issuer is one of ours;
-//! only then its DID is looked up, the signature is checked, and the token is noted as used.
+//! In this order, so that a stranger costs nothing and fills nothing: what the token says of itself; whether its issuer is one of
+//! ours; only then its DID is looked up, the signature is checked, and the token is noted as used.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};

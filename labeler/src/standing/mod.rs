@@ -1,5 +1,5 @@
-//! Private standing: MTAs of the co-op report what became of accounts' mail (`coop.tradewind.reportSending`) and read what is doubted
-//! about accounts (`coop.tradewind.getStanding`). What this says to whom is told in `PRIVACY.md`.
+//! Private standing: MTAs of the co-op report what became of accounts' mail (`coop.tradewind.reportSending`) and read what is
+//! doubted about accounts (`coop.tradewind.getStanding`). What this says to whom is told in `PRIVACY.md`.
 //!
 //! Who keeps it is behind [`Keeper`]: today the store, and where accounts' own repositories hold private data one day, those.
 //!

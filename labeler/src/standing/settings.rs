@@ -25,8 +25,8 @@ pub struct Standing {
     pub doubt: Doubts,
 }
 
-/// When `clean-sender` is granted and withdrawn, by the last 30 days. Recipients are counted. Where the defaults come from is said in
-/// `judge/sending.rs`.
+/// When `clean-sender` is granted and withdrawn, by the last 30 days. Recipients are counted. Where the defaults come from is
+/// said in `judge/sending.rs`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "CleanTable")]
 pub struct Clean(pub CleanRule);

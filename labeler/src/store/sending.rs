@@ -1,11 +1,12 @@
 //! What MTAs reported of accounts' mail, and what was ruled about it. Private: nothing of it is served but to MTAs.
 //!
-//! A report replaces an older one of the same MTA, account and day, so repeating it changes nothing and sums never double. What follows
-//! from it commits with it: the label `clean-sender` too. Because a ruling changes by time alone, [`Store::rule_some`] goes round.
+//! A report replaces an older one of the same MTA, account and day, so repeating it changes nothing and sums never double. What
+//! follows from it commits with it: the label `clean-sender` too. Because a ruling changes by time alone, [`Store::rule_some`]
+//! goes round.
 //!
-//! What is kept is bounded: by the MTAs that may report, the accounts that attest something, and [`WINDOW_DAYS`]. Of an account that
-//! carries no labels for [`FORGET_AFTER`] everything is forgotten, however that came: it was deleted, or it withdrew its attestations. Not
-//! at once, or whoever is doubted would withdraw and attest anew.
+//! What is kept is bounded: by the MTAs that may report, the accounts that attest something, and [`WINDOW_DAYS`]. Of an account
+//! that carries no labels for [`FORGET_AFTER`] everything is forgotten, however that came: it was deleted, or it withdrew its
+//! attestations. Not at once, or whoever is doubted would withdraw and attest anew.
 
 use std::ops::Bound;
 use std::time::{Duration, SystemTime};
@@ -112,8 +113,8 @@ impl Store {
         Ok(all)
     }
 
-    /// Goes on ruling from behind `after` (empty: from the beginning), about some accounts: what is too old is dropped, labels are
-    /// granted, withdrawn, or said again after a restore, and accounts are forgotten.
+    /// Goes on ruling from behind `after` (empty: from the beginning), about some accounts: what is too old is dropped, labels
+    /// are granted, withdrawn, or said again after a restore, and accounts are forgotten.
     pub fn rule_some(&self, after: &[u8], by: &Rule, now: SystemTime, key: &SigningKey) -> Result<Ruled, StoreError> {
         let mut ruled = Ruled::default();
         let mut txn = self.env.write_txn()?;

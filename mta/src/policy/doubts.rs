@@ -1,8 +1,9 @@
 //! What the labeler doubts about members, and how long its word counts.
 //!
-//! Read beforehand by the control thread (`control::standing`); a session only looks it up. Who is doubted so much that new mail should wait
-//! is put off with 451, not refused: a doubt ends by itself after some days, and a client that queues loses nothing. When the labeler has
-//! not answered for long, its doubts count no more: mail never waits for it, and an old doubt is no better than none.
+//! Read beforehand by the control thread (`control::standing`); a session only looks it up. Who is doubted so much that new mail
+//! should wait is put off with 451, not refused: a doubt ends by itself after some days, and a client that queues loses nothing.
+//! When the labeler has not answered for long, its doubts count no more: mail never waits for it, and an old doubt is no better
+//! than none.
 //!
 //! Not here: labels, which are public and say who may send at all (`standing.rs`).
 

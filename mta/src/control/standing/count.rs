@@ -1,8 +1,8 @@
 //! What became of each member's mail, by day: events added up, in the table `sending`.
 //!
-//! Sums and the number of the last event that they hold commit together, so each event counts once, whatever happens in between. A row's
-//! revision is the number of the last event in it: it rises with every change, over restarts too. Events that retention dropped before
-//! they were counted are missing from the sums, and that is told.
+//! Sums and the number of the last event that they hold commit together, so each event counts once, whatever happens in between.
+//! A row's revision is the number of the last event in it: it rises with every change, over restarts too. Events that retention
+//! dropped before they were counted are missing from the sums, and that is told.
 //!
 //! Key: the day (4 octets), the member (4 octets). The one row with a shorter key is the number.
 

@@ -1,4 +1,5 @@
-//! From end to end: an MTA counts, a labeler in this process resolves its DID, takes its reports and labels, and the MTA heeds what is doubted.
+//! From end to end: an MTA counts, a labeler in this process resolves its DID, takes its reports and labels, and the MTA heeds
+//! what is doubted.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;

@@ -1,11 +1,12 @@
-//! Private standing: the labeler is told what became of each member's mail, in counts, and is asked what is doubted about members.
+//! Private standing: the labeler is told what became of each member's mail, in counts, and is asked what is doubted about
+//! members.
 //!
-//! `count` adds up events by member and day, `report` sends the sums when a day is over, and again where one changed later; `read`
-//! asks about all members at an interval. All of it is on the control thread; mail waits for none of it, and a labeler that is
-//! away changes nothing but that reports are sent later and doubts come to their end.
+//! `count` adds up events by member and day, `report` sends the sums when a day is over, and again where one changed later;
+//! `read` asks about all members at an interval. All of it is on the control thread; mail waits for none of it, and a labeler
+//! that is away changes nothing but that reports are sent later and doubts come to their end.
 //!
-//! With whom is behind [`Counterpart`]: today the labeler's two methods over HTTP with a signed token ([`Caller`]), and where private data
-//! of accounts can be read by whom they trust one day, that.
+//! With whom is behind [`Counterpart`]: today the labeler's two methods over HTTP with a signed token ([`Caller`]), and where
+//! private data of accounts can be read by whom they trust one day, that.
 //!
 //! Not here: what a doubt does to mail (`policy::doubts`), the key (`sign::caller`).
 
