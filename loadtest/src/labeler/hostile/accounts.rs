@@ -46,10 +46,10 @@ fn proofs() -> Vec<(&'static str, &'static str, Lie)> {
         ("a length of 2^63", "CAR: truncated", Lie::Body(vec![0xff; 9])),
         ("a redirect to the metadata service", "the PDS answers 302", Lie::Octets(redirect.into())),
         ("gone, says a broken server", "the PDS answers 500", Lie::Octets(gone.into())),
-        ("a chunk of 2^16000", "a PDS", Lie::Octets(chunks.into())),
+        ("a chunk of 2^16000", "pds: ", Lie::Octets(chunks.into())),
         (
             "a head of 100,000 octets",
-            "a PDS",
+            "pds: ",
             Lie::Octets(format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "x".repeat(100_000)).into()),
         ),
     ]
@@ -213,7 +213,10 @@ pub(super) async fn rows() -> Result<Vec<Row>> {
     });
     let (mallory, carol) = (world.net.create_account("honest.example"), world.net.create_account("carol.test"));
     world.net.attest(&mallory, "honest.example", &["s1"], true);
+    let second = cases.iter().find(|case| case.name.starts_with("two PDSes")).map(|case| case.account.did.as_str().to_owned());
     let mut rows = world.judge(cases).await?;
+    let asked = second.map_or(usize::MAX, |did| world.liar.asked(&did));
+    rows.push(Row::new("and the second is never asked", "0 requests", format!("{asked} requests"), asked == 0));
     rows.extend(several(&world, &honest, mallory, carol).await?);
     rows.extend(places().await?);
     Ok(rows)
@@ -249,18 +252,18 @@ async fn several(
         ])
         .await?;
     // Many by one key, and an honest one in between.
-    for nth in 0..2000 {
+    for nth in 0..300 {
         world.net.attest(&carol, &format!("many{nth}.example"), &["s1"], true);
     }
     let began = Instant::now();
     let (late, domain) = world.member("late");
     world.net.attest(&late, &domain, &["s1"], true);
-    rows.extend(world.judge(vec![case("a newcomer behind 2,000 attestations by one key", &late, "Pass", 2)]).await?);
+    rows.extend(world.judge(vec![case("a newcomer behind 300 attestations by one key", &late, "Pass", 2)]).await?);
     let took = began.elapsed();
     let kept = world.labeler.store().rows(&carol.did)?.len();
     let fine = took < Duration::from_secs(30) && kept <= ::labeler::store::DOMAINS_MAX;
     rows.push(Row::new(
-        "2,000 attestations by one key",
+        "300 attestations by one key",
         format!("at most {} kept; others wait < 30 s", ::labeler::store::DOMAINS_MAX),
         format!("{kept} kept; {:.1} s", took.as_secs_f64()),
         fine,
@@ -283,7 +286,7 @@ async fn several(
     world
         .liar
         .say(json!({"did": did, "time_us": 9, "kind": "account", "account": {"active": false, "status": "deleted"}}).to_string());
-    while world.net.requests().1 < asked + 2 && began.elapsed() < Duration::from_secs(60) {
+    while world.net.requests().1 < asked + 1 && began.elapsed() < Duration::from_secs(60) {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     rows.extend(
@@ -306,8 +309,6 @@ async fn several(
     );
     world.net.delete_record(honest, ATTESTATION, "honest.example");
     rows.extend(world.judge(vec![case("a record that is deleted", honest, "", 0)]).await?);
-    let asked = world.liar.asked(did);
-    rows.push(Row::new("a second PDS is never asked", "0 requests", format!("{asked} requests"), asked == 0));
     Ok(rows)
 }
 

@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use super::Row;
-use super::world::{Case, World, publish};
+use super::world::{ANY, Case, World, publish};
 use crate::dns::{Failure, Record, Zone};
 
 /// Name, part of what is said, labels in force (a member has two), and what its zone is made of after everything was right.
@@ -66,13 +66,13 @@ const CASES: &[(&str, &str, usize, Spoil)] = &[
     ("SPF lookups of nothing", "lookups find nothing", 2, |zone, domain| {
         spf(zone, domain, &format!("v=spf1 a:n1.{domain} a:n2.{domain} a:n3.{domain} a:n4.{domain} -all"));
     }),
-    ("SPF macros that grow", "mail", 2, |zone, domain| {
+    ("SPF macros that grow: judged in time", "mail", ANY, |zone, domain| {
         spf(zone, domain, &format!("v=spf1 exists:{}.{domain} -all", "%{d}%{s}%{i}%{h}".repeat(20)));
     }),
     ("two SPF records", "2 SPF records", 0, |zone, domain| {
         zone.add(domain, Record::Txt("v=spf1 -all".into()));
     }),
-    ("SPF of 60,000 octets", "SPF", 0, |zone, domain| {
+    ("SPF of 60,000 octets", "lets everybody send", 0, |zone, domain| {
         spf(zone, domain, &format!("v=spf1 {}+all", "ip4:192.0.2.1 ".repeat(4000)))
     }),
     ("DKIM key of 512 bits", "512 bits is too short", 0, |zone, domain| {
@@ -83,7 +83,7 @@ const CASES: &[(&str, &str, usize, Spoil)] = &[
     ("DKIM in testing mode, said second", "`t=` stands twice", 0, |zone, domain| {
         txt(zone, "s1._domainkey", domain, &ed25519("t=s; t=y; "));
     }),
-    ("DKIM record of 60,000 octets", "_domainkey", 0, |zone, domain| {
+    ("DKIM record of 60,000 octets", "revoked", 0, |zone, domain| {
         txt(zone, "s1._domainkey", domain, &format!("v=DKIM1; n={}; p=", "x".repeat(60_000)));
     }),
     ("DKIM with a part that is no tag", "no `tag=value`", 0, |zone, domain| {

@@ -1,7 +1,7 @@
 //! Who stands before the network: DID documents and proofs pass through, changed where a case wants it; and a Jetstream that makes things up.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,6 +14,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::atnet::AtNet;
+
+/// Addresses of loopback that a lying PDS may have.
+const HOSTS: u8 = 40;
 
 /// What is done with an answer.
 #[derive(Clone)]
@@ -39,11 +42,13 @@ struct State {
     documents: HashMap<String, Lie>,
     proofs: HashMap<String, Lie>,
     asked: HashMap<String, usize>,
+    /// Where the PDS of a DID is said to be: each at an address of its own, as the labeler leaves hosts alone that fail.
+    hosts: HashMap<String, SocketAddr>,
 }
 
 pub(super) struct Liar {
     state: Arc<Mutex<State>>,
-    address: SocketAddr,
+    addresses: Vec<SocketAddr>,
     jetstream: SocketAddr,
     made_up: Arc<Mutex<Vec<String>>>,
 }
@@ -52,16 +57,19 @@ impl Liar {
     pub(super) async fn start(net: &AtNet) -> Result<Self> {
         let strip = |url: String| url.trim_start_matches("http://").parse::<SocketAddr>();
         let (plc, pds) = (strip(net.plc_url())?, strip(net.pds_url())?);
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let address = listener.local_addr()?;
         let state = Arc::new(Mutex::new(State::default()));
-        let shared = state.clone();
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let state = shared.clone();
-                tokio::spawn(async move { answer(stream, &state, plc, pds, address).await });
-            }
-        });
+        let mut addresses = Vec::new();
+        for nth in 0..HOSTS {
+            let listener = TcpListener::bind((Ipv4Addr::new(127, nth, nth, 1), 0)).await?;
+            addresses.push(listener.local_addr()?);
+            let shared = state.clone();
+            tokio::spawn(async move {
+                while let Ok((stream, _)) = listener.accept().await {
+                    let state = shared.clone();
+                    tokio::spawn(async move { answer(stream, &state, plc, pds).await });
+                }
+            });
+        }
         let made_up = Arc::new(Mutex::new(Vec::<String>::new()));
         let (sockets, said) = (TcpListener::bind("127.0.0.1:0").await?, made_up.clone());
         let jetstream = sockets.local_addr()?;
@@ -82,11 +90,11 @@ impl Liar {
             })
         };
         tokio::spawn(async move { axum::serve(sockets, Router::new().route("/subscribe", get(upgrade))).await });
-        Ok(Self { state, address, jetstream, made_up })
+        Ok(Self { state, addresses, jetstream, made_up })
     }
 
     pub(super) fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("http://{}", self.addresses[0])
     }
 
     pub(super) fn jetstream_url(&self) -> String {
@@ -95,7 +103,10 @@ impl Liar {
 
     /// From now on the directory lies about this DID.
     pub(super) fn document(&self, did: &str, lie: Lie) {
-        self.lock().documents.insert(did.into(), lie);
+        let mut state = self.lock();
+        let nth = 1 + state.hosts.len() % (self.addresses.len() - 1);
+        state.hosts.entry(did.into()).or_insert(self.addresses[nth]);
+        state.documents.insert(did.into(), lie);
     }
 
     /// From now on the PDS of this DID is the liar's, and lies.
@@ -122,13 +133,7 @@ impl Liar {
     }
 }
 
-async fn answer(
-    mut stream: TcpStream,
-    state: &Mutex<State>,
-    plc: SocketAddr,
-    pds: SocketAddr,
-    address: SocketAddr,
-) -> Result<()> {
+async fn answer(mut stream: TcpStream, state: &Mutex<State>, plc: SocketAddr, pds: SocketAddr) -> Result<()> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") && head.len() < 10_000 {
         head.push(stream.read_u8().await?);
@@ -138,12 +143,13 @@ async fn answer(
     let of_pds = path.starts_with("/xrpc/");
     let did = if of_pds { path.split("did=").nth(1).and_then(|rest| rest.split('&').next()) } else { path.strip_prefix('/') };
     let did = did.unwrap_or_default().replace("%3A", ":");
-    let lie = {
+    let (lie, address) = {
         let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
         if of_pds {
             *state.asked.entry(did.clone()).or_default() += 1;
         }
-        if of_pds { state.proofs.get(&did).cloned() } else { state.documents.get(&did).cloned() }
+        let lie = if of_pds { state.proofs.get(&did).cloned() } else { state.documents.get(&did).cloned() };
+        (lie, state.hosts.get(&did).copied().unwrap_or(pds))
     };
     let honest = if of_pds { pds } else { plc };
     match lie {
