@@ -40,6 +40,12 @@ pub(crate) enum Verb {
         #[command(subcommand)]
         verb: TokenVerb,
     },
+    /// Copy members, credentials, operators, warmup, events and keys into a new folder, while the daemon runs or not. Mail is not in
+    /// it: it would be sent twice. The copy is a data_dir, and as secret as that
+    Backup {
+        /// Made; must not exist yet.
+        folder: PathBuf,
+    },
     /// What waits to be delivered
     Queue {
         #[command(subcommand)]

@@ -75,6 +75,13 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
     };
     let path = config_path(args.config.as_deref())?;
     let config = Config::load_alone(&path)?;
+    if let Verb::Backup { folder } = &verb {
+        mta::queue::backup(&config.data_dir, folder)?;
+        if json {
+            println!("{}", json!({ "folder": folder }));
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(ask(verb, &Client::new(&config, &path), args.json))?;
     Ok(ExitCode::SUCCESS)
@@ -112,7 +119,9 @@ async fn ask(verb: Verb, daemon: &Client, json: bool) -> anyhow::Result<()> {
             mail::events(EventFilter { after, limit, member, id, wait: None }, follow, daemon, json).await
         }
         Verb::Warmup { verb } => warmup::run(verb, daemon, json).await,
-        Verb::Config { .. } | Verb::Demo { .. } | Verb::Verify(_) => unreachable!("answered without the daemon"),
+        Verb::Config { .. } | Verb::Demo { .. } | Verb::Backup { .. } | Verb::Verify(_) => {
+            unreachable!("answered without the daemon")
+        }
     }
 }
 

@@ -24,6 +24,17 @@ pub fn open_env(path: &Path, map_bytes: usize, max_dbs: u32) -> heed::Result<hee
     unsafe { options.open(path) }
 }
 
+/// Opens the environment in `path` beside a process that writes to it, only to read.
+pub fn open_env_beside(path: &Path, map_bytes: usize, max_dbs: u32) -> heed::Result<heed::Env<heed::WithoutTls>> {
+    let mut options = heed::EnvOpenOptions::new().read_txn_without_tls();
+    options.map_size(map_bytes).max_dbs(max_dbs);
+    // SAFETY: as above; this handle only reads, and LMDB keeps the writer and the readers of several processes apart.
+    unsafe {
+        options.flags(heed::EnvFlags::READ_ONLY);
+        options.open(path)
+    }
+}
+
 /// Takes the pages of the environment in `path` out of this process's memory when there are more than `bytes_max` octets of
 /// mapped files in it; true: it did. What was taken out is still in the page cache, and comes back when it is looked at.
 ///

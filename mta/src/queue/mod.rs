@@ -25,7 +25,7 @@
 //! Who looks where: `types` for what goes in and out, `writer` for the batch and its commit, `apply`
 //! for what a request does to the tables, `operate` for what an operator does, `reader`, `list` and `story` for questions,
 //! `rows` and `tables` for LMDB, `segments` for bodies, `usage` for whose they are, `duplicates` for what was submitted before,
-//! `room` for what is left, `faults` for tests.
+//! `room` for what is left, `backup` for copies, `faults` for tests.
 //!
 //! ```no_run
 //! # async fn example(message: mta::queue::NewMessage) -> Result<(), mta::queue::QueueError> {
@@ -46,6 +46,7 @@
 mod actions;
 mod answering;
 mod apply;
+mod backup;
 mod climbs;
 pub(crate) mod codec;
 mod duplicates;
@@ -68,6 +69,7 @@ mod types;
 mod usage;
 mod writer;
 
+pub use backup::{BackupError, backup};
 pub use climbs::ClimbName;
 pub use duplicates::{Fingerprint, Recent};
 pub use faults::{Fault, Faults};

@@ -153,6 +153,12 @@ impl Tables {
         Ok(txn.commit()?)
     }
 
+    /// What is about mail in the queue, and worth nothing without it.
+    pub(crate) fn of_mail(&self) -> [Table; 11] {
+        let Self { messages, deliveries, pending, segments, aside, usage, submitted, by_member, held, story, pins, .. } = *self;
+        [messages, deliveries, pending, segments, aside, usage, submitted, by_member, held, story, pins]
+    }
+
     fn all(&self) -> [Table; COUNT] {
         [
             self.messages,

@@ -3,6 +3,7 @@
 //! `model` plays random games against a plain map; `crash` kills real processes. Checkers keep
 //! their own books and only ask the queue for what it holds.
 
+mod backup;
 mod basics;
 mod crash;
 mod model;
