@@ -9,6 +9,7 @@ mod check;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use labeler::{Config, Running, setup, store};
@@ -117,8 +118,12 @@ async fn run(file: &Path, config: Config) -> Result<(), String> {
         (watch(SignalKind::terminate())?, watch(SignalKind::interrupt())?, watch(SignalKind::hangup())?);
     let mut running = labeler::start(config).await.map_err(|error| error.to_string())?;
     say_ready(&running);
+    // The service manager may want to hear that we live (`WatchdogSec=`): four times as often as it wants.
+    let patience = sd_notify::watchdog_enabled();
+    let mut beats = tokio::time::interval(patience.unwrap_or(Duration::from_secs(3600)) / 4);
     loop {
         tokio::select! {
+            _ = beats.tick(), if patience.is_some() => say_alive(),
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             _ = hangup.recv() => match Config::read(file) {
@@ -162,6 +167,14 @@ fn say_ready(running: &Running) {
     // Whoever started us may not read on; that is no reason to end.
     let _ = writeln!(out, "ready").and_then(|()| out.flush());
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+}
+
+/// Said by a worker, not by who looks at the clock: when all workers wait for a disk or turn in circles nobody says it, and the
+/// service manager ends us.
+fn say_alive() {
+    tokio::spawn(async {
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
+    });
 }
 
 /// To standard error: text on a terminal, JSON otherwise. `RUST_LOG` filters.

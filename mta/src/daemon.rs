@@ -3,9 +3,8 @@
 //! The simulation starts the same actors as tasks of one runtime with paused time, on a network in
 //! memory: what the seeded world runs is this code, not a copy of it.
 //!
-//! Not here: what a stop does (`drain.rs`), whose sockets it listens on (`sockets.rs`).
+//! Not here: where the actors run (`floor.rs`), what a stop does (`drain.rs`), whose sockets it listens on (`sockets.rs`).
 
-use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -44,6 +43,7 @@ use crate::egress::tls_reports::notes::Notes;
 use crate::egress::tls_reports::report::Reporter;
 use crate::egress::watch::{Seen, Watch};
 use crate::events::render::Renderer;
+use crate::floor::{Floor, Rounds};
 use crate::ingress::greeting::Manners;
 use crate::ingress::{Counters, Gate, Service, Shared, settings};
 use crate::policy::class::{Lifetime, Lifetimes};
@@ -140,36 +140,13 @@ pub struct Running {
     /// Each is dropped when its thread has said its last words.
     rings: Vec<oneshot::Receiver<()>>,
     drain: Duration,
-}
-
-/// Where actors run.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Floor {
-    /// Each on a thread of its own.
-    Threads,
-    /// All as tasks of the caller's runtime.
-    Here,
-}
-
-impl Floor {
-    fn start<F>(self, io: &Io, name: &str, make: impl FnOnce() -> F + Send + 'static) -> io::Result<()>
-    where
-        F: Future<Output = ()> + 'static,
-    {
-        match self {
-            Floor::Threads => host::thread_on(io, name, make).map(drop),
-            Floor::Here => {
-                host::spawn_local(make());
-                Ok(())
-            }
-        }
-    }
+    rounds: Rounds,
 }
 
 /// Starts the daemon. It listens when this returns; members and labels are the control thread's business.
 pub async fn start(config: Arc<Config>, environment: Environment) -> Result<Running, StartError> {
     let Environment { io, clock, dice, resolver, queue: options, pages, sockets: inherited } = environment;
-    let floor = if matches!(io, Io::Sim(_)) { Floor::Here } else { Floor::Threads };
+    let floor = Floor::of(&io);
     private_folder(&config.data_dir)?;
 
     let path = config.data_dir.join("queue");
@@ -235,7 +212,7 @@ pub async fn start(config: Arc<Config>, environment: Environment) -> Result<Runn
     let surroundings = Arc::new(ArcSwap::new(plan.surroundings.clone()));
     let scheduling = plan.scheduling.clone();
     let in_flight = scheduling.in_flight_max;
-    let threads = if floor == Floor::Here { 1 } else { config.threads.map_or(cores, usize::from) };
+    let threads = if floor.is_here() { 1 } else { config.threads.map_or(cores, usize::from) };
     let (finished_tx, finished) = mpsc::channel(in_flight);
     let trust = trust(&config)?;
     let net = Net::new(io.clone());
@@ -370,6 +347,7 @@ pub async fn start(config: Arc<Config>, environment: Environment) -> Result<Runn
         dispatcher,
         rings: ended,
         drain,
+        rounds: floor.rounds(),
     })
 }
 
@@ -378,7 +356,7 @@ impl Running {
     pub async fn control(&self, metrics: Option<PrometheusHandle>) -> io::Result<Control> {
         let shared = self.shared.clone();
         let sessions = move || shared.sessions.load(Ordering::Relaxed);
-        crate::control::start(self.desk.clone(), self.config.clone(), self.clock.clone(), metrics, sessions).await
+        crate::control::start(self.desk.clone(), self.config.clone(), self.clock.clone(), metrics, sessions, self.rounds.clone()).await
     }
 
     /// Takes from new settings what can change while we run: the certificate, the labels that members need, tiers, duplicates,

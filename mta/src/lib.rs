@@ -7,6 +7,7 @@ pub mod daemon;
 pub mod drain;
 pub mod egress;
 pub mod events;
+pub mod floor;
 pub mod ingress;
 pub mod policy;
 pub mod queue;

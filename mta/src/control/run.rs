@@ -1,5 +1,5 @@
 //! The control thread: binds the operator's socket and the admin port, polls the labeler, and serves all three
-//! until the process ends.
+//! until the process ends. Tells the service manager that the daemon lives while all its threads answer.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -20,6 +20,7 @@ use super::labels::LabelPoll;
 use super::metrics;
 use super::standing::{self, Caller};
 use crate::config::Config;
+use crate::floor::Rounds;
 
 /// Scrapes come every few seconds at the most.
 const GAUGES: Duration = Duration::from_secs(5);
@@ -49,18 +50,20 @@ impl Control {
     }
 }
 
-/// Starts the thread; its sockets are bound when this returns. `sessions` tells how many are open.
+/// Starts the thread; its sockets are bound when this returns. `sessions` tells how many are open,
+/// `rounds` which threads answer.
 pub async fn start(
     daemon: Daemon,
     config: Arc<Config>,
     clock: Clock,
     metrics: Option<PrometheusHandle>,
     sessions: impl Fn() -> usize + Send + 'static,
+    rounds: Rounds,
 ) -> io::Result<Control> {
     let (stage, stage_rx) = watch::channel(Stage::Starting);
     let (bound_tx, bound) = oneshot::channel();
     let admin = Admin { operations: Arc::new(daemon.clone()), metrics, stage: stage_rx, gate: daemon.gate() };
-    host::thread("control", move || run(daemon, config, clock, admin, bound_tx, sessions)).map(drop)?;
+    host::thread("control", move || run(daemon, config, clock, admin, bound_tx, sessions, rounds)).map(drop)?;
     let address = bound.await.map_err(|_| io::Error::other("the control thread ended before it listened"))??;
     Ok(Control { stage, address })
 }
@@ -72,6 +75,7 @@ async fn run(
     admin: Admin<Daemon>,
     bound: oneshot::Sender<io::Result<Option<SocketAddr>>>,
     sessions: impl Fn() -> usize,
+    rounds: Rounds,
 ) {
     let opened = bind(&config).await.and_then(|(socket, port, address, fetch)| {
         let caller = Caller::open(&config, fetch.clone(), clock.clone(), daemon.parts.dice.clone())?;
@@ -108,6 +112,7 @@ async fn run(
         labels,
         gauges(&daemon, sessions),
         trim(&config),
+        watchdog(rounds, admin.stage.clone()),
         handles::run(&daemon, &fetch),
         standing::run(&daemon, &config, caller)
     );
@@ -128,6 +133,20 @@ async fn gauges(daemon: &Daemon, sessions: impl Fn() -> usize) {
         }
         daemon.gauge_climbs(&mut climbs).await;
         tokio::time::sleep(GAUGES).await;
+    }
+}
+
+/// Tells the service manager, if it wants to know (`WatchdogSec=`), that we live: four times as often as it wants, so that one round
+/// that comes late is none that is missed. A daemon that stops is watched by the time that it has for that.
+async fn watchdog(rounds: Rounds, mut stage: watch::Receiver<Stage>) {
+    let Some(patience) = sd_notify::watchdog_enabled() else { return };
+    let alive = || {
+        // Without it we are ended and started again; nothing better can be done from here.
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
+    };
+    tokio::select! {
+        () = rounds.run(patience / 4, alive) => {}
+        _ = stage.wait_for(|stage| *stage == Stage::Draining) => {}
     }
 }
 
