@@ -356,7 +356,8 @@ impl Running {
     pub async fn control(&self, metrics: Option<PrometheusHandle>) -> io::Result<Control> {
         let shared = self.shared.clone();
         let sessions = move || shared.sessions.load(Ordering::Relaxed);
-        crate::control::start(self.desk.clone(), self.config.clone(), self.clock.clone(), metrics, sessions, self.rounds.clone()).await
+        crate::control::start(self.desk.clone(), self.config.clone(), self.clock.clone(), metrics, sessions, self.rounds.clone())
+            .await
     }
 
     /// Takes from new settings what can change while we run: the certificate, the labels that members need, tiers, duplicates,

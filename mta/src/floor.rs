@@ -108,7 +108,10 @@ impl Rounds {
             if silent.is_empty() {
                 alive();
             } else if silent != before {
-                tracing::error!(threads = silent.join(", "), "threads do not answer; the service manager is told nothing meanwhile");
+                tracing::error!(
+                    threads = silent.join(", "),
+                    "threads do not answer; the service manager is told nothing meanwhile"
+                );
             }
             before = silent;
             self.number.send_modify(|number| *number += 1);
