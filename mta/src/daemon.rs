@@ -42,7 +42,7 @@ use crate::egress::tls_reports::actor::ReportWriter;
 use crate::egress::tls_reports::notes::Notes;
 use crate::egress::tls_reports::report::Reporter;
 use crate::egress::watch::{Seen, Watch};
-use crate::events::render::Renderer;
+use crate::events::{render::Renderer, tally::Tally};
 use crate::floor::{Floor, Rounds};
 use crate::ingress::greeting::Manners;
 use crate::ingress::{Counters, Gate, Service, Shared, settings};
@@ -289,12 +289,15 @@ pub async fn start(config: Arc<Config>, environment: Environment) -> Result<Runn
     };
     floor.start(&Io::Epoll, "clerk", move || clerk.run())?;
 
-    let renderer = Renderer::new(queue.clone(), reader.clone());
+    let tally = Tally::default();
+    desk.watch_tally(tally.clone());
+    let renderer = Renderer::new(queue.clone(), reader.clone(), tally, surroundings.clone());
     floor.start(&Io::Epoll, "events", move || renderer.run())?;
 
     let (plan, plan_rx) = watch::channel(Arc::new(plan));
     let seen = Seen::default();
     desk.watch_sources(seen.clone());
+    desk.send_plans_to(plan.clone());
     let watch = Watch { resolver: watch_resolver, clock: clock.clone(), plan: plan_rx.clone(), scheduler: watch_asker, seen };
     floor.start(&Io::Epoll, "sources", move || watch.run())?;
 

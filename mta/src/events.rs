@@ -9,6 +9,7 @@
 //! carries a subject or a body.
 
 pub mod render;
+pub mod tally;
 
 use std::time::SystemTime;
 

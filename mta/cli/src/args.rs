@@ -46,6 +46,8 @@ pub(crate) enum Verb {
         /// Made; must not exist yet.
         folder: PathBuf,
     },
+    /// Who changed what, from what to what, why and when; the newest first
+    Audit(AuditArgs),
     /// What waits to be delivered
     Queue {
         #[command(subcommand)]
@@ -414,6 +416,22 @@ pub(crate) enum WarmupVerb {
         /// Recipients who complained
         recipients: u64,
     },
+}
+
+#[derive(Debug, Arguments)]
+pub(crate) struct AuditArgs {
+    /// Only of this operator
+    #[arg(long)]
+    pub(crate) who: Option<String>,
+    /// Only about what begins so, as /v1/members
+    #[arg(long, value_name = "PATH")]
+    pub(crate) about: Option<String>,
+    /// Those before this number
+    #[arg(long, value_name = "N")]
+    pub(crate) before: Option<u64>,
+    /// At most so many [default: 100]
+    #[arg(long)]
+    pub(crate) limit: Option<u32>,
 }
 
 #[derive(Debug, Subcommand)]

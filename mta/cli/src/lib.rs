@@ -4,6 +4,7 @@
 //! reachable, 2 wrong arguments or configuration.
 
 mod args;
+mod audit;
 mod client;
 mod demo;
 mod mail;
@@ -110,6 +111,7 @@ async fn ask(verb: Verb, daemon: &Client, json: bool) -> anyhow::Result<()> {
         Verb::Status => print(&daemon.get::<Status>("/v1/status").await?, json),
         Verb::Member { verb } => member(verb, daemon, json).await,
         Verb::Key { verb } => key(verb, daemon, json).await,
+        Verb::Audit(args) => audit::run(args, daemon, json).await,
         Verb::Token { verb } => tokens::run(verb, daemon, json).await,
         Verb::Queue { verb } => mail::queue(verb, daemon, json).await,
         Verb::Why { id } => print(&daemon.get::<Why>(&format!("/v1/why/{}", escape(&id))).await?, json),

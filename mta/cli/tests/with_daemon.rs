@@ -61,7 +61,7 @@ fn start(folder: &Path) -> PathBuf {
             let operations = Arc::new(Daemon::open(parts).unwrap());
             bound.send(()).unwrap();
             let gate = operations.gate();
-            socket.serve(Admin { operations, metrics: None, stage, gate }).await;
+            socket.serve(Admin::new(operations, None, stage, gate)).await;
         });
     });
     is_bound.recv().unwrap();

@@ -18,8 +18,8 @@ use bytes::{Buf, Bytes, BytesMut};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::server::NoServerSessionStorage;
-use rustls::{HandshakeKind, ProtocolVersion, ServerConfig, ServerConnection, SupportedProtocolVersion, version};
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier, danger::ClientCertVerifier};
+use rustls::{HandshakeKind, ProtocolVersion, RootCertStore, ServerConfig, ServerConnection, SupportedProtocolVersion, version};
 use tokio::time::Instant;
 
 use crate::wire::Wire;
@@ -69,19 +69,57 @@ impl Server {
         Self::build(&pem.0, &certificate.display().to_string(), &pem.1, &key.display().to_string())
     }
 
+    /// The same, with HTTP/1.1 by ALPN, for whoever drives it over sockets of its own ([`Server::shared`]). With `authorities`, a PEM
+    /// file, it turns away in the handshake whoever shows no certificate that leads to one of them.
+    pub fn for_http(certificate: &Path, key: &Path, authorities: Option<&Path>) -> Result<Self, Error> {
+        let read = |path: &Path| std::fs::read(path).map_err(|error| Error(format!("{}: {error}", path.display())));
+        let (names, pem) = ((certificate.display().to_string(), key.display().to_string()), (read(certificate)?, read(key)?));
+        let verifier = match authorities {
+            None => WebPkiClientVerifier::no_client_auth(),
+            Some(path) => {
+                let name = path.display().to_string();
+                let mut roots = RootCertStore::empty();
+                for root in certificates(&read(path)?, &name)? {
+                    roots.add(root).map_err(|error| Error(format!("{name}: {error}")))?;
+                }
+                let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider()).build();
+                verifier.map_err(|error| Error(format!("{name}: {error}")))?
+            }
+        };
+        let mut config = Self::config(&pem.0, &names.0, &pem.1, &names.1, verifier)?;
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Self(Arc::new(config)))
+    }
+
+    /// For the HTTP of the control thread.
+    pub fn shared(&self) -> Arc<ServerConfig> {
+        self.0.clone()
+    }
+
     /// The same from PEM in memory.
     pub fn from_pem(certificate: &[u8], key: &[u8]) -> Result<Self, Error> {
         Self::build(certificate, "the certificate", key, "the private key")
     }
 
     fn build(certificate: &[u8], certificate_name: &str, key: &[u8], key_name: &str) -> Result<Self, Error> {
+        let nobody = WebPkiClientVerifier::no_client_auth();
+        Ok(Self(Arc::new(Self::config(certificate, certificate_name, key, key_name, nobody)?)))
+    }
+
+    fn config(
+        certificate: &[u8],
+        certificate_name: &str,
+        key: &[u8],
+        key_name: &str,
+        verifier: Arc<dyn ClientCertVerifier>,
+    ) -> Result<ServerConfig, Error> {
         let chain = certificates(certificate, certificate_name)?;
         let key = PrivateKeyDer::from_pem_slice(key)
             .map_err(|_| Error(format!("{key_name}: holds no private key in PEM (\"-----BEGIN PRIVATE KEY-----\")")))?;
         let mut config = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(VERSIONS)
             .map_err(|error| Error(error.to_string()))?
-            .with_no_client_auth()
+            .with_client_cert_verifier(verifier)
             .with_single_cert(chain, key)
             .map_err(|error| match error {
                 rustls::Error::InconsistentKeys(_) => Error(format!("{key_name}: is not the key of {certificate_name}")),
@@ -92,7 +130,7 @@ impl Server {
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.ticketer = rustls::crypto::ring::Ticketer::new().map_err(|error| Error(error.to_string()))?;
         config.send_tls13_tickets = 1;
-        Ok(Self(Arc::new(config)))
+        Ok(config)
     }
 
     pub(crate) fn session(&self) -> io::Result<Session> {

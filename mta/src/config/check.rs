@@ -37,6 +37,7 @@ pub(super) fn meaning(config: &Config, source: &Source<'_>) -> Vec<Problem> {
         it.nonzero(&format!("class.{class}.delay_notice_after"), delay_notice_after);
     }
     listeners(it, config);
+    admin(it, config);
     sources(it, config);
     class_pools(it, config);
     shaping_files(it, config);
@@ -117,6 +118,11 @@ pub(super) fn files(config: &Config, source: &Source<'_>) -> Vec<Problem> {
         it.file("tls.certificate", &tls.certificate);
         it.file("tls.private_key", &tls.private_key);
     }
+    if let Some(tls) = config.admin.as_ref().and_then(|admin| admin.tls.as_ref()) {
+        it.file("admin.tls.certificate", &tls.certificate);
+        it.file("admin.tls.private_key", &tls.private_key);
+        tls.client_ca.iter().for_each(|path| it.file("admin.tls.client_ca", path));
+    }
     if let Some(path) = &config.dns.trust_anchor {
         it.file("dns.trust_anchor", path);
     }
@@ -168,6 +174,18 @@ fn listeners(it: &mut Problems<'_>, config: &Config) {
                 }
             }
         }
+    }
+}
+
+fn admin(it: &mut Problems<'_>, config: &Config) {
+    let Some(admin) = &config.admin else { return };
+    if !admin.address.ip().is_loopback() && admin.tls.is_none() && !admin.allow_clear_text {
+        let text = format!(
+            "{} can be reached by others, and operators' tokens would travel in clear text; add [admin.tls] with certificate and \
+             private_key, or choose 127.0.0.1, or set allow_clear_text = true if the network is private",
+            admin.address
+        );
+        it.add("admin.address", text);
     }
 }
 

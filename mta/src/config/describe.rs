@@ -4,12 +4,12 @@ use std::fmt::Write;
 
 use super::warmup::{ClimbTable, Warmup};
 use super::{
-    Admin, Config, Dns, Dnsbl, Duplicates, Egress, Events, Identity, Labeler, Listen, Notice, Otp, Pool, Presence, Shaping,
-    Signing, Source, Standing, Table, Tier, Tls, TlsReports, Transactional,
+    Admin, AdminTls, Config, Dns, Dnsbl, Duplicates, Egress, Events, Identity, Labeler, Listen, Notice, Otp, Pool, Presence,
+    Shaping, Signing, Source, Standing, Table, Tier, Tls, TlsReports, Transactional,
 };
 
 /// All tables, in the order of the file.
-pub const TABLES: [Table; 23] = [
+pub const TABLES: [Table; 24] = [
     Config::TABLE,
     Listen::TABLE,
     Tls::TABLE,
@@ -33,6 +33,7 @@ pub const TABLES: [Table; 23] = [
     Identity::TABLE,
     Events::TABLE,
     Admin::TABLE,
+    AdminTls::TABLE,
 ];
 
 /// The other roles, whose lines are explained at the first listener.
@@ -52,8 +53,9 @@ member = "did:web:host.example.test"
 pub fn describe() -> String {
     let mut out = String::new();
     for table in &TABLES {
-        // Whoever starts from this file must not warm up a source, or tell a labeler of members' mail, without having said so.
-        if [ClimbTable::TABLE.header, Standing::TABLE.header].contains(&table.header) {
+        // Whoever starts from this file must not warm up a source, or tell a labeler of members' mail, without having said so, nor
+        // need a certificate for the admin port.
+        if [ClimbTable::TABLE.header, Standing::TABLE.header, AdminTls::TABLE.header].contains(&table.header) {
             out.push('\n');
             out.push_str(&commented(std::slice::from_ref(table)));
             continue;
@@ -117,6 +119,9 @@ mod tests {
             "[standing]",
             "did = \"did:web:relay.example.test\"",
             "signing_key = \"standing.key\"",
+            "[admin.tls]",
+            "certificate = \"admin.pem\"",
+            "private_key = \"admin-key.pem\"",
         ];
         lines.iter().fold(describe(), |text, line| {
             assert_eq!(text.matches(&format!("\n#{line}\n")).count(), 1, "{line}");

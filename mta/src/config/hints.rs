@@ -5,13 +5,21 @@
 use super::{Config, Dnssec};
 
 /// One sentence each.
-pub fn hints(config: &Config) -> Vec<&'static str> {
+pub fn hints(config: &Config) -> Vec<String> {
     let mut hints = Vec::new();
     if config.dns.dnssec == Dnssec::Off {
         hints.push(
             "DANE is off: with dnssec = \"off\" in [dns], TLSA records of receiving hosts do not count (RFC 7672 §2.1); set it to \
-             \"validate\", or to \"trust-ad\" with a validating resolver on loopback",
+             \"validate\", or to \"trust-ad\" with a validating resolver on loopback"
+                .to_owned(),
         );
+    }
+    for (path, _) in &config.plan_texts.kept {
+        let name = path.file_stem().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        hints.push(format!(
+            "plan {name} of warmup is kept by operators in {}, and goes before others of its name",
+            path.display()
+        ));
     }
     hints
 }

@@ -14,6 +14,7 @@ mod describe;
 pub mod effective;
 mod error;
 pub mod hints;
+pub mod plans;
 mod reports;
 mod settings;
 pub mod shaping;
@@ -133,6 +134,9 @@ settings! {
             /// What these say, with the plans of all files.
             #[serde(skip)]
             pub climbs: Arc<[scheduler::warmup::Assignment]>;
+            /// The texts of those files, and of plans that operators keep.
+            #[serde(skip)]
+            pub plan_texts: plans::Texts;
             /// Messages that are submitted a second time.
             #[serde(default)]
             pub duplicates: Duplicates;
@@ -394,11 +398,33 @@ settings! {
 settings! {
     /// The HTTP listener: to everybody /healthz, /readyz, /metrics and a status page; below /v1 the API, to operators who show a
     /// token (`tradewind token add`). The whole table absent: none; the operator's command uses the socket in data_dir.
-    /// Keep it on loopback or a private network.
+    /// Keep it on loopback, or give it a certificate ([admin.tls]).
     pub struct Admin as "[admin]" {
         /// Address and port.
         #[serde(deserialize_with = "value::socket")]
         pub address: SocketAddr = r#""127.0.0.1:8025""#, Required;
+        /// true: an address that others can reach may do without [admin.tls], because the network is private. Default: false.
+        #[serde(default)]
+        pub allow_clear_text: bool = "false", Default;
+        tables {
+            /// TLS on this listener.
+            #[serde(default)]
+            pub tls: Option<AdminTls>;
+        }
+    }
+}
+
+settings! {
+    /// TLS on the HTTP listener. The whole table absent: none. Certificate and key are read again when they are renewed.
+    pub struct AdminTls as "[admin.tls]" {
+        /// PEM file: the certificate and those that link it to a root.
+        pub certificate: PathBuf = r#""admin.pem""#, Required;
+        /// PEM file: its private key.
+        pub private_key: PathBuf = r#""admin-key.pem""#, Required;
+        /// PEM file: certificates that a client's must lead to; whoever shows none is turned away, before tokens and also from
+        /// /metrics and /healthz. Default: no client needs one.
+        #[serde(default)]
+        pub client_ca: Option<PathBuf> = r#""operators.pem""#, Optional;
     }
 }
 
@@ -431,7 +457,9 @@ impl Config {
         .into_iter()
         .flatten();
         let tls = config.tls.iter_mut().flat_map(|tls| [&mut tls.certificate, &mut tls.private_key]);
-        for path in paths.chain(tls) {
+        let admin = config.admin.iter_mut().filter_map(|admin| admin.tls.as_mut());
+        let admin = admin.flat_map(|tls| [&mut tls.certificate, &mut tls.private_key].into_iter().chain(&mut tls.client_ca));
+        for path in paths.chain(tls).chain(admin) {
             *path = folder.join(&path);
         }
         let problems = if with_files { check::files(&config, &source) } else { Vec::new() };
@@ -440,7 +468,8 @@ impl Config {
         }
         if with_files {
             config.shaped = shaping::Shaped::load(&config, folder)?;
-            config.climbs = warmup::load(&config, (path, &source), folder)?;
+            config.plan_texts = warmup::texts(&config, folder)?;
+            config.climbs = warmup::load(&config, (path, &source))?;
         }
         if let Some(replies) = config.egress.replies.as_deref().filter(|_| with_files) {
             config.replies = Arc::new(Replies::load(replies, &config.shaped.providers)?);

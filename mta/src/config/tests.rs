@@ -400,3 +400,18 @@ fn a_file_of_replies_is_read_with_the_settings_and_its_errors_name_it() {
     // The operator's command may not be allowed to read it, and need not.
     assert!(Config::load_alone(&settings).is_ok());
 }
+
+#[test]
+fn an_admin_port_that_others_reach_needs_tls_or_a_word() {
+    let from = "address = \"127.0.0.1:8025\"";
+    let says = "can be reached by others, and operators' tokens would travel in clear text; add [admin.tls] with certificate and \
+                private_key, or choose 127.0.0.1, or set allow_clear_text = true if the network is private";
+    for open in ["0.0.0.0:8025", "192.0.2.1:8025"] {
+        check_refused(from, &format!("address = \"{open}\""), &format!("mta.toml:40: key `admin.address`: {open} {says}"));
+    }
+    let tls = "[admin.tls]\ncertificate = \"c\"\nprivate_key = \"k\"\nclient_ca = \"ca\"";
+    for more in ["allow_clear_text = true", tls] {
+        let text = GOOD.replacen(from, &format!("address = \"[::]:8025\"\n{more}"), 1);
+        Config::parse(Path::new("mta.toml"), &text).unwrap();
+    }
+}

@@ -13,7 +13,7 @@ use scheduler::warmup::{Assignment, Days, Idle, Pace, Plan, STAGES_MAX, Stages, 
 use serde::Deserialize;
 
 use super::settings::{Table, settings};
-use super::{Config, ConfigError, Problem, check, error::Source};
+use super::{Config, ConfigError, Problem, check, error::Source, plans::Texts};
 use crate::egress::provider::{OTHER, Providers};
 
 /// What the program brings along, as `tradewind config warmup` prints it.
@@ -218,12 +218,8 @@ pub fn plans(files: &[(PathBuf, String)], pools: &[String]) -> Result<Plans, Con
     Ok(plans)
 }
 
-/// What `[warmup]` and `[[climb]]` say; files are relative to `folder`. `source` is the text of the configuration.
-pub(super) fn load(
-    config: &Config,
-    (file, source): (&Path, &Source<'_>),
-    folder: &Path,
-) -> Result<Arc<[Assignment]>, ConfigError> {
+/// What is in the files of `[warmup]`, which are relative to `folder`, and what operators keep.
+pub(super) fn texts(config: &Config, folder: &Path) -> Result<Texts, ConfigError> {
     let mut files = Vec::new();
     for name in &config.warmup.files {
         let path = folder.join(name);
@@ -233,15 +229,25 @@ pub(super) fn load(
         })?;
         files.push((path, text));
     }
+    Ok(Texts { files, kept: super::plans::kept(&config.data_dir)? })
+}
+
+/// What `[[climb]]` says, with these plans. `source` is the text of the configuration.
+pub(super) fn load(config: &Config, (file, source): (&Path, &Source<'_>)) -> Result<Arc<[Assignment]>, ConfigError> {
     let pools: Vec<String> = config.pool_names().map(str::to_owned).collect();
-    let plans = plans(&files, &pools)?;
+    let plans = plans(&config.plan_texts.all(), &pools)?;
     let mut it = check::Problems::new(source);
     let assignments = assignments(&mut it, config, &plans, &config.shaped.providers);
     let problems = it.take();
     if problems.is_empty() { Ok(assignments.into()) } else { Err(ConfigError { file: file.to_owned(), problems }) }
 }
 
-fn assignments(it: &mut check::Problems<'_>, config: &Config, plans: &Plans, providers: &Providers) -> Vec<Assignment> {
+pub(super) fn assignments(
+    it: &mut check::Problems<'_>,
+    config: &Config,
+    plans: &Plans,
+    providers: &Providers,
+) -> Vec<Assignment> {
     let mut found: BTreeMap<(String, String), (bool, Assignment)> = BTreeMap::new();
     for (nth, table) in config.climb.iter().enumerate() {
         let at = |key: &str| format!("climb.{nth}.{key}");

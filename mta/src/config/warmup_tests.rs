@@ -155,7 +155,7 @@ fn a_source_follows_a_plan_with_all_providers_or_with_one() {
         let text = format!("{base}\n{climbs}");
         let config = Config::parse(Path::new("mta.toml"), &text).unwrap();
         let source = Source::parse(&text).unwrap();
-        load(&config, (Path::new("mta.toml"), &source), Path::new("")).map_err(|error| error.to_string())
+        load(&config, (Path::new("mta.toml"), &source)).map_err(|error| error.to_string())
     };
     let all = "[[climb]]\nsource = \"ip-a\"\nplan = \"gentle\"\n";
     let one = "[[climb]]\nsource = \"ip-a\"\nprovider = \"google\"\nplan = \"ses\"\nstart = 2026-11-26\n";

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use scheduler::{Measure, Object, QueueId};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -21,7 +22,7 @@ const WRITTEN_WAIT: Duration = Duration::from_secs(5);
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
 /// Which actions to list.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ActionFilter {
     /// Only those of this kind.
@@ -36,7 +37,7 @@ pub struct ActionFilter {
 }
 
 /// Some actions.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ActionPage {
     /// By number.
     pub actions: Vec<ActionRow>,
@@ -45,7 +46,7 @@ pub struct ActionPage {
 }
 
 /// An action that runs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ActionRow {
     /// Its number.
     pub id: u64,
@@ -89,7 +90,7 @@ pub struct ActionRow {
 }
 
 /// One action, running or not, and what is kept of its story.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ActionShown {
     /// None: it does not run any more.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -99,7 +100,7 @@ pub struct ActionShown {
 }
 
 /// What is wanted of an action.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ActionWish {
     /// Why, for the record. Needed.
@@ -110,7 +111,7 @@ pub struct ActionWish {
 }
 
 /// How a source stands.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SourceHealthRow {
     /// Its name.
     pub source: String,

@@ -1,11 +1,12 @@
 //! What is said about queued mail, the ways it travels and what became of it; part of [`api`](super::api).
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::actions::SourceHealthRow;
 
 /// Who could change something.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Layer {
     /// setting (of mta.toml), shipped or file:line (a file of shaping), built-in (no setting changes it yet), feedback (what the peer did), dns, queue (its own order
     /// and schedule) or operator.
@@ -16,7 +17,7 @@ pub struct Layer {
 }
 
 /// What holds mail.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Held {
     /// In words.
     pub says: String,
@@ -33,7 +34,7 @@ pub struct Held {
 }
 
 /// What would happen next: one of the two.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Would {
     /// It goes.
@@ -48,7 +49,7 @@ pub enum Would {
 }
 
 /// Why a message waits, or what became of it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Why {
     /// The queue id.
     pub id: String,
@@ -80,7 +81,7 @@ pub const DELIVERIES_MAX: usize = 50;
 pub const STORY_MAX: usize = 200;
 
 /// Why one delivery waits.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct WhyDelivery {
     /// The recipient domain.
     pub domain: String,
@@ -119,7 +120,7 @@ pub struct WhyDelivery {
 }
 
 /// How a domain's mail travels.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Where {
     /// The recipient domain.
     pub domain: String,
@@ -164,7 +165,7 @@ pub struct Where {
 }
 
 /// A host of a route.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct WhereHost {
     /// Its name.
     pub name: String,
@@ -178,7 +179,7 @@ pub struct WhereHost {
 }
 
 /// One of our sources at a site.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct WhereSource {
     /// Its name.
     pub name: String,
@@ -202,7 +203,7 @@ pub struct WhereSource {
 }
 
 /// How much mail a domain has here.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct WhereMail {
     /// Deliveries in the queue, held ones included; see `counted_all`.
     pub queued: u64,
@@ -222,7 +223,7 @@ pub struct WhereMail {
 }
 
 /// Something that bounds sending.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct WhereLimit {
     /// What is bounded.
     pub name: String,
@@ -233,7 +234,7 @@ pub struct WhereLimit {
 }
 
 /// One of our sources.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SourceRow {
     /// Its name.
     pub name: String,
@@ -259,7 +260,7 @@ pub struct SourceRow {
 }
 
 /// A source's part in a pool.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SourceInPool {
     /// The pool.
     pub pool: String,
@@ -268,7 +269,7 @@ pub struct SourceInPool {
 }
 
 /// What a block list says of a source.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ZoneRow {
     /// Which.
     pub zone: String,
@@ -283,7 +284,7 @@ pub struct ZoneRow {
 }
 
 /// A value of shaping, of a pool or of a provider's list, as it holds.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub struct ShapingRow {
     /// Of what: `provider google`, `domain example.org from source ip-a`, `everywhere`, `pool default`, …
     pub of: String,
@@ -296,7 +297,7 @@ pub struct ShapingRow {
 }
 
 /// What would happen to a message of a class.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct WhereWould {
     /// otp, transactional or notice.
     pub class: String,
@@ -305,7 +306,7 @@ pub struct WhereWould {
 }
 
 /// Which queued deliveries something is done to; exactly one way of naming them.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct QueueWish {
     /// Those of this message.
@@ -332,7 +333,7 @@ pub struct QueueWish {
 }
 
 /// What was done. A wish about much mail is done in parts: ask again with `next` until there is none.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct QueueDone {
     /// Deliveries changed.
     pub changed: u64,
@@ -349,7 +350,7 @@ pub struct QueueDone {
 }
 
 /// Which events to tell.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EventFilter {
     /// Those after this number. None: the newest.
@@ -373,7 +374,7 @@ pub struct EventFilter {
 pub const EVENTS_WAIT_MAX: u64 = 20;
 
 /// Some events.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct EventPage {
     /// In the order in which they became durable.
     pub events: Vec<EventRow>,
@@ -388,7 +389,7 @@ pub struct EventPage {
 }
 
 /// One event. Neither subject nor body.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct EventRow {
     /// Its place in the list.
     pub number: u64,

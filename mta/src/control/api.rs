@@ -8,11 +8,15 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use super::access_answers::*;
 pub use super::actions::{ActionFilter, ActionPage, ActionRow, ActionShown, ActionWish, SourceHealthRow};
 pub use super::answers::*;
+pub use super::detail_answers::*;
+pub use super::overview_answers::*;
+pub use super::plan_answers::*;
 pub use super::warmup_answers::*;
 
 /// The version that the paths begin with.
@@ -22,7 +26,7 @@ pub const VERSION: &str = "/v1";
 pub const PAGE_MAX: usize = 1000;
 
 /// Enrol a member, or give an enrolled one another domain.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AddMember {
     /// The member's DID.
@@ -38,7 +42,7 @@ pub struct AddMember {
 }
 
 /// Change what a member may.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SetMember {
     /// The tier that it is put into. None: as it is.
@@ -50,7 +54,7 @@ pub struct SetMember {
 }
 
 /// A new credential. The password is told here and never again.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Enrolled {
     /// The member's DID.
     pub did: String,
@@ -73,7 +77,7 @@ impl fmt::Debug for Enrolled {
 }
 
 /// A DNS record to publish.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DnsRecord {
     /// Its full name.
     pub name: String,
@@ -85,7 +89,7 @@ pub struct DnsRecord {
 }
 
 /// An enrolled member.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Member {
     /// Its DID.
     pub did: String,
@@ -113,7 +117,7 @@ pub struct Member {
 }
 
 /// What a member has sent and has in the queue, beside what its tier gives it. None: no limit. Rates count recipients.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Spending {
     /// Deliveries in each of its turns at a site.
     pub weight: u16,
@@ -138,7 +142,7 @@ pub struct Spending {
 }
 
 /// Bring an own key.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ImportKey {
     /// The signing domain.
@@ -156,7 +160,7 @@ impl fmt::Debug for ImportKey {
 }
 
 /// Make new keys for a domain.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RotateKeys {
     /// The signing domain.
@@ -164,7 +168,7 @@ pub struct RotateKeys {
 }
 
 /// Which keys of a domain to remove; exactly one way of naming them.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RemoveKeys {
     /// The signing domain.
@@ -181,7 +185,7 @@ pub struct RemoveKeys {
 }
 
 /// A DKIM key, without its private part.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Key {
     /// The signing domain.
     pub domain: String,
@@ -196,7 +200,7 @@ pub struct Key {
 }
 
 /// Which deliveries to list.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct QueueFilter {
     /// Those to this recipient domain.
@@ -220,7 +224,7 @@ pub struct QueueFilter {
 }
 
 /// Part of the queue.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct QueuePage {
     /// The rows: by id, or with a domain in the order of their turn. A page may be short and yet not the last.
     pub deliveries: Vec<QueuedDelivery>,
@@ -232,7 +236,7 @@ pub struct QueuePage {
 }
 
 /// One message to one recipient domain.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct QueuedDelivery {
     /// The queue id.
     pub id: String,
@@ -261,7 +265,7 @@ pub struct QueuedDelivery {
 }
 
 /// One message with what became of each recipient. Neither subject nor body: a one-time code often stands there.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct QueuedMessage {
     /// The queue id.
     pub id: String,
@@ -288,7 +292,7 @@ pub struct QueuedMessage {
 }
 
 /// What became of one recipient.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct QueuedRecipient {
     /// The forward-path.
     pub address: String,
@@ -300,7 +304,7 @@ pub struct QueuedRecipient {
 }
 
 /// How the daemon is.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Status {
     /// Of the program.
     pub version: String,
@@ -322,7 +326,7 @@ pub struct Status {
 }
 
 /// How the labeler is, seen from here.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LabelerStatus {
     /// Its DID.
     pub did: String,
@@ -337,10 +341,20 @@ pub struct LabelerStatus {
 }
 
 /// Why a request was not done.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Trouble {
     /// What to do about it is in the words.
     pub error: String,
+    /// 412: what was changed since the version that was named, the newest first.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub since: Vec<AuditRow>,
+}
+
+impl Trouble {
+    /// Words alone.
+    pub fn of(error: impl Into<String>) -> Trouble {
+        Trouble { error: error.into(), since: Vec::new() }
+    }
 }
 
 /// The same inside the daemon; its variant chooses the HTTP status.
@@ -355,6 +369,9 @@ pub enum Refusal {
     /// 403: who asks may not.
     #[error("{0}")]
     Forbidden(String),
+    /// 429: too many logins have failed.
+    #[error("too many logins have failed; try again later, or use the token itself")]
+    TooMany,
     /// 405: not by this method.
     #[error("this path does not take that method")]
     NotSo,

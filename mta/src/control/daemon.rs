@@ -21,7 +21,7 @@ use tokio::sync::{Notify, watch};
 use super::{
     admin::{Gate, OperatorKey},
     labels::{Desk, PollState, Row, kept_standing},
-    operations::NEXT_ID,
+    members::NEXT_ID,
     standing::kept_doubts,
     tiers::{self, Meters},
     tokens::read_tokens,
@@ -29,10 +29,12 @@ use super::{
 use crate::{
     config::{self, Config},
     egress::{
+        plan::Plan,
         question::Asker,
         resolver::RouteAsker,
         watch::{Seen, Sight},
     },
+    events::tally::Tally,
     policy::{self, Credential, CredentialKey, Directory, Doubts, Requirement, SharedDirectory, Standing},
     queue::{OWN, Queue, QueueError, Reader},
     sign::{KeyRing, KeyStore, store::StoreError},
@@ -80,6 +82,9 @@ pub struct Inner {
     pub(super) newcomer: Notify,
     pub(super) poll: ArcSwap<ArcSwap<PollState>>,
     pub(super) seen: ArcSwap<ArcSwap<Vec<Sight>>>,
+    pub(super) tally: ArcSwap<Tally>,
+    /// To the scheduler, the resolver and the watch over our sources: what they take from the settings.
+    pub(super) plan: ArcSwap<Option<watch::Sender<Arc<Plan>>>>,
     weights: watch::Sender<Arc<Weights>>,
     pools: watch::Sender<Arc<MemberPools>>,
 }
@@ -117,7 +122,9 @@ impl Daemon {
     pub fn open(parts: Parts) -> Result<Daemon, OpenError> {
         let store = KeyStore::open(&parts.config.data_dir)?;
         let secrets = CredentialKey::open(&parts.config.data_dir, &parts.dice)?;
-        let gate = Gate::new(OperatorKey::open(&parts.config.data_dir, &parts.dice)?, read_tokens(&parts.reader)?);
+        let operator_key = OperatorKey::open(&parts.config.data_dir, &parts.dice)?;
+        let has_tls = parts.config.admin.as_ref().is_some_and(|admin| admin.tls.is_some());
+        let gate = Gate::new(operator_key, read_tokens(&parts.reader)?, parts.clock.clone(), parts.dice.clone(), has_tls);
         let signing = &parts.config.signing;
         if let Some(domain) = &signing.domain {
             store.ensure(domain, &signing.selector)?;
@@ -143,6 +150,8 @@ impl Daemon {
             newcomer: Notify::default(),
             poll: ArcSwap::default(),
             seen: ArcSwap::default(),
+            tally: ArcSwap::default(),
+            plan: ArcSwap::default(),
             weights: watch::Sender::default(),
             pools: watch::Sender::default(),
             parts,
@@ -201,6 +210,16 @@ impl Daemon {
     /// Shows what the watch over our sources finds.
     pub fn watch_sources(&self, seen: Seen) {
         self.seen.store(seen);
+    }
+
+    /// Shows what became of mail lately.
+    pub fn watch_tally(&self, tally: Tally) {
+        self.tally.store(Arc::new(tally));
+    }
+
+    /// Where changed plans of warmup go.
+    pub fn send_plans_to(&self, plan: watch::Sender<Arc<Plan>>) {
+        self.plan.store(Arc::new(Some(plan)));
     }
 
     /// New settings, after SIGHUP: what admission needs of them changes now.

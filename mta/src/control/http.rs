@@ -5,6 +5,7 @@
 
 use std::{convert::Infallible, future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use axum::{Router, body::Body, http::StatusCode, response::IntoResponse};
 use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::{
@@ -17,13 +18,32 @@ use tokio::{
     sync::Semaphore,
     time::timeout,
 };
+use tokio_rustls::TlsAcceptor;
 
 /// Connections served at the same time by one listener.
-pub(super) const CONNECTIONS_MAX: usize = 64;
+const CONNECTIONS_MAX: usize = 64;
 /// How long a request's head may take, and a kept connection be idle.
-pub(super) const HEAD_WAIT: Duration = Duration::from_secs(30);
+const HEAD_WAIT: Duration = Duration::from_secs(30);
 /// How long a request may take to be answered, its body included.
-pub(super) const ANSWER_WAIT: Duration = Duration::from_secs(30);
+const ANSWER_WAIT: Duration = Duration::from_secs(30);
+/// The certificate of a listener, which may be renewed.
+pub(super) type Certificate = Arc<ArcSwap<host::tls::Server>>;
+
+/// How long things may take.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// A request's head, and the rest of a kept connection between two.
+    pub(super) head: Duration,
+    /// A request, its body included, until its answer begins.
+    pub(super) answer: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { head: HEAD_WAIT, answer: ANSWER_WAIT }
+    }
+}
+
 /// The largest request body: a private key as PEM is 2 KiB.
 pub(super) const BODY_BYTES_MAX: usize = 64 << 10;
 
@@ -66,7 +86,7 @@ impl Listen for UnixListener {
 }
 
 /// Serves until dropped. Requests in progress then go on to their own limits.
-pub(super) async fn serve<L: Listen>(mut listener: L, router: Router) {
+pub(super) async fn serve<L: Listen>(mut listener: L, router: Router, limits: Limits, tls: Option<Certificate>) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let router = TowerToHyperService::new(router.layer(axum::extract::DefaultBodyLimit::max(BODY_BYTES_MAX)));
     loop {
@@ -80,28 +100,53 @@ pub(super) async fn serve<L: Listen>(mut listener: L, router: Router) {
                 continue;
             }
         };
-        let router = router.clone();
+        let (router, tls) = (router.clone(), tls.clone());
         tokio::spawn(async move {
             let _place = place;
             let peer = L::peer(&connection);
-            let service = service_fn(move |mut request: Request<Incoming>| {
-                if let Some(peer) = peer {
-                    request.extensions_mut().insert(peer);
+            let ended = match tls {
+                None => talk(connection, peer, router, limits).await,
+                Some(tls) => {
+                    let acceptor = TlsAcceptor::from(tls.load().shared());
+                    match timeout(limits.head, acceptor.accept(connection)).await {
+                        Ok(Ok(connection)) => talk(connection, peer, router, limits).await,
+                        Ok(Err(error)) => Err(error.to_string()),
+                        Err(_) => Err("the TLS handshake took too long".to_owned()),
+                    }
                 }
-                answer(router.clone(), request)
-            });
-            let mut server = http1::Builder::new();
-            server.timer(TokioTimer::new()).header_read_timeout(HEAD_WAIT).max_buf_size(BODY_BYTES_MAX);
-            if let Err(error) = server.serve_connection(TokioIo::new(connection), service).await {
+            };
+            if let Err(error) = ended {
                 tracing::debug!(%error, "an admin connection ended early");
             }
         });
     }
 }
 
-async fn answer(router: TowerToHyperService<Router>, request: Request<Incoming>) -> Result<axum::response::Response, Infallible> {
+/// Answers what comes over one connection.
+async fn talk<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    connection: S,
+    peer: Option<Peer>,
+    router: TowerToHyperService<Router>,
+    limits: Limits,
+) -> Result<(), String> {
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        if let Some(peer) = peer {
+            request.extensions_mut().insert(peer);
+        }
+        answer(router.clone(), request, limits)
+    });
+    let mut server = http1::Builder::new();
+    server.timer(TokioTimer::new()).header_read_timeout(limits.head).max_buf_size(BODY_BYTES_MAX);
+    server.serve_connection(TokioIo::new(connection), service).await.map_err(|error| error.to_string())
+}
+
+async fn answer(
+    router: TowerToHyperService<Router>,
+    request: Request<Incoming>,
+    limits: Limits,
+) -> Result<axum::response::Response, Infallible> {
     use hyper::service::Service as _;
-    match timeout(ANSWER_WAIT, router.call(request)).await {
+    match timeout(limits.answer, router.call(request)).await {
         Ok(Ok(response)) => Ok(response.map(Body::new)),
         Ok(Err(never)) => match never {},
         Err(_) => Ok((StatusCode::GATEWAY_TIMEOUT, "took too long\n").into_response()),

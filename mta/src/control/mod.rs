@@ -4,12 +4,17 @@
 //!
 //! - [`admin`]: the operator's socket and the admin port: who may ask for what.
 //! - [`api`]: what is said there; [`answers`] has what is said about queued mail.
+//! - `audit`: who changed what.
 //! - [`daemon`]: members and keys, and the snapshots that other threads read of them.
 //! - `explain`, `wishes`, `stream`: why mail waits, what an operator does about it, and what became of it.
 //! - [`fetch`]: what is asked of others.
 //! - `handles`: what members are called.
 //! - [`labels`]: who vouches for our members.
+//! - `members`: members and their rows.
 //! - [`metrics`]: what is counted.
+//! - `overview`: how everything goes, on one page.
+//! - `plans`: plans of warmup, applied and undone.
+//! - `replies`, `sites`, `credentials`: one thing in detail.
 //! - [`run`]: the thread itself.
 //! - `sources`: our own addresses, and what is found about them.
 //! - `standing`: what the labeler is told of mail, and what it doubts.
@@ -23,16 +28,26 @@ pub mod actions;
 pub mod admin;
 pub mod answers;
 pub mod api;
+mod audit;
+mod credentials;
 pub mod daemon;
+mod detail_answers;
 mod explain;
 pub mod fetch;
 mod handles;
 mod http;
 pub mod labels;
+mod members;
 pub mod metrics;
 mod operations;
+mod overview;
+mod overview_answers;
 mod page;
+mod plan_answers;
+mod plans;
+mod replies;
 pub mod run;
+mod sites;
 mod sources;
 mod standing;
 mod stream;

@@ -6,6 +6,8 @@
 //! A key's file is written before the row that needs it: a crash between the two leaves a key that the next
 //! enrolment of that domain finds and uses.
 
+use std::time::Duration;
+
 use atproto::sending::Day;
 use smtp::address::canonical_domain;
 
@@ -13,36 +15,32 @@ use super::{
     admin::Operations,
     answers::{EventFilter, EventPage, QueueDone, QueueWish, Where, Why},
     api::{
-        ActionFilter, ActionPage, ActionRow, ActionShown, ActionWish, AddMember, AddToken, ClimbFilter, ClimbRow, ClimbShown,
-        ClimbVerb, Enrolled, ImportKey, Key, LabelerStatus, Member, NewToken, PAGE_MAX, QueueFilter, QueuePage, QueuedMessage,
-        Refusal, RemoveKeys, SetMember, ShapingRow, SourceHealthRow, SourceRow, Status, StepFilter, StepRow, TokenRow,
-        WarmupPage, WarmupWish,
+        ActionFilter, ActionPage, ActionRow, ActionShown, ActionWish, AddMember, AddToken, AuditFilter, AuditPage, AuditRow,
+        ClimbFilter, ClimbRow, ClimbShown, ClimbVerb, CredentialRow, Enrolled, ImportKey, Key, Member, NewSecret, NewToken,
+        Overview, PAGE_MAX, PlanChecked, PlanRow, PlanShown, PlanWish, QueueFilter, QueuePage, QueuedMessage, Reason, Refusal,
+        RemoveKeys, RepliesFilter, RepliesPage, SetMember, ShapingRow, SiteShown, SourceHealthRow, SourceRow, Status, StepFilter,
+        StepRow, TokenRow, WarmupPage, WarmupWish,
     },
     daemon::Daemon,
+    members::{domain, refuse_store},
     standing, tiers,
-    views::{blocking, queue_id, time, unable, view_delivery, view_key, view_message},
+    views::{blocking, queue_id, unable, view_delivery, view_key, view_message},
     wishes::{Verb, from_hex, hex},
 };
 use crate::{
-    config::{self, Role},
+    config,
     policy::{
-        self, Class, Credential, Directory, admit,
+        self, Class, Credential,
         members::{self, is_did},
     },
-    queue::{Filter, QueueError, Table},
-    sign::{
-        SigningKey,
-        key::{check_domain, check_selector},
-        store::StoreError,
-    },
+    queue::Filter,
+    sign::{SigningKey, key::check_selector},
 };
 
 /// Credentials of one domain. Each one more is compared with a password that fits none.
 const CREDENTIALS_MAX: usize = 16;
 /// What a suspended member is told.
 const SUSPENDED: &str = "suspended by the operator";
-/// The row of `members` and of `credentials` that holds the next number: no number is given twice.
-pub(super) const NEXT_ID: &[u8] = b"next_id";
 
 impl Operations for Daemon {
     async fn add_member(&self, new: AddMember) -> Result<Enrolled, Refusal> {
@@ -337,6 +335,22 @@ impl Operations for Daemon {
         self.list_source_health().await
     }
 
+    async fn begin_audit(&self, row: AuditRow) -> Result<u64, Refusal> {
+        self.write_audit(row).await
+    }
+
+    async fn end_audit(&self, end: AuditRow) -> Result<(), Refusal> {
+        self.finish_audit(end).await
+    }
+
+    async fn audit_since(&self, about: &str, versions: &[&str]) -> Result<Vec<AuditRow>, Refusal> {
+        self.list_audit_since(about, versions).await
+    }
+
+    async fn audit(&self, filter: AuditFilter) -> Result<AuditPage, Refusal> {
+        self.list_audit(filter).await
+    }
+
     async fn add_token(&self, token: AddToken, by: &str) -> Result<NewToken, Refusal> {
         self.make_token(token, by).await
     }
@@ -353,13 +367,6 @@ impl Operations for Daemon {
         let counts = blocking(self, |daemon| daemon.parts.reader.counts()).await?.map_err(unable)?;
         let members = Operations::members(self).await?;
         let config = self.config.load();
-        let poll = self.poll.load().load_full();
-        let labeler = config.labeler.as_ref().map(|labeler| LabelerStatus {
-            did: labeler.did.clone(),
-            polled_at: poll.polled_at.map(time),
-            stale: poll.polled_at.is_none_or(|at| self.now().duration_since(at).is_ok_and(|age| age > labeler.stale_after)),
-            trouble: poll.trouble.clone(),
-        });
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             hostname: config.hostname.clone(),
@@ -368,149 +375,59 @@ impl Operations for Daemon {
             members_admitted: members.iter().filter(|member| member.admitted).count() as u64,
             messages: counts.messages,
             deliveries: counts.deliveries,
-            labeler,
+            labeler: self.labeler_status(),
         })
     }
-}
 
-impl Daemon {
-    /// Changes a member's row, then shows it to sessions.
-    async fn change(&self, member: &str, change: impl FnOnce(&mut policy::Member)) -> Result<Member, Refusal> {
-        let _change = self.changing.lock().await;
-        let mut member = self.find(member)?;
-        change(&mut member);
-        let row = member.encode().map_err(unable)?;
-        let id = member.id;
-        self.parts
-            .queue
-            .transact(move |txn, tables| Ok(tables.members.put(txn, &id.to_be_bytes(), &row)?))
-            .await
-            .map_err(unable)?;
-        let mut rows = self.rows();
-        rows.members.insert(id, member.clone());
-        self.rebuild(&rows);
-        drop(rows);
-        Ok(self.view(&self.directory.load_full(), &member))
+    async fn plans(&self) -> Result<Vec<PlanRow>, Refusal> {
+        self.list_plans()
     }
 
-    fn view(&self, directory: &Directory, member: &policy::Member) -> Member {
-        let now = self.now();
-        let verdict = admit::on_behalf_of(directory, &member.did).and_then(|sender| admit::may_send(directory, &sender, now));
-        let held = self.parts.queue.held(member.id, now);
-        let account = directory.account(member.id);
-        let (tier, spending) = account.map(|account| tiers::view(member, account, held, now)).unwrap_or_default();
-        Member {
-            tier,
-            pool: member.pool.clone(),
-            spending,
-            did: member.did.clone(),
-            domains: member.domains.clone(),
-            suspended: member.suspended.is_some(),
-            labels: directory.standing().labels(&member.did, now).map(str::to_owned).collect(),
-            doubts: directory.doubts(&member.did, now).to_vec(),
-            admitted: verdict.is_ok(),
-            reason: verdict.err().map(|reply| reply.to_string()),
-        }
+    async fn plan(&self, name: &str) -> Result<PlanShown, Refusal> {
+        self.show_plan(name).await
     }
 
-    /// The member with this DID, or that sends from this domain.
-    pub(super) fn find(&self, name: &str) -> Result<policy::Member, Refusal> {
-        if let Some(member) = self.directory.load().member_by_did(name) {
-            return Ok(policy::Member::clone(member));
-        }
-        let unknown = || Refusal::Unknown(format!("{name} is no member; `tradewind member list` shows them all"));
-        if is_did(name) {
-            return Err(unknown());
-        }
-        let domain = canonical_domain(name).map_err(|_| Refusal::Wrong(format!("{name:?} is neither a DID nor a domain")))?;
-        let rows = self.rows();
-        let found = rows.members.values().find(|member| member.domains.iter().any(|own| *own == *domain));
-        found.cloned().ok_or_else(unknown)
+    async fn try_plan(&self, name: &str, wish: PlanWish) -> Result<PlanChecked, Refusal> {
+        Ok(self.check_plan(name, &wish))
     }
 
-    /// Where a member's software connects.
-    fn smtp_url(&self, domain: &str, secret: &str) -> String {
-        let config = self.config.load();
-        let port = |role: Role| config.listen.iter().find(|listen| listen.role == role).map(|listen| listen.address.port());
-        let (scheme, port) = match (port(Role::Submission), port(Role::Submissions)) {
-            (Some(port), _) => ("smtp", port),
-            (None, Some(port)) => ("smtps", port),
-            (None, None) => ("smtp", 587),
-        };
-        format!("{scheme}://{domain}:{secret}@{host}:{port}", host = config.hostname)
+    async fn set_plan(&self, name: &str, wish: PlanWish) -> Result<PlanShown, Refusal> {
+        self.apply_plan(name, wish).await
     }
 
-    /// A domain that keys may be made for: a member's, or the co-op's own.
-    fn signing_domain(&self, name: &str) -> Result<String, Refusal> {
-        let domain = domain(name)?;
-        let coop = self.config.load().signing.domain.as_deref() == Some(&domain);
-        if coop || self.rows().members.values().any(|member| member.domains.contains(&domain)) {
-            return Ok(domain);
-        }
-        Err(Refusal::Unknown(format!("no member sends from {domain}; enrol it first with `tradewind member add`")))
+    async fn unset_plan(&self, name: &str, why: Reason) -> Result<PlanShown, Refusal> {
+        self.undo_plan(name, why).await
     }
 
-    /// After a change of key files: signers and admission see it.
-    async fn handle_keys_changed(&self) -> Result<(), Refusal> {
-        blocking(self, |daemon| daemon.load_keys()).await?.map_err(refuse_store)?;
-        self.rebuild(&self.rows());
-        Ok(())
+    async fn credentials(&self, member: &str) -> Result<Vec<CredentialRow>, Refusal> {
+        self.list_credentials(member)
     }
 
-    fn is_coop_key(&self, domain: &str, selector: &str) -> bool {
-        let signing = &self.config.load().signing;
-        signing.domain.as_deref() == Some(domain) && signing.selector == selector
+    async fn rotate_credential(&self, member: &str, id: u32) -> Result<NewSecret, Refusal> {
+        self.renew_credential(member, id).await
     }
 
-    /// Both rows in one transaction, with the numbers that it gives them.
-    async fn write_enrolment(
-        &self,
-        mut member: policy::Member,
-        mut credential: Credential,
-    ) -> Result<(policy::Member, Credential), Refusal> {
-        let work = self.parts.queue.transact(move |txn, tables| {
-            if member.id == 0 {
-                member.id = next_id(tables.members, txn)?;
-            }
-            credential.member = member.id;
-            credential.id = next_id(tables.credentials, txn)?;
-            let row = |row: Result<Vec<u8>, members::RowError>| row.map_err(|_| QueueError::Invalid("a row cannot be written"));
-            tables.members.put(txn, &member.id.to_be_bytes(), &row(member.encode())?)?;
-            tables.credentials.put(txn, &credential.id.to_be_bytes(), &row(credential.encode())?)?;
-            Ok((member, credential))
-        });
-        work.await.map_err(unable)
+    async fn revoke_credential(&self, member: &str, id: u32) -> Result<CredentialRow, Refusal> {
+        self.drop_credential(member, id).await
     }
-}
 
-pub(super) fn next_id(table: Table, txn: &mut heed::RwTxn<'_>) -> Result<u32, QueueError> {
-    let row = table.get(txn, NEXT_ID)?.map(<[u8; 4]>::try_from);
-    let id = match row {
-        None => 1,
-        Some(Ok(row)) => u32::from_be_bytes(row),
-        Some(Err(_)) => return Err(QueueError::Invalid("the row next_id is damaged")),
-    };
-    let next = id.checked_add(1).ok_or(QueueError::Invalid("all numbers are given"))?;
-    table.put(txn, NEXT_ID, &next.to_be_bytes())?;
-    Ok(id)
-}
+    async fn site(&self, site: &str) -> Result<SiteShown, Refusal> {
+        self.show_site(site).await
+    }
 
-fn domain(name: &str) -> Result<String, Refusal> {
-    let wrong = |why: String| Refusal::Wrong(format!("{name:?} is not a domain that mail is sent from: {why}"));
-    let domain = canonical_domain(name).map_err(|error| wrong(error.to_string()))?.into_owned();
-    check_domain(&domain).map_err(|error| wrong(error.to_string()))?;
-    Ok(domain)
-}
+    async fn replies(&self, filter: RepliesFilter) -> Result<RepliesPage, Refusal> {
+        self.list_replies(filter).await
+    }
 
-fn refuse_store(error: StoreError) -> Refusal {
-    match &error {
-        StoreError::Given(_) => Refusal::Wrong(error.to_string()),
-        StoreError::Exists(_) | StoreError::TooMany(_) => Refusal::Conflict(error.to_string()),
-        StoreError::Missing(_) => Refusal::Unknown(error.to_string()),
-        StoreError::Io(..) | StoreError::Key(..) => Refusal::Unable(error.to_string()),
+    async fn overview(&self) -> Result<Overview, Refusal> {
+        self.look_over().await
+    }
+
+    async fn newest_event(&self, seen: u64, wait: Duration) -> Result<u64, Refusal> {
+        Ok(self.wait_for_news(seen, wait).await)
     }
 }
 
 #[cfg(test)]
 #[path = "operations_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -11,27 +11,27 @@ use crate::{
     config::Config,
     control::{daemon::Parts, labels::Desk},
     egress::{question::questions, resolver::route_questions},
-    policy::{Label, Standing},
+    policy::{Label, Standing, admit},
     queue::{NewMessage, NewRecipient, Options, Queue, Writer},
     sign::Algorithm,
 };
 
-const DID: &str = "did:plc:ewvi7nxzyoun6zhxrhs64oiz";
-const DOMAIN: &str = "host.example.test";
+pub(in crate::control) const DID: &str = "did:plc:ewvi7nxzyoun6zhxrhs64oiz";
+pub(in crate::control) const DOMAIN: &str = "host.example.test";
 
-struct World {
-    daemon: Daemon,
+pub(in crate::control) struct World {
+    pub(in crate::control) daemon: Daemon,
     queue: Queue,
     writer: JoinHandle<()>,
 }
 
 impl World {
-    fn start(folder: &Path) -> World {
+    pub(in crate::control) fn start(folder: &Path) -> World {
         World::with(folder, "")
     }
 
     /// `more` is added to a minimal configuration.
-    fn with(folder: &Path, more: &str) -> World {
+    pub(in crate::control) fn with(folder: &Path, more: &str) -> World {
         let text = format!(
             "hostname = \"relay.example.test\"\ndata_dir = \"{}\"\n\
              [[listen]]\naddress = \"127.0.0.1:2587\"\nrole = \"submission\"\n[tls]\ncertificate = \"c\"\nprivate_key = \"k\"\n\
@@ -62,23 +62,23 @@ impl World {
         World { daemon: Daemon::open(parts).unwrap(), queue, writer }
     }
 
-    async fn stop(self) {
+    pub(in crate::control) async fn stop(self) {
         self.queue.stop().await;
         drop((self.daemon, self.queue));
         self.writer.join().unwrap();
     }
 
-    async fn add(&self, did: &str, domain: &str) -> Result<Enrolled, Refusal> {
+    pub(in crate::control) async fn add(&self, did: &str, domain: &str) -> Result<Enrolled, Refusal> {
         self.daemon.add_member(AddMember { did: did.into(), domain: domain.into(), class: Vec::new(), tier: None }).await
     }
 
     /// Whether a member's software gets in, asked of admission itself.
-    fn may_log_in(&self, username: &str, password: &str) -> bool {
+    pub(in crate::control) fn may_log_in(&self, username: &str, password: &str) -> bool {
         let directory = self.daemon.directory().load_full();
         admit::authenticate(&directory, &self.daemon.credential_key(), username, password).is_ok()
     }
 
-    async fn enqueue(&self, recipient: &str) -> QueueId {
+    pub(in crate::control) async fn enqueue(&self, recipient: &str) -> QueueId {
         let now = Clock::system().now();
         let message = NewMessage {
             id: None,

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::metrics::gauge;
-use host::Clock;
+use arc_swap::ArcSwap;
+use host::{Clock, tls};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::{oneshot, watch};
 
@@ -16,10 +17,12 @@ use super::admin::{Admin, AdminPort, AdminSocket, Stage};
 use super::daemon::Daemon;
 use super::fetch::Fetch;
 use super::handles;
+use super::http::Certificate;
 use super::labels::LabelPoll;
 use super::metrics;
 use super::standing::{self, Caller};
-use crate::config::Config;
+use crate::certificate::{LOOK, Watch};
+use crate::config::{AdminTls, Config, Tls};
 use crate::floor::Rounds;
 
 /// Scrapes come every few seconds at the most.
@@ -62,7 +65,7 @@ pub async fn start(
 ) -> io::Result<Control> {
     let (stage, stage_rx) = watch::channel(Stage::Starting);
     let (bound_tx, bound) = oneshot::channel();
-    let admin = Admin { operations: Arc::new(daemon.clone()), metrics, stage: stage_rx, gate: daemon.gate() };
+    let admin = Admin::new(Arc::new(daemon.clone()), metrics, stage_rx, daemon.gate());
     host::thread("control", move || run(daemon, config, clock, admin, bound_tx, sessions, rounds)).map(drop)?;
     let address = bound.await.map_err(|_| io::Error::other("the control thread ended before it listened"))??;
     Ok(Control { stage, address })
@@ -77,11 +80,11 @@ async fn run(
     sessions: impl Fn() -> usize,
     rounds: Rounds,
 ) {
-    let opened = bind(&config).await.and_then(|(socket, port, address, fetch)| {
+    let opened = bind(&config).await.and_then(|(socket, port, address, certificate, fetch)| {
         let caller = Caller::open(&config, fetch.clone(), clock.clone(), daemon.parts.dice.clone())?;
-        Ok((socket, port, address, fetch, caller))
+        Ok((socket, port, address, certificate, fetch, caller))
     });
-    let (socket, port, address, fetch, caller) = match opened {
+    let (socket, port, address, certificate, fetch, caller) = match opened {
         Ok(ready) => ready,
         Err(error) => {
             // Whoever started us waits for this.
@@ -113,6 +116,7 @@ async fn run(
         gauges(&daemon, sessions),
         trim(&config),
         watchdog(rounds, admin.stage.clone()),
+        renew(&config, certificate),
         handles::run(&daemon, &fetch),
         standing::run(&daemon, &config, caller)
     );
@@ -162,16 +166,44 @@ async fn trim(config: &Config) {
     }
 }
 
-async fn bind(config: &Config) -> io::Result<(AdminSocket, Option<AdminPort>, Option<SocketAddr>, Fetch)> {
+/// Reads the admin port's certificate again when somebody has renewed it. The old one stays when the new one is no good.
+async fn renew(config: &Config, certificate: Option<Certificate>) {
+    let files = config.admin.as_ref().and_then(|admin| admin.tls.as_ref());
+    let (Some(files), Some(certificate)) = (files, certificate) else { return };
+    let watched = Tls { certificate: files.certificate.clone(), private_key: files.private_key.clone() };
+    let mut watch = Watch::default();
+    watch.handle_read(&watched);
+    loop {
+        tokio::time::sleep(LOOK).await;
+        if watch.look(&watched) {
+            match read_certificate(files) {
+                Ok(new) => certificate.store(Arc::new(new)),
+                Err(error) => tracing::error!(%error, "the admin port's certificate was renewed and cannot be used"),
+            }
+        }
+    }
+}
+
+fn read_certificate(files: &AdminTls) -> Result<tls::Server, tls::Error> {
+    tls::Server::for_http(&files.certificate, &files.private_key, files.client_ca.as_deref())
+}
+
+/// What is bound, and whatever else may fail at the start.
+type Ready = (AdminSocket, Option<AdminPort>, Option<SocketAddr>, Option<Certificate>, Fetch);
+
+async fn bind(config: &Config) -> io::Result<Ready> {
     let fetch = Fetch::new().map_err(io::Error::other)?;
     let path = config.admin_socket();
     let socket = AdminSocket::bind(&path)
         .await
         .map_err(|error| io::Error::new(error.kind(), format!("the operator's socket {}: {error}", path.display())))?;
-    let Some(admin) = &config.admin else { return Ok((socket, None, None, fetch)) };
+    let Some(admin) = &config.admin else { return Ok((socket, None, None, None, fetch)) };
     let port = AdminPort::bind(admin.address)
         .await
         .map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {}: {error}; see [admin]", admin.address)))?;
     let address = port.local_addr()?;
-    Ok((socket, Some(port), Some(address), fetch))
+    let Some(files) = &admin.tls else { return Ok((socket, Some(port), Some(address), None, fetch)) };
+    let certificate = read_certificate(files).map_err(|error| io::Error::other(format!("{error}; see [admin.tls]")))?;
+    let certificate = Arc::new(ArcSwap::from_pointee(certificate));
+    Ok((socket, Some(port.with_tls(certificate.clone())), Some(address), Some(certificate), fetch))
 }

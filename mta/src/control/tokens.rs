@@ -7,7 +7,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use super::admin::tokens::{TOKENS_MAX, Token, new_token};
 use super::api::{AddToken, NewToken, Refusal, TokenRow};
 use super::daemon::Daemon;
-use super::operations::next_id;
+use super::members::next_id;
 use super::views::{time, unable};
 use crate::queue::{QueueError, Reader};
 
@@ -72,7 +72,7 @@ pub(super) fn read_tokens(reader: &Reader) -> Result<Arc<Vec<Token>>, QueueError
         for entry in tables.operators.iter(txn)? {
             let (key, row) = entry?;
             match serde_json::from_slice::<Token>(row) {
-                _ if key == super::operations::NEXT_ID => {}
+                _ if key == super::members::NEXT_ID => {}
                 Ok(token) => tokens.push(token),
                 Err(error) => tracing::error!(%error, "an operator's token is left out"),
             }

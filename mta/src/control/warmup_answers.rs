@@ -1,5 +1,6 @@
 //! What is said about warmup; part of [`api`](super::api).
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::api::Refusal;
@@ -8,7 +9,7 @@ use super::api::Refusal;
 pub const DAYS_MAX: usize = 400;
 
 /// Where all climbs stand.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct WarmupPage {
     /// When this was true.
     pub asked_at: String,
@@ -22,7 +23,7 @@ pub struct WarmupPage {
 }
 
 /// Where one source stands with one provider. Everything counts recipients.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ClimbRow {
     /// The source.
     pub source: String,
@@ -60,7 +61,7 @@ pub struct ClimbRow {
 }
 
 /// What a day has brought.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct FiguresRow {
     /// Accepted within the allowance.
     pub spent: u64,
@@ -81,7 +82,7 @@ pub struct FiguresRow {
 }
 
 /// One climb with its days and its story.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ClimbShown {
     /// Where it stands.
     pub climb: ClimbRow,
@@ -96,7 +97,7 @@ pub struct ClimbShown {
 }
 
 /// A day of a climb.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ClimbDay {
     /// The day, in the plan's zone.
     pub day: String,
@@ -114,7 +115,7 @@ pub struct ClimbDay {
 }
 
 /// Something that was decided.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct StepRow {
     /// When.
     pub at: String,
@@ -148,7 +149,7 @@ pub struct StepRow {
 }
 
 /// Which steps to tell.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StepFilter {
     /// Only of this source.
@@ -163,7 +164,7 @@ pub struct StepFilter {
 }
 
 /// How much of a climb to show.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ClimbFilter {
     /// Days, at most [`DAYS_MAX`].
@@ -216,7 +217,7 @@ impl std::str::FromStr for ClimbVerb {
 }
 
 /// The particulars of it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WarmupWish {
     /// Why, for the record. Needed.

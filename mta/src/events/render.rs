@@ -7,17 +7,24 @@
 //! An attempt has a line of its own, with what only the attempt knows (site, TLS, scope: `egress/dispatch`). So events that
 //! tell of an attempt are repeated at debug level only.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use metrics::Counter;
 use scheduler::MeasureKind;
 
+use super::tally::Tally;
 use super::{Event, What};
 use crate::control::metrics as names;
+use crate::egress::plan::Surroundings;
 use crate::queue::{Queue, Reader};
 
 /// Events read at a time.
 const AT_ONCE: usize = 1000;
+
+/// Events of before the start that are counted again: some seconds' work at most.
+const RECOUNTED_MAX: u64 = 500_000;
 
 /// A table that cannot be read is looked at again at this pace; whoever needs it more says why.
 const READ_AGAIN: Duration = Duration::from_secs(1);
@@ -28,6 +35,8 @@ pub struct Renderer {
     reader: Reader,
     seen: u64,
     count: Counters,
+    tally: Tally,
+    surroundings: Arc<ArcSwap<Surroundings>>,
 }
 
 struct Counters {
@@ -40,7 +49,7 @@ struct Counters {
 
 impl Renderer {
     /// Begins with the next event.
-    pub fn new(queue: Queue, reader: Reader) -> Self {
+    pub fn new(queue: Queue, reader: Reader, tally: Tally, surroundings: Arc<ArcSwap<Surroundings>>) -> Self {
         let seen = queue.stats().events.last();
         let count = Counters {
             delivered: metrics::counter!(names::DELIVERED),
@@ -49,17 +58,20 @@ impl Renderer {
             cancelled: metrics::counter!(names::CANCELLED),
             actions: MeasureKind::ALL.map(|kind| metrics::counter!(names::ACTIONS_STARTED, "kind" => kind.as_str())),
         };
-        Self { queue, reader, seen, count }
+        Self { queue, reader, seen, count, tally, surroundings }
     }
 
     /// Renders until it is dropped.
     pub async fn run(mut self) {
+        self.recount().await;
         loop {
             self.queue.stats().events.beyond(self.seen).await;
             match self.reader.events(Some(self.seen), None, None, AT_ONCE) {
                 Ok(found) => {
+                    let surroundings = self.surroundings.load();
                     for (number, event) in &found.events {
                         self.count(event);
+                        self.tally.add(event, &surroundings.providers);
                         log(*number, event);
                     }
                     // Retention may have overtaken us, or a row cannot be read.
@@ -67,6 +79,20 @@ impl Renderer {
                 }
                 Err(_) => tokio::time::sleep(READ_AGAIN).await,
             }
+        }
+    }
+
+    /// Counts again what was written down before the start.
+    async fn recount(&self) {
+        let mut seen = self.seen.saturating_sub(RECOUNTED_MAX);
+        while seen < self.seen {
+            // What cannot be read is told by those who need it more.
+            let Ok(found) = self.reader.events(Some(seen), None, None, AT_ONCE) else { return };
+            let surroundings = self.surroundings.load_full();
+            let own = found.events.iter().take_while(|(number, _)| *number <= self.seen);
+            own.for_each(|(_, event)| self.tally.add(event, &surroundings.providers));
+            seen = found.next.max(seen + 1);
+            tokio::task::yield_now().await;
         }
     }
 

@@ -5,15 +5,19 @@ use std::time::SystemTime;
 
 use scheduler::{Lane, QueueId};
 
+use super::codec::millis;
 use super::keys::{PendingKey, delivery_from_key, delivery_key, held_from_key, held_key, message_key};
 use super::operate::of_member;
 use super::reader::{Reader, Txn};
-use super::rows::{DeliveryRow, HeldRow};
+use super::rows::{DeliveryRow, HeldRow, MessageRow};
 use super::types::QueueError;
 
 /// Rows that one page of a list looks at; a filter that matches little answers a short page that
 /// says where to go on.
 const LOOKED_AT_MAX: usize = 20_000;
+
+/// Messages that are looked at for the oldest of a lane.
+const AGED_MAX: usize = 5_000;
 
 /// Which deliveries to list.
 #[derive(Debug, Clone, Default)]
@@ -165,6 +169,26 @@ impl Reader {
             }
         }
         Ok(page)
+    }
+
+    /// When the oldest message of a lane that is in the queue was accepted, and whether that is certain: of the messages since
+    /// `since` (none: of all) no more than [`AGED_MAX`] are looked at.
+    pub fn oldest(&self, lane: Lane, since: Option<SystemTime>) -> Result<(Option<SystemTime>, bool), QueueError> {
+        let txn = self.env.read_txn()?;
+        // Ids begin with the time. What is older than its lifetime is about to leave.
+        let first = since.map_or(0, |since| millis(since) << QueueId::COUNTER_BITS).to_be_bytes();
+        let range = (Bound::Included(&first[..]), Bound::Unbounded);
+        for (nth, entry) in self.tables.messages.range(&txn, &range)?.enumerate() {
+            if nth >= AGED_MAX {
+                return Ok((None, false));
+            }
+            if let Ok(row) = MessageRow::decode(entry?.1)
+                && row.lane == lane
+            {
+                return Ok((Some(row.received_at), true));
+            }
+        }
+        Ok((None, true))
     }
 
     /// Whether the queue has this delivery.

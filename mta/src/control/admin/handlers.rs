@@ -15,10 +15,11 @@ use serde::de::DeserializeOwned;
 use super::{Admin, Operations, Operator};
 use crate::control::{
     api::{
-        ActionFilter, ActionPage, ActionRow, ActionShown, ActionWish, AddMember, AddToken, ClimbFilter, ClimbRow, ClimbShown,
-        Enrolled, EventFilter, EventPage, ImportKey, Key, Member, NewToken, PAGE_MAX, QueueDone, QueueFilter, QueuePage,
-        QueueWish, QueuedMessage, Refusal, RemoveKeys, RotateKeys, SetMember, ShapingRow, SourceHealthRow, SourceRow, Status,
-        StepFilter, StepRow, TokenRow, WarmupPage, WarmupWish, Where, Why,
+        ActionFilter, ActionPage, ActionRow, ActionShown, ActionWish, AddMember, AddToken, AuditFilter, AuditPage, ClimbFilter,
+        ClimbRow, ClimbShown, CredentialRow, Enrolled, EventFilter, EventPage, ImportKey, Key, Member, NewSecret, NewToken,
+        Overview, PAGE_MAX, PlanChecked, PlanRow, PlanShown, PlanWish, QueueDone, QueueFilter, QueuePage, QueueWish,
+        QueuedMessage, Reason, Refusal, RemoveKeys, RepliesFilter, RepliesPage, RotateKeys, SetMember, ShapingRow, SiteShown,
+        SourceHealthRow, SourceRow, Status, StepFilter, StepRow, TokenRow, WarmupPage, WarmupWish, Where, Why,
     },
     wishes::Verb,
 };
@@ -34,7 +35,7 @@ fn body<T>(json: Result<Json<T>, JsonRejection>) -> Result<T, Refusal> {
     })
 }
 
-fn query<T: DeserializeOwned>(query: Result<Query<T>, QueryRejection>) -> Result<T, Refusal> {
+pub(super) fn query<T: DeserializeOwned>(query: Result<Query<T>, QueryRejection>) -> Result<T, Refusal> {
     query.map(|Query(it)| it).map_err(|rejection| Refusal::Wrong(rejection.body_text()))
 }
 
@@ -238,4 +239,83 @@ pub(super) async fn revoke_token<O: Operations>(
     UrlPath(name): UrlPath<String>,
 ) -> Answer<TokenRow> {
     admin.operations.revoke_token(&name).await.map(Json)
+}
+
+pub(super) async fn audit<O: Operations>(
+    State(admin): State<Admin<O>>,
+    filter: Result<Query<AuditFilter>, QueryRejection>,
+) -> Answer<AuditPage> {
+    admin.operations.audit(query(filter)?).await.map(Json)
+}
+
+pub(super) async fn overview<O: Operations>(State(admin): State<Admin<O>>) -> Answer<Overview> {
+    admin.operations.overview().await.map(Json)
+}
+
+pub(super) async fn plans<O: Operations>(State(admin): State<Admin<O>>) -> Answer<Vec<PlanRow>> {
+    admin.operations.plans().await.map(Json)
+}
+
+pub(super) async fn plan<O: Operations>(State(admin): State<Admin<O>>, UrlPath(name): UrlPath<String>) -> Answer<PlanShown> {
+    admin.operations.plan(&name).await.map(Json)
+}
+
+pub(super) async fn try_plan<O: Operations>(
+    State(admin): State<Admin<O>>,
+    UrlPath(name): UrlPath<String>,
+    json: Result<Json<PlanWish>, JsonRejection>,
+) -> Answer<PlanChecked> {
+    admin.operations.try_plan(&name, body(json)?).await.map(Json)
+}
+
+pub(super) async fn set_plan<O: Operations>(
+    State(admin): State<Admin<O>>,
+    UrlPath(name): UrlPath<String>,
+    json: Result<Json<PlanWish>, JsonRejection>,
+) -> Answer<PlanShown> {
+    admin.operations.set_plan(&name, body(json)?).await.map(Json)
+}
+
+pub(super) async fn unset_plan<O: Operations>(
+    State(admin): State<Admin<O>>,
+    UrlPath(name): UrlPath<String>,
+    json: Result<Json<Reason>, JsonRejection>,
+) -> Answer<PlanShown> {
+    admin.operations.unset_plan(&name, body(json)?).await.map(Json)
+}
+
+pub(super) async fn credentials<O: Operations>(
+    State(admin): State<Admin<O>>,
+    UrlPath(member): UrlPath<String>,
+) -> Answer<Vec<CredentialRow>> {
+    admin.operations.credentials(&member).await.map(Json)
+}
+
+pub(super) async fn rotate_credential<O: Operations>(
+    State(admin): State<Admin<O>>,
+    UrlPath((member, id)): UrlPath<(String, String)>,
+) -> Answer<NewSecret> {
+    admin.operations.rotate_credential(&member, credential_id(&id)?).await.map(Json)
+}
+
+pub(super) async fn revoke_credential<O: Operations>(
+    State(admin): State<Admin<O>>,
+    UrlPath((member, id)): UrlPath<(String, String)>,
+) -> Answer<CredentialRow> {
+    admin.operations.revoke_credential(&member, credential_id(&id)?).await.map(Json)
+}
+
+fn credential_id(id: &str) -> Result<u32, Refusal> {
+    id.parse().map_err(|_| Refusal::Wrong(format!("{id:?} is not the number of a credential")))
+}
+
+pub(super) async fn site<O: Operations>(State(admin): State<Admin<O>>, UrlPath(site): UrlPath<String>) -> Answer<SiteShown> {
+    admin.operations.site(&site).await.map(Json)
+}
+
+pub(super) async fn replies<O: Operations>(
+    State(admin): State<Admin<O>>,
+    filter: Result<Query<RepliesFilter>, QueryRejection>,
+) -> Answer<RepliesPage> {
+    admin.operations.replies(query(filter)?).await.map(Json)
 }

@@ -5,25 +5,37 @@
 //! listener is bound, nothing is being shut down), `/metrics` and a status page at `/`.
 //!
 //! - `operator`: who asks and what they may. Start there.
-//! - `gate`: how that is found out; `tokens`: what it is held against.
+//! - `gate`: how that is found out; `tokens`, `sessions`, `attempts`: what it is held against; `login`: how a browser gets a cookie.
+//! - `changes`: what happens around every change: role, version, audit. `protection`: what browsers are told.
+//! - `live`: events as they come. `openapi`: the document about all this, from `table` and `shapes`.
 //! - `table`: every path of the API with its role; `handlers`: what is done there, by `operations`.
 
+mod attempts;
+mod changes;
+mod forms;
 mod gate;
 mod handlers;
+mod live;
+mod login;
+mod openapi;
 mod operations;
 mod operator;
+mod protection;
+mod sessions;
+mod shapes;
 mod table;
 pub(super) mod tokens;
 
 use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use axum::{
     Json, Router,
     extract::{Request, State},
     http::{HeaderValue, StatusCode, Uri, header},
-    middleware::from_fn_with_state,
+    middleware::{from_fn, from_fn_with_state},
     response::{Html, IntoResponse, Response},
-    routing::get,
+    routing::{get, post},
 };
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::{
@@ -38,7 +50,7 @@ use super::{
     http, page,
 };
 
-pub use gate::Gate;
+pub use gate::{Csrf, Gate};
 pub use operations::Operations;
 pub use operator::{By, MaybeOperator, Operator, Role};
 pub use tokens::OperatorKey;
@@ -64,12 +76,27 @@ pub struct Admin<O> {
     pub stage: watch::Receiver<Stage>,
     /// Who may ask.
     pub gate: Arc<Gate>,
+    changes: changes::OneAtATime,
+    room: live::Room,
+}
+
+impl<O> Admin<O> {
+    /// Of these parts.
+    pub fn new(operations: Arc<O>, metrics: Option<PrometheusHandle>, stage: watch::Receiver<Stage>, gate: Arc<Gate>) -> Self {
+        Admin { operations, metrics, stage, gate, changes: Arc::default(), room: live::Room::default() }
+    }
 }
 
 impl<O> Clone for Admin<O> {
     fn clone(&self) -> Self {
-        let Admin { operations, metrics, stage, gate } = self;
-        Admin { operations: operations.clone(), metrics: metrics.clone(), stage: stage.clone(), gate: gate.clone() }
+        Admin {
+            operations: self.operations.clone(),
+            metrics: self.metrics.clone(),
+            stage: self.stage.clone(),
+            gate: self.gate.clone(),
+            changes: self.changes.clone(),
+            room: self.room.clone(),
+        }
     }
 }
 
@@ -103,33 +130,43 @@ impl AdminSocket {
                 metrics.run_upkeep();
             }
         };
-        tokio::join!(http::serve(self.0, operator_routes(admin)), upkeep);
+        tokio::join!(http::serve(self.0, operator_routes(admin), http::Limits::default(), None), upkeep);
     }
 }
 
 /// The admin port, bound.
-pub struct AdminPort(TcpListener);
+pub struct AdminPort {
+    listener: TcpListener,
+    limits: http::Limits,
+    tls: Option<http::Certificate>,
+}
 
 impl AdminPort {
     /// Binds `address`.
     pub async fn bind(address: SocketAddr) -> io::Result<AdminPort> {
-        TcpListener::bind(address).await.map(AdminPort)
+        let listener = TcpListener::bind(address).await?;
+        Ok(AdminPort { listener, limits: http::Limits::default(), tls: None })
+    }
+
+    /// The same, over TLS with this certificate.
+    pub fn with_tls(self, certificate: Arc<ArcSwap<host::tls::Server>>) -> AdminPort {
+        AdminPort { tls: Some(certificate), ..self }
     }
 
     /// Where it listens, for port 0.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.0.local_addr()
+        self.listener.local_addr()
     }
 
     /// Serves until dropped.
     pub async fn serve<O: Operations>(self, admin: Admin<O>) {
-        http::serve(self.0, public_routes(admin)).await;
+        http::serve(self.listener, public_routes(admin), self.limits, self.tls).await;
     }
 }
 
 /// The API, for those who are known.
 fn api<O: Operations>(admin: &Admin<O>) -> Router<Admin<O>> {
-    table::routes()
+    table::routes(admin)
         .fallback(nothing)
         .method_not_allowed_fallback(not_so)
         .layer(from_fn_with_state(admin.clone(), gate::only_operators::<O>))
@@ -146,13 +183,18 @@ fn public_routes<O: Operations>(admin: Admin<O>) -> Router {
         .route("/healthz", get(healthz::<O>))
         .route("/readyz", get(readyz::<O>))
         .route("/metrics", get(render_metrics::<O>))
-        .route("/", get(status_page::<O>))
+        .route("/", get(status_page::<O>).layer(from_fn_with_state(admin.clone(), gate::whoever::<O>)))
+        .route("/login", post(login::log_in::<O>))
+        .route("/logout", post(login::log_out::<O>))
         .method_not_allowed_fallback(not_so);
     let (api, others) = (api(&admin).with_state(admin.clone()), others.fallback(nothing).with_state(admin));
-    Router::new().fallback(move |request: Request| {
-        let router = if asks_api(request.uri()) { api.clone() } else { others.clone() };
-        async move { router.oneshot(request).await }
-    })
+    Router::new()
+        .fallback(move |request: Request| {
+            let router = if asks_api(request.uri()) { api.clone() } else { others.clone() };
+            async move { router.oneshot(request).await }
+        })
+        .layer(from_fn(protection::protect))
+        .layer(from_fn(protection::only_once))
 }
 
 impl IntoResponse for Refusal {
@@ -162,13 +204,14 @@ impl IntoResponse for Refusal {
             Refusal::Unproven => StatusCode::UNAUTHORIZED,
             Refusal::Forbidden(_) => StatusCode::FORBIDDEN,
             Refusal::NotSo => StatusCode::METHOD_NOT_ALLOWED,
+            Refusal::TooMany => StatusCode::TOO_MANY_REQUESTS,
             Refusal::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Refusal::NotJson => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Refusal::Unknown(_) => StatusCode::NOT_FOUND,
             Refusal::Conflict(_) => StatusCode::CONFLICT,
             Refusal::Unable(_) => StatusCode::SERVICE_UNAVAILABLE,
         };
-        let mut response = (status, Json(Trouble { error: self.to_string() })).into_response();
+        let mut response = (status, Json(Trouble::of(self.to_string()))).into_response();
         if status == StatusCode::UNAUTHORIZED {
             // RFC 9110 §11.6.1.
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
@@ -223,4 +266,16 @@ async fn status_page<O: Operations>(State(admin): State<Admin<O>>) -> Response {
 }
 
 #[cfg(test)]
+mod changes_tests;
+#[cfg(test)]
+mod hostile_tests;
+#[cfg(test)]
+mod login_tests;
+#[cfg(test)]
+mod openapi_tests;
+#[cfg(test)]
+mod probe;
+#[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tls_tests;

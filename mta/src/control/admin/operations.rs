@@ -1,13 +1,15 @@
 //! What the operator may ask for, as the API's handlers see it.
 
 use std::future::Future;
+use std::time::Duration;
 
 use crate::control::{
     api::{
-        ActionFilter, ActionPage, ActionRow, ActionShown, ActionWish, AddMember, AddToken, ClimbFilter, ClimbRow, ClimbShown,
-        ClimbVerb, Enrolled, EventFilter, EventPage, ImportKey, Key, Member, NewToken, QueueDone, QueueFilter, QueuePage,
-        QueueWish, QueuedMessage, Refusal, RemoveKeys, SetMember, ShapingRow, SourceHealthRow, SourceRow, Status, StepFilter,
-        StepRow, TokenRow, WarmupPage, WarmupWish, Where, Why,
+        ActionFilter, ActionPage, ActionRow, ActionShown, ActionWish, AddMember, AddToken, AuditFilter, AuditPage, AuditRow,
+        ClimbFilter, ClimbRow, ClimbShown, ClimbVerb, CredentialRow, Enrolled, EventFilter, EventPage, ImportKey, Key, Member,
+        NewSecret, NewToken, Overview, PlanChecked, PlanRow, PlanShown, PlanWish, QueueDone, QueueFilter, QueuePage, QueueWish,
+        QueuedMessage, Reason, Refusal, RemoveKeys, RepliesFilter, RepliesPage, SetMember, ShapingRow, SiteShown,
+        SourceHealthRow, SourceRow, Status, StepFilter, StepRow, TokenRow, WarmupPage, WarmupWish, Where, Why,
     },
     wishes::Verb,
 };
@@ -80,6 +82,16 @@ pub trait Operations: Send + Sync + 'static {
         wish: WarmupWish,
         by: &str,
     ) -> impl Future<Output = Result<ClimbRow, Refusal>> + Send;
+    /// Writes down that something is about to be changed; an error: then it must not be.
+    fn begin_audit(&self, row: AuditRow) -> impl Future<Output = Result<u64, Refusal>> + Send;
+    /// Writes down what became of it.
+    fn end_audit(&self, end: AuditRow) -> impl Future<Output = Result<(), Refusal>> + Send;
+    /// What was changed about something since it had one of these versions, the newest first.
+    fn audit_since(&self, about: &str, versions: &[&str]) -> impl Future<Output = Result<Vec<AuditRow>, Refusal>> + Send;
+    /// A page of the audit, the newest first.
+    fn audit(&self, _filter: AuditFilter) -> impl Future<Output = Result<AuditPage, Refusal>> + Send {
+        async { Err(absent()) }
+    }
     /// Makes an operator's token; `by` is who asks.
     fn add_token(&self, _token: AddToken, _by: &str) -> impl Future<Output = Result<NewToken, Refusal>> + Send {
         async { Err(absent()) }
@@ -90,6 +102,54 @@ pub trait Operations: Send + Sync + 'static {
     }
     /// Makes the one of this name worthless.
     fn revoke_token(&self, _name: &str) -> impl Future<Output = Result<TokenRow, Refusal>> + Send {
+        async { Err(absent()) }
+    }
+    /// How everything goes, and what needs a person.
+    fn overview(&self) -> impl Future<Output = Result<Overview, Refusal>> + Send {
+        async { Err(absent()) }
+    }
+    /// The number of the newest event, as soon as it is beyond `seen`, or after `wait`.
+    fn newest_event(&self, _seen: u64, _wait: Duration) -> impl Future<Output = Result<u64, Refusal>> + Send {
+        async { Err(absent()) }
+    }
+    /// All plans of warmup.
+    fn plans(&self) -> impl Future<Output = Result<Vec<PlanRow>, Refusal>> + Send {
+        async { Err(absent()) }
+    }
+    /// One of them.
+    fn plan(&self, _name: &str) -> impl Future<Output = Result<PlanShown, Refusal>> + Send {
+        async { Err(absent()) }
+    }
+    /// Whether a text could be applied as the plan of this name.
+    fn try_plan(&self, _name: &str, _wish: PlanWish) -> impl Future<Output = Result<PlanChecked, Refusal>> + Send {
+        async { Err(absent()) }
+    }
+    /// Makes it so.
+    fn set_plan(&self, _name: &str, _wish: PlanWish) -> impl Future<Output = Result<PlanShown, Refusal>> + Send {
+        async { Err(absent()) }
+    }
+    /// Puts back what was there before.
+    fn unset_plan(&self, _name: &str, _why: Reason) -> impl Future<Output = Result<PlanShown, Refusal>> + Send {
+        async { Err(absent()) }
+    }
+    /// A member's credentials.
+    fn credentials(&self, _member: &str) -> impl Future<Output = Result<Vec<CredentialRow>, Refusal>> + Send {
+        async { Err(absent()) }
+    }
+    /// Another secret for one.
+    fn rotate_credential(&self, _member: &str, _id: u32) -> impl Future<Output = Result<NewSecret, Refusal>> + Send {
+        async { Err(absent()) }
+    }
+    /// Makes one worthless.
+    fn revoke_credential(&self, _member: &str, _id: u32) -> impl Future<Output = Result<CredentialRow, Refusal>> + Send {
+        async { Err(absent()) }
+    }
+    /// A site by its name.
+    fn site(&self, _site: &str) -> impl Future<Output = Result<SiteShown, Refusal>> + Send {
+        async { Err(absent()) }
+    }
+    /// What hosts said lately.
+    fn replies(&self, _filter: RepliesFilter) -> impl Future<Output = Result<RepliesPage, Refusal>> + Send {
         async { Err(absent()) }
     }
     /// How the daemon is.

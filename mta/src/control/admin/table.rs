@@ -3,21 +3,25 @@
 
 use axum::{
     Router,
-    extract::{Request, State},
     handler::Handler,
     http::Method,
-    middleware::{Next, from_fn_with_state},
-    response::{IntoResponse, Response},
+    middleware::from_fn_with_state,
     routing::{MethodFilter, MethodRouter, on},
 };
 
-use super::operator::{Operator, Role};
-use super::{Admin, Operations, handlers as h};
+use schemars::SchemaGenerator;
+
+use super::changes::{Guard, guard};
+use super::operator::Role;
+use super::shapes::{Shape, Shaped};
+use super::{Admin, Operations, handlers as h, live, login, openapi};
 use crate::control::wishes::Verb;
 
 /// One line of the table.
 pub(super) struct Route<O> {
     pub(super) rule: Rule,
+    /// What goes in and comes out.
+    pub(super) shape: fn(&mut SchemaGenerator) -> Shape,
     run: MethodRouter<Admin<O>>,
 }
 
@@ -31,22 +35,51 @@ pub(super) struct Rule {
     pub(super) role: Role,
     /// What it does, in a line.
     pub(super) says: &'static str,
+    /// What changes: the path, without its last parts, whose answer to GET is other afterwards.
+    pub(super) about: Option<&'static str>,
+    /// Of an answer: what an operator edits, as pointers into it (RFC 6901). They are its version.
+    pub(super) edited: &'static [&'static str],
+    /// Nothing changes, although a body is sent: neither audited nor compared.
+    pub(super) harmless: bool,
+    /// Of a body: what the audit must not keep.
+    pub(super) secret: &'static [&'static str],
 }
+
+/// Of a member, what an operator edits; what it has sent is not.
+pub(super) const MEMBER: &[&str] = &["/did", "/domains", "/suspended", "/tier", "/pool"];
+
+/// Of a climb.
+pub(super) const CLIMB: &[&str] = &["/climb/plan", "/climb/state", "/climb/stage", "/climb/pinned"];
+
+/// Of an automatic action.
+pub(super) const ACTION: &[&str] = &["/action/id", "/action/kind", "/action/expires_at", "/action/window"];
 
 /// All of them.
 pub(super) fn table<O: Operations>() -> Vec<Route<O>> {
     use Role::{Admin as Adm, Operate as Op, Read};
     vec![
         get("/v1/status", Read, h::status::<O>, "How the daemon is"),
+        get("/v1/overview", Read, h::overview::<O>, "How everything goes, by hour, provider and member, and what needs a person"),
         get("/v1/members", Read, h::members::<O>, "All members"),
         post("/v1/members", Adm, h::add_member::<O>, "Enrol a member, or give one another domain"),
-        get("/v1/members/{member}", Read, h::member::<O>, "One member, by DID or sending domain"),
-        post("/v1/members/{member}", Adm, h::set_member::<O>, "Put it into a tier or a pool"),
-        delete("/v1/members/{member}", Adm, h::remove_member::<O>, "Forget it, with credentials and keys; answers it as it was"),
-        post("/v1/members/{member}/suspend", Op, h::suspend::<O>, "Accept no mail of it"),
-        post("/v1/members/{member}/resume", Op, h::resume::<O>, "Accept its mail again"),
+        get("/v1/members/{member}", Read, h::member::<O>, "One member, by DID or sending domain").edited(MEMBER),
+        post("/v1/members/{member}", Adm, h::set_member::<O>, "Put it into a tier or a pool").about("/v1/members/{member}"),
+        delete("/v1/members/{member}", Adm, h::remove_member::<O>, "Forget it, with credentials and keys; answers it as it was")
+            .about("/v1/members/{member}"),
+        post("/v1/members/{member}/suspend", Op, h::suspend::<O>, "Accept no mail of it").about("/v1/members/{member}"),
+        post("/v1/members/{member}/resume", Op, h::resume::<O>, "Accept its mail again").about("/v1/members/{member}"),
+        get("/v1/members/{member}/credentials", Read, h::credentials::<O>, "Its credentials, without secrets").edited(&[""]),
+        post(
+            "/v1/members/{member}/credentials/{id}/rotate",
+            Adm,
+            h::rotate_credential::<O>,
+            "Another secret for one; it is told here and never again",
+        )
+        .about("/v1/members/{member}/credentials"),
+        delete("/v1/members/{member}/credentials/{id}", Adm, h::revoke_credential::<O>, "Make one worthless")
+            .about("/v1/members/{member}/credentials"),
         get("/v1/keys", Read, h::keys::<O>, "DKIM keys, without their private parts"),
-        post("/v1/keys", Adm, h::import_key::<O>, "Bring an own key"),
+        post("/v1/keys", Adm, h::import_key::<O>, "Bring an own key").secret(&["pem"]),
         delete("/v1/keys", Adm, h::remove_keys::<O>, "Remove keys; answers those removed"),
         post("/v1/keys/rotate", Adm, h::rotate_keys::<O>, "Make new keys beside the old; answers the new"),
         get("/v1/queue", Read, h::queue::<O>, "What waits to be delivered"),
@@ -62,47 +95,89 @@ pub(super) fn table<O: Operations>() -> Vec<Route<O>> {
         ),
         get("/v1/why/{id}", Read, h::why::<O>, "Why a message waits, or what became of it"),
         get("/v1/where/{domain}", Read, h::whereabouts::<O>, "How a domain's mail travels"),
+        get(
+            "/v1/sites/{site}",
+            Read,
+            h::site::<O>,
+            "A site: who leads there, limits with the layer of each, TLS policy, windows",
+        ),
+        get(
+            "/v1/replies",
+            Read,
+            h::replies::<O>,
+            "What hosts said lately when they did not take mail, by class, without recipients",
+        ),
         get("/v1/sources", Read, h::sources::<O>, "Our own sources"),
         get("/v1/sources/health", Read, h::source_health::<O>, "How they stand"),
         get("/v1/shaping", Read, h::shaping::<O>, "What of shaping, pools and providers holds now"),
         get("/v1/actions", Read, h::actions::<O>, "Automatic actions that run"),
-        get("/v1/actions/{id}", Read, h::action::<O>, "One of them, or what became of it"),
-        post("/v1/actions/{id}/cancel", Op, h::end_action::<O>, "End it"),
-        post("/v1/actions/{id}/extend", Op, h::prolong_action::<O>, "Move its end"),
+        get("/v1/actions/{id}", Read, h::action::<O>, "One of them, or what became of it").edited(ACTION),
+        post("/v1/actions/{id}/cancel", Op, h::end_action::<O>, "End it").about("/v1/actions/{id}"),
+        post("/v1/actions/{id}/extend", Op, h::prolong_action::<O>, "Move its end").about("/v1/actions/{id}"),
         get("/v1/warmup", Read, h::warmup::<O>, "Where sources stand that warm up"),
         get("/v1/warmup/steps", Read, h::climb_steps::<O>, "What was decided about warmup, the newest first"),
-        get("/v1/warmup/{source}/{provider}", Read, h::climb::<O>, "One source at one provider, day by day"),
+        get("/v1/warmup/{source}/{provider}", Read, h::climb::<O>, "One source at one provider, day by day").edited(CLIMB),
         post(
             "/v1/warmup/{source}/{provider}/{verb}",
             Op,
             h::steer_climb::<O>,
             "Steer it: set, pin, unpin, pause, resume, skip, rewind, complaints",
-        ),
+        )
+        .about("/v1/warmup/{source}/{provider}"),
+        get("/v1/plans", Read, h::plans::<O>, "Plans of warmup, and who follows them"),
+        get("/v1/plans/{name}", Read, h::plan::<O>, "One plan, with its text as TOML").edited(&["/from", "/text"]),
+        post("/v1/plans/{name}", Adm, h::set_plan::<O>, "Apply a text as this plan, before what the settings say")
+            .about("/v1/plans/{name}"),
+        post("/v1/plans/{name}/check", Read, h::try_plan::<O>, "What is wrong with a text, by line; changes nothing").harmless(),
+        post("/v1/plans/{name}/undo", Adm, h::unset_plan::<O>, "Put back what was there before the last change; again: redo")
+            .about("/v1/plans/{name}"),
         get("/v1/events", Read, h::events::<O>, "What became of mail; waits for news if told to"),
+        get("/v1/stream", Read, live::stream::<O>, "The same as they come, as server-sent events; goes on after Last-Event-ID"),
+        get("/v1/openapi.json", Read, openapi::document::<O>, "This document"),
+        get("/v1/session", Read, login::who_am_i, "Who asks, and of a browser the word that its changes must show"),
+        get("/v1/audit", Read, h::audit::<O>, "Who changed what, from what to what, why and when; the newest first"),
         get("/v1/tokens", Adm, h::tokens::<O>, "Operators' tokens, without their secrets"),
         post("/v1/tokens", Adm, h::add_token::<O>, "Make one; its secret is told here and never again"),
         delete("/v1/tokens/{name}", Adm, h::revoke_token::<O>, "Make one worthless, and end its logins"),
     ]
 }
 
-/// The routes of the table, each behind its role.
-pub(super) fn routes<O: Operations>() -> Router<Admin<O>> {
-    table().into_iter().fold(Router::new(), |router, Route { rule, run }| {
-        let path = rule.path;
-        router.route(path, run.layer(from_fn_with_state(rule, guard)))
+/// The routes of the table, each behind its role, and what changes anything behind version and audit.
+pub(super) fn routes<O: Operations>(admin: &Admin<O>) -> Router<Admin<O>> {
+    let table = table::<O>();
+    let look = |rule: &Rule| {
+        let of = table.iter().find(|other| other.rule.method == Method::GET && Some(other.rule.path) == rule.about)?;
+        Some((Router::new().route(of.rule.path, of.run.clone()).with_state(admin.clone()), of.rule.edited))
+    };
+    table.iter().fold(Router::new(), |router, Route { rule, run, .. }| {
+        let around = Guard { rule: rule.clone(), admin: admin.clone(), look: look(rule) };
+        router.route(rule.path, run.clone().layer(from_fn_with_state(around, guard)))
     })
 }
 
-/// What happens before and after every handler of the table.
-async fn guard(State(rule): State<Rule>, operator: Operator, request: Request, next: Next) -> Response {
-    if let Err(refusal) = operator.check(rule.role) {
-        tracing::warn!(%operator, role = %operator.role, method = %rule.method, path = rule.path, what = rule.says, "refused: the role does not suffice");
-        return refusal.into_response();
+impl<O> Route<O> {
+    fn about(mut self, path: &'static str) -> Self {
+        self.rule.about = Some(path);
+        self
     }
-    next.run(request).await
+
+    fn edited(mut self, fields: &'static [&'static str]) -> Self {
+        self.rule.edited = fields;
+        self
+    }
+
+    fn harmless(mut self) -> Self {
+        self.rule.harmless = true;
+        self
+    }
+
+    fn secret(mut self, fields: &'static [&'static str]) -> Self {
+        self.rule.secret = fields;
+        self
+    }
 }
 
-fn get<O: Operations, H: Handler<T, Admin<O>>, T: 'static>(
+fn get<O: Operations, H: Handler<T, Admin<O>> + Shaped<A>, T: 'static, A>(
     path: &'static str,
     role: Role,
     handler: H,
@@ -111,7 +186,7 @@ fn get<O: Operations, H: Handler<T, Admin<O>>, T: 'static>(
     route((Method::GET, MethodFilter::GET), path, role, handler, says)
 }
 
-fn post<O: Operations, H: Handler<T, Admin<O>>, T: 'static>(
+fn post<O: Operations, H: Handler<T, Admin<O>> + Shaped<A>, T: 'static, A>(
     path: &'static str,
     role: Role,
     handler: H,
@@ -120,7 +195,7 @@ fn post<O: Operations, H: Handler<T, Admin<O>>, T: 'static>(
     route((Method::POST, MethodFilter::POST), path, role, handler, says)
 }
 
-fn delete<O: Operations, H: Handler<T, Admin<O>>, T: 'static>(
+fn delete<O: Operations, H: Handler<T, Admin<O>> + Shaped<A>, T: 'static, A>(
     path: &'static str,
     role: Role,
     handler: H,
@@ -129,12 +204,16 @@ fn delete<O: Operations, H: Handler<T, Admin<O>>, T: 'static>(
     route((Method::DELETE, MethodFilter::DELETE), path, role, handler, says)
 }
 
-fn route<O: Operations, H: Handler<T, Admin<O>>, T: 'static>(
+fn route<O: Operations, H: Handler<T, Admin<O>> + Shaped<A>, T: 'static, A>(
     (method, filter): (Method, MethodFilter),
     path: &'static str,
     role: Role,
     handler: H,
     says: &'static str,
 ) -> Route<O> {
-    Route { rule: Rule { method, path, role, says }, run: on(filter, handler) }
+    Route {
+        rule: Rule { method, path, role, says, about: None, edited: &[], harmless: false, secret: &[] },
+        shape: H::shape,
+        run: on(filter, handler),
+    }
 }
