@@ -396,7 +396,7 @@ settings! {
 }
 
 settings! {
-    /// The HTTP listener: to everybody /healthz, /readyz, /metrics and a status page; below /v1 the API, to operators who show a
+    /// The HTTP listener: to everybody /healthz, /readyz and /metrics; the console and, below /v1, the API, to operators who show a
     /// token (`tradewind token add`). The whole table absent: none; the operator's command uses the socket in data_dir.
     /// Keep it on loopback, or give it a certificate ([admin.tls]).
     pub struct Admin as "[admin]" {

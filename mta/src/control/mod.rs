@@ -5,6 +5,7 @@
 //! - [`admin`]: the operator's socket and the admin port: who may ask for what.
 //! - [`api`]: what is said there; [`answers`] has what is said about queued mail.
 //! - `audit`: who changed what.
+//! - `console`: the pages.
 //! - [`daemon`]: members and keys, and the snapshots that other threads read of them.
 //! - `explain`, `wishes`, `stream`: why mail waits, what an operator does about it, and what became of it.
 //! - [`fetch`]: what is asked of others.
@@ -29,6 +30,7 @@ pub mod admin;
 pub mod answers;
 pub mod api;
 mod audit;
+mod console;
 mod credentials;
 pub mod daemon;
 mod detail_answers;
@@ -42,7 +44,6 @@ pub mod metrics;
 mod operations;
 mod overview;
 mod overview_answers;
-mod page;
 mod plan_answers;
 mod plans;
 mod replies;
@@ -53,6 +54,7 @@ mod standing;
 mod stream;
 mod tiers;
 mod tokens;
+mod trials;
 mod verified;
 mod views;
 mod warmup;

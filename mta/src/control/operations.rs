@@ -18,8 +18,8 @@ use super::{
         ActionFilter, ActionPage, ActionRow, ActionShown, ActionWish, AddMember, AddToken, AuditFilter, AuditPage, AuditRow,
         ClimbFilter, ClimbRow, ClimbShown, ClimbVerb, CredentialRow, Enrolled, ImportKey, Key, Member, NewSecret, NewToken,
         Overview, PAGE_MAX, PlanChecked, PlanRow, PlanShown, PlanWish, QueueFilter, QueuePage, QueuedMessage, Reason, Refusal,
-        RemoveKeys, RepliesFilter, RepliesPage, SetMember, ShapingRow, SiteShown, SourceHealthRow, SourceRow, Status, StepFilter,
-        StepRow, TokenRow, WarmupPage, WarmupWish,
+        RemoveKeys, RepliesFilter, RepliesPage, SetMember, ShapingRow, Simulated, SiteShown, SourceHealthRow, SourceRow, Status,
+        StepFilter, StepRow, TokenRow, WarmupPage, WarmupWish,
     },
     daemon::Daemon,
     members::{domain, refuse_store},
@@ -363,6 +363,10 @@ impl Operations for Daemon {
         self.drop_token(name).await
     }
 
+    fn hostname(&self) -> String {
+        self.config.load().hostname.clone()
+    }
+
     async fn status(&self) -> Result<Status, Refusal> {
         let counts = blocking(self, |daemon| daemon.parts.reader.counts()).await?.map_err(unable)?;
         let members = Operations::members(self).await?;
@@ -389,6 +393,10 @@ impl Operations for Daemon {
 
     async fn try_plan(&self, name: &str, wish: PlanWish) -> Result<PlanChecked, Refusal> {
         Ok(self.check_plan(name, &wish))
+    }
+
+    async fn simulate_plan(&self, name: &str, wish: PlanWish) -> Result<Simulated, Refusal> {
+        Daemon::simulate_plan(self, name, wish).await
     }
 
     async fn set_plan(&self, name: &str, wish: PlanWish) -> Result<PlanShown, Refusal> {

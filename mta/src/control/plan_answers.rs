@@ -52,6 +52,37 @@ pub struct PlanWish {
     pub why: String,
 }
 
+/// What would come of a plan, beside the one that holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Simulated {
+    /// What was tried out, in words.
+    pub says: String,
+    /// Plan and fact by day, as SVG.
+    pub drawing: String,
+    /// The plan that holds, if another one does, and the text.
+    pub sides: Vec<Side>,
+}
+
+/// One plan of them. Numbers are messages, over all days.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Side {
+    /// The plan.
+    pub plan: String,
+    /// What receivers accepted.
+    pub accepted: u64,
+    /// Tries that were deferred.
+    pub deferred: u64,
+    /// Tries that were refused for good.
+    pub refused: u64,
+    /// In the queue when the last day ended.
+    pub waiting: u64,
+    /// The first day on which every source is warm everywhere.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub finished: Option<u32>,
+    /// What the volume means for the plan, one sentence each.
+    pub outlook: Vec<String>,
+}
+
 /// Why something is wanted.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

@@ -109,6 +109,20 @@ impl Daemon {
     }
 }
 
+/// The plan of this name that holds, if there is one, and the one that a text makes.
+pub(super) fn text_as_plan(
+    config: &Config,
+    name: &str,
+    text: &str,
+) -> Result<(Option<Arc<scheduler::warmup::Plan>>, scheduler::warmup::Plan), Refusal> {
+    let (texts, _) = with(config, name, Some(text)).map_err(|problems| refuse(name, &problems))?;
+    let pools: Vec<String> = config.pool_names().map(str::to_owned).collect();
+    let all = |texts: &Texts| warmup::plans(&texts.all(), &pools).map_err(unable);
+    let now = all(&config.plan_texts)?.get(name).cloned();
+    let new = all(&texts)?.get(name).map(|plan| scheduler::warmup::Plan::clone(plan));
+    Ok((now, new.ok_or_else(|| unknown(name))?))
+}
+
 type Found = (Texts, Arc<[scheduler::warmup::Assignment]>);
 
 /// The texts and climbs of a configuration in which this is kept for the name, or what is wrong with it.

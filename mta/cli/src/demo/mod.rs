@@ -19,7 +19,7 @@ use loadtest::sink::{Message, Provider, Script, Sink};
 use loadtest::source::{Client as Submitter, Target, Tls};
 use loadtest::tls::{Certificate, client_that_trusts_all};
 use mta::config::Config;
-use mta::control::api::{AddMember, Enrolled, Key, Member, Status};
+use mta::control::api::{AddMember, AddToken, Enrolled, Key, Member, NewToken, Role, Status};
 use mta::daemon::{self, Environment};
 
 use crate::client::{Client, escape};
@@ -168,7 +168,9 @@ async fn story(once: bool) -> anyhow::Result<()> {
         bail!("{} messages arrived, {clear} in clear text; the queue is empty: {settled}", arrived.len());
     }
     let status = config.admin.as_ref().map_or(String::new(), |_| format!("http://{}/", control.address().unwrap_or(submission)));
-    println!("\nStatus page: {status}");
+    let add = AddToken { name: "demo".to_owned(), role: Role::Admin };
+    let operator: NewToken = client.post("/v1/tokens", &add).await?;
+    println!("\nConsole: {status}  sign in with {}", operator.token);
     println!(
         "Delivered {} of {expected} messages in {:.0} ms from nothing; the queue is empty.",
         arrived.len(),

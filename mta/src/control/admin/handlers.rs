@@ -18,8 +18,8 @@ use crate::control::{
         ActionFilter, ActionPage, ActionRow, ActionShown, ActionWish, AddMember, AddToken, AuditFilter, AuditPage, ClimbFilter,
         ClimbRow, ClimbShown, CredentialRow, Enrolled, EventFilter, EventPage, ImportKey, Key, Member, NewSecret, NewToken,
         Overview, PAGE_MAX, PlanChecked, PlanRow, PlanShown, PlanWish, QueueDone, QueueFilter, QueuePage, QueueWish,
-        QueuedMessage, Reason, Refusal, RemoveKeys, RepliesFilter, RepliesPage, RotateKeys, SetMember, ShapingRow, SiteShown,
-        SourceHealthRow, SourceRow, Status, StepFilter, StepRow, TokenRow, WarmupPage, WarmupWish, Where, Why,
+        QueuedMessage, Reason, Refusal, RemoveKeys, RepliesFilter, RepliesPage, RotateKeys, SetMember, ShapingRow, Simulated,
+        SiteShown, SourceHealthRow, SourceRow, Status, StepFilter, StepRow, TokenRow, WarmupPage, WarmupWish, Where, Why,
     },
     wishes::Verb,
 };
@@ -266,6 +266,14 @@ pub(super) async fn try_plan<O: Operations>(
     json: Result<Json<PlanWish>, JsonRejection>,
 ) -> Answer<PlanChecked> {
     admin.operations.try_plan(&name, body(json)?).await.map(Json)
+}
+
+pub(super) async fn simulate_plan<O: Operations>(
+    State(admin): State<Admin<O>>,
+    UrlPath(name): UrlPath<String>,
+    json: Result<Json<PlanWish>, JsonRejection>,
+) -> Answer<Simulated> {
+    admin.operations.simulate_plan(&name, body(json)?).await.map(Json)
 }
 
 pub(super) async fn set_plan<O: Operations>(

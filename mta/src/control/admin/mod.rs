@@ -2,7 +2,8 @@
 //!
 //! The socket is `data_dir/admin.sock`, mode 0600: whoever can open it may do everything. The port serves the same API below
 //! `/v1` to whoever shows an operator's token, and to everybody `/healthz` (the process and its disk answer), `/readyz` (every
-//! listener is bound, nothing is being shut down), `/metrics` and a status page at `/`.
+//! listener is bound, nothing is being shut down), `/metrics`. The pages of
+//! the console are for operators: whoever is not known is led to sign in.
 //!
 //! - `operator`: who asks and what they may. Start there.
 //! - `gate`: how that is found out; `tokens`, `sessions`, `attempts`: what it is held against; `login`: how a browser gets a cookie.
@@ -34,7 +35,7 @@ use axum::{
     extract::{Request, State},
     http::{HeaderValue, StatusCode, Uri, header},
     middleware::{from_fn, from_fn_with_state},
-    response::{Html, IntoResponse, Response},
+    response::{IntoResponse, Response},
     routing::{get, post},
 };
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -47,7 +48,8 @@ use tower::ServiceExt;
 
 use super::{
     api::{Refusal, Trouble},
-    http, page,
+    console::{self, Console},
+    http,
 };
 
 pub use gate::{Csrf, Gate};
@@ -183,11 +185,13 @@ fn public_routes<O: Operations>(admin: Admin<O>) -> Router {
         .route("/healthz", get(healthz::<O>))
         .route("/readyz", get(readyz::<O>))
         .route("/metrics", get(render_metrics::<O>))
-        .route("/", get(status_page::<O>).layer(from_fn_with_state(admin.clone(), gate::whoever::<O>)))
-        .route("/login", post(login::log_in::<O>))
+        .route("/login", get(console::sign_in_page).post(login::log_in::<O>))
         .route("/logout", post(login::log_out::<O>))
-        .method_not_allowed_fallback(not_so);
-    let (api, others) = (api(&admin).with_state(admin.clone()), others.fallback(nothing).with_state(admin));
+        .with_state(admin.clone())
+        .merge(pages(&admin))
+        .method_not_allowed_fallback(not_so)
+        .fallback(nothing);
+    let api = api(&admin).with_state(admin);
     Router::new()
         .fallback(move |request: Request| {
             let router = if asks_api(request.uri()) { api.clone() } else { others.clone() };
@@ -195,6 +199,17 @@ fn public_routes<O: Operations>(admin: Admin<O>) -> Router {
         })
         .layer(from_fn(protection::protect))
         .layer(from_fn(protection::only_once))
+}
+
+/// The console. It asks the API for what it shows, on behalf of whoever asks for a page.
+fn pages<O: Operations>(admin: &Admin<O>) -> Router {
+    let operations = admin.operations.clone();
+    let console = Console {
+        api: table::routes(admin).fallback(nothing).with_state(admin.clone()),
+        stage: admin.stage.clone(),
+        hostname: Arc::new(move || operations.hostname()),
+    };
+    console::routes(console).layer(from_fn_with_state(admin.clone(), gate::whoever::<O>))
 }
 
 impl IntoResponse for Refusal {
@@ -250,18 +265,6 @@ async fn render_metrics<O: Operations>(State(admin): State<Admin<O>>) -> Respons
     match &admin.metrics {
         Some(metrics) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], metrics.render()).into_response(),
         None => (StatusCode::SERVICE_UNAVAILABLE, "no recorder is installed\n").into_response(),
-    }
-}
-
-async fn status_page<O: Operations>(State(admin): State<Admin<O>>) -> Response {
-    let stage = *admin.stage.borrow();
-    match admin.operations.status().await {
-        // Nothing on the page needs a script, a frame or another host.
-        Ok(status) => {
-            let policy = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'";
-            ([(header::CONTENT_SECURITY_POLICY, policy)], Html(page::status(&status, stage))).into_response()
-        }
-        Err(refusal) => refusal.into_response(),
     }
 }
 

@@ -8,7 +8,7 @@ use crate::control::{
         ActionFilter, ActionPage, ActionRow, ActionShown, ActionWish, AddMember, AddToken, AuditFilter, AuditPage, AuditRow,
         ClimbFilter, ClimbRow, ClimbShown, ClimbVerb, CredentialRow, Enrolled, EventFilter, EventPage, ImportKey, Key, Member,
         NewSecret, NewToken, Overview, PlanChecked, PlanRow, PlanShown, PlanWish, QueueDone, QueueFilter, QueuePage, QueueWish,
-        QueuedMessage, Reason, Refusal, RemoveKeys, RepliesFilter, RepliesPage, SetMember, ShapingRow, SiteShown,
+        QueuedMessage, Reason, Refusal, RemoveKeys, RepliesFilter, RepliesPage, SetMember, ShapingRow, Simulated, SiteShown,
         SourceHealthRow, SourceRow, Status, StepFilter, StepRow, TokenRow, WarmupPage, WarmupWish, Where, Why,
     },
     wishes::Verb,
@@ -124,6 +124,10 @@ pub trait Operations: Send + Sync + 'static {
     fn try_plan(&self, _name: &str, _wish: PlanWish) -> impl Future<Output = Result<PlanChecked, Refusal>> + Send {
         async { Err(absent()) }
     }
+    /// What would come of it.
+    fn simulate_plan(&self, _name: &str, _wish: PlanWish) -> impl Future<Output = Result<Simulated, Refusal>> + Send {
+        async { Err(absent()) }
+    }
     /// Makes it so.
     fn set_plan(&self, _name: &str, _wish: PlanWish) -> impl Future<Output = Result<PlanShown, Refusal>> + Send {
         async { Err(absent()) }
@@ -152,6 +156,8 @@ pub trait Operations: Send + Sync + 'static {
     fn replies(&self, _filter: RepliesFilter) -> impl Future<Output = Result<RepliesPage, Refusal>> + Send {
         async { Err(absent()) }
     }
+    /// The name in the greeting.
+    fn hostname(&self) -> String;
     /// How the daemon is.
     fn status(&self) -> impl Future<Output = Result<Status, Refusal>> + Send;
 }

@@ -129,6 +129,13 @@ pub(super) fn table<O: Operations>() -> Vec<Route<O>> {
         post("/v1/plans/{name}", Adm, h::set_plan::<O>, "Apply a text as this plan, before what the settings say")
             .about("/v1/plans/{name}"),
         post("/v1/plans/{name}/check", Read, h::try_plan::<O>, "What is wrong with a text, by line; changes nothing").harmless(),
+        post(
+            "/v1/plans/{name}/simulate",
+            Read,
+            h::simulate_plan::<O>,
+            "What would come of a text with the mail of the last 30 days, beside the plan that holds; changes nothing",
+        )
+        .harmless(),
         post("/v1/plans/{name}/undo", Adm, h::unset_plan::<O>, "Put back what was there before the last change; again: redo")
             .about("/v1/plans/{name}"),
         get("/v1/events", Read, h::events::<O>, "What became of mail; waits for news if told to"),

