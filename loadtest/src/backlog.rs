@@ -195,13 +195,13 @@ fn measure(arguments: &Arguments, messages: u64, bytes: usize) -> Result<Row> {
 }
 
 #[derive(Clone, Copy)]
-struct Filling {
-    messages: u64,
-    sites: usize,
-    come_back: u64,
+pub(crate) struct Filling {
+    pub(crate) messages: u64,
+    pub(crate) sites: usize,
+    pub(crate) come_back: u64,
 }
 
-struct Filled {
+pub(crate) struct Filled {
     /// One that an operator might ask about.
     a_message: QueueId,
     /// What an operator cancels.
@@ -211,7 +211,7 @@ struct Filled {
 }
 
 /// Numbers from 0 are for the big site, so that the ledger need not know which they are.
-async fn fill(queue: &Path, filling: Filling, mut bodies: Bodies) -> Result<Filled> {
+pub(crate) async fn fill(queue: &Path, filling: Filling, mut bodies: Bodies) -> Result<Filled> {
     let Filling { messages, sites, come_back } = filling;
     let store = Store::open(queue, Options { events_max: 20_000_000, ..Options::default() })?;
     let now = SystemTime::now();

@@ -11,6 +11,7 @@ mod background;
 pub mod backlog;
 pub mod broken;
 pub mod churn;
+pub mod console;
 pub mod cpu;
 pub mod crash;
 pub mod daemon;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use loadtest::{
-    backlog, broken, churn, disk, economy, handover, idle, interop, kill, labeler, powercut, profile, report, tls_cases,
+    backlog, broken, churn, console, disk, economy, handover, idle, interop, kill, labeler, powercut, profile, report, tls_cases,
 };
 
 #[derive(Parser)]
@@ -42,6 +42,8 @@ enum Verb {
     Tls(tls_cases::Arguments),
     /// Our labeler: to the octet with @atproto's packages, set up on a real PLC directory and PDS, and fast beside @skyware/labeler
     Labeler(labeler::Arguments),
+    /// The console in Chromium: every page, plans, actions, members, two operators at once. Needs root
+    Console(console::Arguments),
     /// Real receiving hosts: Postfix, Exim, OpenSMTPD, Haraka, aiosmtpd. Needs root
     Receivers(interop::receivers::Arguments),
     /// Real peers: a PDS, Postfix, swaks, msmtp, nodemailer, smtplib, dkimpy, opendkim. Needs root
@@ -63,6 +65,7 @@ fn main() -> ExitCode {
         Verb::Disk(arguments) => disk::run(&arguments),
         Verb::Tls(arguments) => tls_cases::run(&arguments),
         Verb::Labeler(arguments) => labeler::run(&arguments),
+        Verb::Console(arguments) => console::run(&arguments),
         Verb::Receivers(arguments) => interop::receivers::run(&arguments),
         Verb::Interop(arguments) => interop::run(&arguments),
     };
