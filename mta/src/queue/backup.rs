@@ -1,4 +1,5 @@
-//! Copies of what lasts: members, credentials, operators, labels, warmup, events, and the keys. Made while the daemon runs or not.
+//! Copies of what lasts: members, credentials, operators, labels, warmup, events, the audit, the keys, and plans that
+//! operators keep. Made while the daemon runs or not.
 //!
 //! **Mail is not in a copy.** It would be sent a second time by whoever goes back to it, and what has come since would be lost anyway: a
 //! copy is always older than the queue. LMDB gives a second process a snapshot, so a backup needs nothing of the daemon and stops
@@ -80,6 +81,10 @@ fn copy(data_dir: &Path, lmdb: &Path, part: &Path) -> Result<(), QueueError> {
     fs::remove_dir_all(&whole)?;
     disk::sync_dir(&target)?;
     copy_folder(&data_dir.join("keys"), &part.join("keys"))?;
+    let plans = data_dir.join("plans");
+    if plans.is_dir() {
+        copy_folder(&plans, &part.join("plans"))?;
+    }
     disk::sync_dir(part)?;
     Ok(())
 }
