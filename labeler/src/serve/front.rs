@@ -12,7 +12,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, HttpBody, to_bytes};
 use axum::extract::DefaultBodyLimit;
-use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -26,6 +26,8 @@ use crate::outside;
 
 /// From the head of a request to the head of its answer, with the body of the request in between.
 const REQUEST_MAX: Duration = Duration::from_secs(30);
+/// Octets of a request's head. hyper compares only between two reads, the last of which may bring as many again.
+pub(super) const HEAD_BYTES_MAX: usize = 64 << 10;
 /// Octets of a request's body; nothing that is asked here is longer.
 const BODY_BYTES_MAX: usize = 64 << 10;
 /// Shorter answers fit into a packet as they are.
@@ -60,6 +62,10 @@ impl Front {
         let gzip = request.method() != Method::HEAD && takes_gzip(request.headers());
         let mut response = match self.limiter.take(asker, outside::moment()) {
             Err(wait) => too_many(wait),
+            // RFC 6585 §5.
+            Ok(()) if head_bytes(request.uri(), request.headers()) > HEAD_BYTES_MAX => {
+                error(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "RequestHeaderFieldsTooLarge", "a head has 64 KiB at most")
+            }
             Ok(()) if request.method() == Method::OPTIONS => StatusCode::NO_CONTENT.into_response(),
             Ok(()) => {
                 let mut request = request.map(Body::new);
@@ -76,6 +82,13 @@ impl Front {
         allow_any_origin(response.headers_mut());
         Ok(response)
     }
+}
+
+/// Octets of what was asked for and of the fields.
+fn head_bytes(uri: &Uri, headers: &HeaderMap) -> usize {
+    let path = uri.path_and_query().map_or(0, |path| path.as_str().len());
+    let fields = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len());
+    path + fields.sum::<usize>()
 }
 
 fn too_many(wait: Duration) -> Response {
@@ -226,6 +239,14 @@ mod tests {
         assert!(limiter.buckets.lock().unwrap().of.len() <= ASKERS_MAX + 1);
         assert_eq!(limiter.take(Asker(ip("198.51.100.3")), now + Duration::from_secs(61)), Ok(()), "the quiet make room");
         assert_eq!(limiter.buckets.lock().unwrap().of.len(), 1);
+    }
+
+    #[test]
+    fn a_head_is_as_long_as_its_path_and_fields() {
+        let mut headers = HeaderMap::new();
+        headers.append("x", "12".parse().unwrap());
+        headers.append("x", "345".parse().unwrap());
+        assert_eq!(head_bytes(&"/a?b=c".parse().unwrap(), &headers), "/a?b=c".len() + "x: 12\r\nx: 345\r\n".len());
     }
 
     #[test]

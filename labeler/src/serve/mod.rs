@@ -43,8 +43,6 @@ const DRAIN_MAX: Duration = Duration::from_secs(5);
 /// Octets that the kernel holds of a connection beyond what is on its way. Otherwise it takes megabytes for each of a
 /// thousand subscribers who read slowly, until there is no memory left for the connections of anybody.
 const UNSENT_BYTES_MAX: u32 = 64 << 10;
-/// Octets of a request's head.
-const HEAD_BYTES_MAX: usize = 64 << 10;
 
 /// What is served beside the labels.
 pub(crate) struct Methods {
@@ -126,7 +124,7 @@ async fn connection(
 ) {
     let service = service_fn(move |request| front.clone().answer(peer.ip(), request));
     let mut server = http1::Builder::new();
-    server.timer(TokioTimer::new()).header_read_timeout(HEAD_MAX).max_buf_size(HEAD_BYTES_MAX);
+    server.timer(TokioTimer::new()).header_read_timeout(HEAD_MAX).max_buf_size(front::HEAD_BYTES_MAX);
     let mut connection = std::pin::pin!(server.serve_connection(TokioIo::new(stream), service).with_upgrades());
     tokio::select! {
         _ = connection.as_mut() => {}

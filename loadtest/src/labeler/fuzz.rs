@@ -24,9 +24,9 @@ const TARGETS: [&str; 9] = ["label", "car", "did", "txt", "jwt", "frames", "smtp
 /// How long, and which.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Minutes for each target.
-    #[arg(long, default_value_t = 10)]
-    minutes: u64,
+    /// Minutes for each target; parts of one too.
+    #[arg(long, default_value_t = 10.0)]
+    minutes: f64,
     /// Only this target.
     #[arg(long, value_parser = TARGETS)]
     only: Option<String>,
@@ -37,12 +37,15 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the crate lies in the repository")?;
+    // To libFuzzer 0 seconds are no bound at all.
+    let seconds = (arguments.minutes * 60.0).ceil();
+    ensure!(seconds >= 1.0 && seconds <= f64::from(u32::MAX), "--minutes must be more than 0, such as 0.5");
     let program = build(root)?;
     let mut findings = Vec::new();
     println!("{:16} {:>10} {:>9} {:>9} {:>7}  findings", "target", "runs", "edges", "features", "corpus");
     for name in TARGETS.iter().filter(|name| arguments.only.as_ref().is_none_or(|only| only == *name)) {
         let target = Target::new(root, &program, name)?;
-        let found = target.fuzz(arguments.minutes * 60)?;
+        let found = target.fuzz(seconds)?;
         if arguments.keep && found.is_none() {
             target.keep()?;
         }
@@ -101,7 +104,7 @@ impl<'a> Target<'a> {
     }
 
     /// Runs, and tells of it; the finding, if there is one.
-    fn fuzz(&self, seconds: u64) -> Result<Option<PathBuf>> {
+    fn fuzz(&self, seconds: f64) -> Result<Option<PathBuf>> {
         let log = self.found.with_extension("log");
         let mut command = self.command();
         command.arg(format!("-max_total_time={seconds}")).arg("-print_final_stats=1");

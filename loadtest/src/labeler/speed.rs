@@ -71,7 +71,7 @@ pub(super) struct Arguments {
 }
 
 #[derive(Clone, Copy, Deserialize)]
-struct Issued {
+pub(super) struct Issued {
     seconds: f64,
     cpu_seconds: f64,
 }
@@ -156,7 +156,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
 }
 
 /// Labels for everybody, as the daemon's rounds issue them. Seeing the attestations is not counted.
-fn issue(data: &Path, count: usize) -> Result<Issued> {
+pub(super) fn issue(data: &Path, count: usize) -> Result<Issued> {
     let key = SigningKey::from_octets(&SECRET)?;
     let issuer: Did = DID.parse().map_err(anyhow::Error::msg)?;
     let now = SystemTime::now();

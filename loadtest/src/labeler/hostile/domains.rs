@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use super::Row;
-use super::world::{ANY, Case, World, publish};
+use super::world::{Case, Setup, World, publish};
 use crate::dns::{Failure, Record, Zone};
 
 /// Name, part of what is said, labels in force (a member has two), and what its zone is made of after everything was right.
@@ -66,7 +66,8 @@ const CASES: &[(&str, &str, usize, Spoil)] = &[
     ("SPF lookups of nothing", "lookups find nothing", 2, |zone, domain| {
         spf(zone, domain, &format!("v=spf1 a:n1.{domain} a:n2.{domain} a:n3.{domain} a:n4.{domain} -all"));
     }),
-    ("SPF macros that grow: judged in time", "mail", ANY, |zone, domain| {
+    // RFC 7208 §7.3 would shorten the name. mail-auth asks for it as it is, and that it cannot be asked for is no finding: nothing is given.
+    ("SPF macros that grow beyond a name", "could not be looked up", 0, |zone, domain| {
         spf(zone, domain, &format!("v=spf1 exists:{}.{domain} -all", "%{d}%{s}%{i}%{h}".repeat(20)));
     }),
     ("two SPF records", "2 SPF records", 0, |zone, domain| {
@@ -127,7 +128,7 @@ fn short_rsa() -> String {
 }
 
 pub(super) async fn rows() -> Result<Vec<Row>> {
-    let world = World::start("", "", None).await?;
+    let world = World::start().await?;
     let mut cases = Vec::new();
     for (nth, (name, reason, labels, spoil)) in CASES.iter().enumerate() {
         let (account, domain) = world.member(&format!("mail{nth}"));
@@ -145,7 +146,7 @@ async fn poisoned() -> Result<Vec<Row>> {
     let other = Zone::new();
     other.set_ttl(0);
     let more = "[[dns.vantage]]\nname = \"elsewhere\"\nnameservers = [{dns}]\n";
-    let world = World::start("", more, Some(other.clone())).await?;
+    let world = World::set_up(Setup { more, second: Some(other.clone()), ..Setup::default() }).await?;
     let (gains, domain) = world.member("gains");
     world.net.attest(&gains, &domain, &["s1"], true);
     let (stands, domain) = world.member("stands");
@@ -158,8 +159,10 @@ async fn poisoned() -> Result<Vec<Row>> {
         ])
         .await?;
     txt(&other, "_atproto", &domain, "did=did:plc:other");
-    world.net.prod(&stands);
-    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    // When the third look begins, the first two are at an end.
+    for _ in 0..3 {
+        world.look_again(&stands).await?;
+    }
     rows.extend(
         world
             .judge(vec![Case { name: "one is poisoned later".into(), account: stands, reason: "stands.example", labels: 2 }])

@@ -42,6 +42,7 @@ struct State {
     documents: HashMap<String, Lie>,
     proofs: HashMap<String, Lie>,
     asked: HashMap<String, usize>,
+    looked_up: HashMap<String, usize>,
     /// Where the PDS of a DID is said to be: each at an address of its own, as the labeler leaves hosts alone that fail.
     hosts: HashMap<String, SocketAddr>,
 }
@@ -123,6 +124,11 @@ impl Liar {
         self.lock().asked.get(did).copied().unwrap_or(0)
     }
 
+    /// How often the directory was asked about this DID.
+    pub(super) fn looked_up(&self, did: &str) -> usize {
+        self.lock().looked_up.get(did).copied().unwrap_or(0)
+    }
+
     /// The Jetstream says this.
     pub(super) fn say(&self, text: impl Into<String>) {
         self.made_up.lock().unwrap_or_else(PoisonError::into_inner).push(text.into());
@@ -145,9 +151,8 @@ async fn answer(mut stream: TcpStream, state: &Mutex<State>, plc: SocketAddr, pd
     let did = did.unwrap_or_default().replace("%3A", ":");
     let (lie, address) = {
         let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-        if of_pds {
-            *state.asked.entry(did.clone()).or_default() += 1;
-        }
+        let count = if of_pds { &mut state.asked } else { &mut state.looked_up };
+        *count.entry(did.clone()).or_default() += 1;
         let lie = if of_pds { state.proofs.get(&did).cloned() } else { state.documents.get(&did).cloned() };
         (lie, state.hosts.get(&did).copied().unwrap_or(pds))
     };

@@ -23,14 +23,14 @@ pub(super) fn rows() -> Vec<Row> {
     rows
 }
 
-fn key(octet: u8) -> SigningKey {
+pub(super) fn key(octet: u8) -> SigningKey {
     match SigningKey::from_octets(&[octet; 32]) {
         Ok(key) => key,
         Err(_) => unreachable!("below the order"),
     }
 }
 
-fn did(text: &str) -> Did {
+pub(super) fn did(text: &str) -> Did {
     match text.parse() {
         Ok(did) => did,
         Err(_) => unreachable!("written here"),
@@ -38,7 +38,7 @@ fn did(text: &str) -> Did {
 }
 
 /// The same signature with the other s, which verifies wherever that is not looked at.
-fn high_s(signature: &[u8]) -> Vec<u8> {
+pub(super) fn high_s(signature: &[u8]) -> Vec<u8> {
     let Ok(low) = k256::ecdsa::Signature::from_slice(signature) else { return Vec::new() };
     k256::ecdsa::Signature::from_scalars(low.r(), -*low.s()).map(|high| high.to_bytes().to_vec()).unwrap_or_default()
 }
