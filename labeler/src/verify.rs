@@ -104,7 +104,8 @@ impl Verifier {
             relay: attestation.wants_relay(),
         };
         let first = usize::try_from(task.id ^ task.asked).unwrap_or(0);
-        let judgement = self.views.judge(&subject, first, task.lane == Lane::Standing).await;
+        let mut judgement = self.views.judge(&subject, first, task.lane == Lane::Standing).await;
+        judgement.checks.splice(0..0, shown_by(did, &document));
         Ok(Found::Judged { judgement, relay: subject.relay, rev })
     }
 
@@ -185,6 +186,12 @@ fn revised(rev: &str) -> Option<SystemTime> {
         Some(value << 5 | u64::try_from(digit).ok()?)
     })?;
     Some(UNIX_EPOCH + Duration::from_micros(value >> 10))
+}
+
+/// Who the account is and which server showed its record, for the member.
+fn shown_by(did: &str, document: &Document) -> [Check; 2] {
+    let handle = document.handle().map(|handle| format!("at://{handle}"));
+    [Check::pass(Kind::Identity, did).seeing(&handle), Check::pass(Kind::Pds, document.pds().unwrap_or_default())]
 }
 
 /// What a PDS means by an answer that is no proof: its word counts for its own accounts, as far as it is about whether it serves

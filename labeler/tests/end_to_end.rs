@@ -370,7 +370,10 @@ async fn a_member_learns_by_every_way_what_stands_in_the_way_and_need_not_wait_w
     world.until_labels(&account, &BOTH).await;
     let status = json(&format!("/xrpc/coop.tradewind.getStatus?did={did}")).await;
     assert_eq!(status["labels"].as_array().unwrap().len(), 2);
-    assert!(get("/status/member.example").await.1.contains("All is in order."));
+    let page = get("/status/member.example").await.1;
+    assert!(page.contains("All is in order."));
+    // Who it is and where it lives, as they were at the last look.
+    assert!(page.contains("<code>at://alice.test</code>") && page.contains(&world.net.pds_url()), "{page}");
 
     // A third dry run of one domain is the last for a while.
     assert_eq!(json(&check).await["verdict"], "pass");
