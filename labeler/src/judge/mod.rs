@@ -260,12 +260,22 @@ impl Judgement {
 
     /// Whether it failed by what the account or the domain itself says, and not by a record that may be missing for a moment:
     /// the account or its record is gone or wrong, or the domain names somebody else.
-    pub fn is_decisive(&self) -> bool {
+    ///
+    /// `pds` is the server that showed the record last. What another one says, that it does not serve the account, decides nothing yet: an
+    /// account that moves is named at its new server in the directory first, and activated there afterwards.
+    pub fn is_decisive(&self, pds: Option<&str>) -> bool {
         self.checks.iter().filter(|check| check.status == Status::Fail).any(|check| match check.kind {
-            Kind::Identity | Kind::Pds | Kind::Record => true,
+            Kind::Identity | Kind::Record => true,
+            Kind::Pds => pds.is_none_or(|pds| pds == check.name),
             Kind::Control => check.seen.iter().any(|seen| seen.starts_with("did=")),
             _ => false,
         })
+    }
+
+    /// The server that showed the record, if one did.
+    pub fn pds(&self) -> Option<&str> {
+        let shown = |check: &&Check| check.kind == Kind::Pds && check.status == Status::Pass;
+        self.checks.iter().find(shown).map(|check| check.name.as_str())
     }
 
     /// A line for every check that stands in the way of a label.

@@ -140,6 +140,29 @@ fn what_the_account_says_itself_counts_at_once() {
 }
 
 #[test]
+fn a_new_server_that_does_not_serve_the_account_yet_does_not_decide() {
+    let shown = |pds: &str| {
+        let checks = vec![Check::pass(Kind::Pds, pds), Check::pass(Kind::Dmarc, "_dmarc.a.example")];
+        Found::Judged { judgement: Judgement::of(checks), relay: false, rev: None }
+    };
+    let not_served = |pds: &str| found(Check::fail(Kind::Pds, pds, "RepoDeactivated"));
+    let (old, new) = ("https://old.example", "https://new.example");
+    let mut bench = Bench::new();
+    bench.look(&shown(old));
+    assert_eq!(bench.look(&not_served(new)), [""; 0], "the directory names the new one, and it is activated there in a moment");
+    assert_eq!(bench.look(&shown(new)), [""; 0]);
+    assert_eq!(bench.look(&not_served(new)), ["!verified-mail-operator"], "it was served there before");
+
+    let mut bench = Bench::new();
+    bench.look(&shown(old));
+    let began = bench.now;
+    while bench.look(&not_served(new)).is_empty() {
+        assert!(bench.now < began + PATIENCE.interval + HOUR * 2, "it never is");
+    }
+    assert!(bench.now >= began + HOUR);
+}
+
+#[test]
 fn checks_are_kept_for_the_member() {
     let mut bench = Bench::new();
     bench.look(&dns(Verdict::Fail));

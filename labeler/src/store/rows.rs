@@ -51,6 +51,9 @@ pub struct Row {
     /// The selectors of the record that was last found in order.
     #[serde(default)]
     pub selectors: Vec<String>,
+    /// The server that showed the record last.
+    #[serde(default)]
+    pub pds: Option<String>,
 }
 
 /// Which account carries the labels of a domain.
@@ -242,6 +245,7 @@ impl Store {
             host: None,
             stands_since_ms: 0,
             selectors: Vec::new(),
+            pds: None,
         })
     }
 

@@ -199,6 +199,9 @@ impl Row {
 
     fn take(&mut self, judgement: &Judgement, relay: bool, patience: Patience, now: SystemTime) {
         self.reasons = judgement.reasons();
+        if let Some(pds) = judgement.pds() {
+            self.pds = Some(pds.to_owned());
+        }
         match judgement.verdict {
             Verdict::Pass => {
                 if !self.stands {
@@ -216,7 +219,7 @@ impl Row {
                 self.refused = self.refused.saturating_add(1);
                 let long = millis(now).saturating_sub(self.refused_since_ms) >= whole_millis(patience.failing_for);
                 let often = self.refused >= patience.failures;
-                if judgement.is_decisive() || patience.failures <= 1 || (often && long) {
+                if judgement.is_decisive(self.pds.as_deref()) || patience.failures <= 1 || (often && long) {
                     (self.stands, self.relay) = (false, relay);
                 }
             }
