@@ -157,7 +157,9 @@ pub struct Vantage {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Verify {
-    /// How long after a check that passed the next one is due. Failed checks are repeated sooner. Default: `24h`.
+    /// How long after a check that passed the next one is due. A check that did not pass is repeated after a second, then after twice as
+    /// long, and so on, up to an hour while labels are in question and to six where there are none; a member who has put things right
+    /// need not wait, when `coop.tradewind.checkDomain` or the status page's form finds all in order. Default: `24h`.
     #[serde(deserialize_with = "duration")]
     pub interval: Duration,
     /// Addresses that the co-op's relay sends from. SPF of whoever asks for the relay must pass for each. Default: none, and SPF
