@@ -14,7 +14,7 @@ pub(crate) mod network;
 mod peers;
 pub mod receivers;
 mod verify;
-mod xrpc;
+pub(crate) mod xrpc;
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;

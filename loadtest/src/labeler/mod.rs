@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `vectors` | are our labels and frames those of @atproto's packages, octet for octet, both ways? |
 //! | `setup` | does `tradewind-labeler setup` make a labeler of an account, on a real PLC directory and PDS? |
+//! | `life` | do labels follow everything that happens to members, on a real PLC directory and real PDSes? |
 //! | `round` | what does it cost to look at all members again? |
 //! | `fuzz` | does anything that strangers send break a promise of a parser? |
 //! | `hostile` | does it withstand who would deceive or exhaust it? |
@@ -14,6 +15,7 @@
 mod client;
 mod fuzz;
 mod hostile;
+mod life;
 mod poll;
 mod round;
 mod setup;
@@ -44,6 +46,8 @@ enum What {
     Fuzz(fuzz::Arguments),
     /// Who would deceive, exhaust or misuse it: case, expected, seen
     Hostile(hostile::Arguments),
+    /// Whatever may happen to members, with a real PLC directory, two real PDSes and an MTA that polls
+    Life(life::Arguments),
     /// All members looked at again: CPU time and memory
     Round(round::Arguments),
     /// Beside @skyware/labeler with the same data; subscribers; an MTA's poll
@@ -57,6 +61,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         What::Setup(arguments) => setup::run(arguments),
         What::Fuzz(arguments) => fuzz::run(arguments),
         What::Hostile(arguments) => hostile::run(arguments),
+        What::Life(arguments) => life::run(arguments),
         What::Round(arguments) => round::run(arguments),
         What::Speed(arguments) => speed::run(arguments),
     }

@@ -97,7 +97,7 @@ fn check(network: &Network, at: &Path, name: &str, account: &Account, said: &str
 }
 
 /// The code is of five letters and digits, a hyphen, and five.
-fn code_in(mail: &str) -> Option<String> {
+pub(super) fn code_in(mail: &str) -> Option<String> {
     let plain = mail.replace("=\n", "");
     let of_code = |octet: u8| octet.is_ascii_uppercase() || (b'2'..=b'7').contains(&octet);
     let code = |word: &&str| {
@@ -108,7 +108,7 @@ fn code_in(mail: &str) -> Option<String> {
 }
 
 /// A server that accepts all mail and hands it on.
-fn receive_mail() -> Result<(SocketAddr, Receiver<String>)> {
+pub(super) fn receive_mail() -> Result<(SocketAddr, Receiver<String>)> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let address = listener.local_addr()?;
     let (sender, receiver) = channel();
