@@ -23,6 +23,9 @@ use serde_json::Value;
 
 const DID: &str = "did:web:member.example";
 
+/// How often the site has failed before the test looks.
+const FAILURES: usize = 5;
+
 struct Daemon {
     file: PathBuf,
     relay: SocketAddr,
@@ -118,6 +121,18 @@ impl Daemon {
         let is_id = |word: &&str| word.len() == 13 && word.bytes().all(|octet| octet.is_ascii_alphanumeric());
         reply.split_whitespace().find(is_id).unwrap().to_owned()
     }
+
+    /// Makes a site fail until it is left alone for a quarter of an hour: longer than the slowest machine takes for the test, and
+    /// after one failure it is half a minute. No mail is left there.
+    fn fail_often(&self, domain: &str) {
+        let id = self.submit(&[&format!("first@{domain}")]);
+        self.events(&id, 2);
+        for nth in 2..=FAILURES {
+            self.json(&format!("queue flush --site {domain}"));
+            self.events(&id, 1 + nth);
+        }
+        assert_eq!(self.json(&format!("queue cancel {id}"))["changed"], 1);
+    }
 }
 
 #[test]
@@ -134,7 +149,10 @@ fn the_operator_asks_why_mail_waits_and_holds_flushes_and_cancels_it() {
     let nowhere = daemon.json("where nowhere.example");
     assert_eq!((&nowhere["route"], &nowhere["would"][2]["would"]["hold"]["reason"]), (&"trouble".into(), &"unroutable".into()));
 
+    daemon.fail_often("big.example");
     let id = daemon.submit(&["a@big.example", "b@big.example"]);
+    daemon.events(&id, 1);
+    daemon.json("queue flush --site big.example");
     assert_eq!(daemon.events(&id, 2), ["accepted", "deferred"]);
     let why = daemon.json(&format!("why {id}"));
     let delivery = &why["deliveries"][0];
@@ -144,7 +162,8 @@ fn the_operator_asks_why_mail_waits_and_holds_flushes_and_cancels_it() {
     assert!(delivery["last"].as_str().unwrap().starts_with("451 4.4.1 "), "{delivery}");
     assert!(!why.to_string().contains("123456"));
     let place = daemon.json("where big.example");
-    assert_eq!((&place["route"], &place["site_failures"]), (&"known".into(), &1.into()));
+    assert_eq!(place["route"], "known");
+    assert!(place["site_failures"].as_u64().unwrap() > FAILURES as u64, "{place}");
     assert_eq!(place["would"][1]["would"]["hold"]["reason"], "site_suspended");
     assert_eq!(place["would"][1]["would"]["hold"]["clears_at"], place["site_suspended_until"]);
     assert_eq!(place["mail"]["queued"], 1);
@@ -156,8 +175,13 @@ fn the_operator_asks_why_mail_waits_and_holds_flushes_and_cancels_it() {
     assert_eq!((&waits["deliveries"][0]["state"], &waits["deliveries"][0]["turn"]), (&"waiting".into(), &"big.example".into()));
     assert_eq!(waits["deliveries"][0]["next"]["hold"]["set_by"]["layer"], "feedback");
     let (_, text, _) = daemon.tradewind(&format!("why {second}"));
-    let says = "why       the site is left alone after a failure (action ";
-    assert!(text.contains(says) && text.contains("\nset by    what the peer did\nclears    at 20"), "{text}");
+    let says = "why       the site is left alone after ";
+    assert!(
+        text.contains(says)
+            && text.contains(" failures (action ")
+            && text.contains("\nset by    what the peer did\nclears    at 20"),
+        "{text}"
+    );
 
     assert_eq!(daemon.json(&format!("queue hold {id} --reason look"))["changed"], 1);
     let held = daemon.json(&format!("why {id}"));
