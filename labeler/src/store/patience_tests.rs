@@ -116,10 +116,19 @@ fn servers_that_do_not_answer_take_nothing_however_long() {
 fn one_failure_long_ago_and_silence_since_take_nothing() {
     let mut bench = Bench::new();
     bench.look(&dns(Verdict::Fail));
+    let began = bench.now;
     for _ in 0..50 {
         assert_eq!(bench.look(&dns(Verdict::Unknown)), [""; 0]);
     }
+    assert!(
+        bench.now > began + HOUR * 24,
+        "servers that do not answer are asked ever more rarely: {:?}",
+        bench.now.duration_since(began)
+    );
     assert_eq!(bench.look(&dns(Verdict::Fail)), [""; 0], "two are not three");
+    let second = bench.now;
+    assert_eq!(bench.look(&dns(Verdict::Fail)), ["!verified-mail-operator"], "three are");
+    assert_eq!(bench.now, second + Duration::from_secs(1), "and nothing but the third was missing");
 }
 
 #[test]

@@ -245,7 +245,12 @@ fn wait(row: &Row, patience: Patience, now: SystemTime) -> Duration {
     // Labels are in question: decided no later than when they may be.
     let decided = row.refused_since_ms.saturating_add(whole_millis(patience.failing_for));
     let left = Duration::from_millis(decided.saturating_sub(millis(now)));
-    if left.is_zero() { wait.min(RETRY_FIRST) } else { wait.min(left) }
+    match (left.is_zero(), row.state) {
+        (false, _) => wait.min(left),
+        // Nothing can be decided as long as nobody answers.
+        (true, State::Unknown) => wait,
+        (true, _) => wait.min(RETRY_FIRST),
+    }
 }
 
 fn whole_millis(duration: Duration) -> u64 {
