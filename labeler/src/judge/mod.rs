@@ -261,8 +261,8 @@ impl Judgement {
     /// Whether it failed by what the account or the domain itself says, and not by a record that may be missing for a moment:
     /// the account or its record is gone or wrong, or the domain names somebody else.
     ///
-    /// `pds` is the server that showed the record last. What another one says, that it does not serve the account, decides nothing yet: an
-    /// account that moves is named at its new server in the directory first, and activated there afterwards.
+    /// `pds` is the server that showed the record last. What another one says, that it does not serve the account, decides
+    /// nothing yet: an account that moves is named at its new server in the directory first, and activated there afterwards.
     pub fn is_decisive(&self, pds: Option<&str>) -> bool {
         self.checks.iter().filter(|check| check.status == Status::Fail).any(|check| match check.kind {
             Kind::Identity | Kind::Record => true,

@@ -1,4 +1,5 @@
-//! A consumer of the labels that is not ours: @atproto's packages in Node, which see the stream from its beginning and queryLabels.
+//! A consumer of the labels that is not ours: @atproto's packages in Node, which see the stream from its beginning and
+//! queryLabels.
 
 use std::collections::{BTreeSet, HashMap};
 use std::io::{BufRead, BufReader, Write};

@@ -1,13 +1,14 @@
-//! `labeler life`: everything that may happen to members, with a real PLC directory and two real PDSes; and after each event, what the labeler says.
+//! `labeler life`: everything that may happen to members, with a real PLC directory and two real PDSes; and after each event,
+//! what the labeler says.
 //!
-//! Each row is an event, the labels that must follow, those that did, and after how long. A row is wrong when the labels are others or late, when
-//! more or fewer labels were issued on the way than the event asks for (the account of it is kept here), when @atproto's own packages do not verify
-//! every label or find another state in the stream than in queryLabels (`interop/labels.mjs`), and when an MTA that polls the labeler does not admit
-//! or refuse the member accordingly.
+//! Each row is an event, the labels that must follow, those that did, and after how long. A row is wrong when the labels are
+//! others or late, when more or fewer labels were issued on the way than the event asks for (the account of it is kept here),
+//! when @atproto's own packages do not verify every label or find another state in the stream than in queryLabels
+//! (`interop/labels.mjs`), and when an MTA that polls the labeler does not admit or refuse the member accordingly.
 //!
-//! Real: the directory, both PDSes and the firehose of one, the labeler, the MTA. Scripted: DNS, and in front of both PDSes a relay and a
-//! Jetstream (`interop/relay.mjs`), because neither comes as a package of npm, PyPI or Debian; as the relay believes everything, what a PDS says of
-//! an account that it does not hold any more reaches the labeler.
+//! Real: the directory, both PDSes and the firehose of one, the labeler, the MTA. Scripted: DNS, and in front of both PDSes a
+//! relay and a Jetstream (`interop/relay.mjs`), because neither comes as a package of npm, PyPI or Debian; as the relay
+//! believes everything, what a PDS says of an account that it does not hold any more reaches the labeler.
 
 mod consumer;
 mod members;
@@ -88,7 +89,8 @@ impl Life {
         self.row(name, who, &seen, took, faults)
     }
 
-    /// Something happens to a member that takes and gives no labels. `until` is when the labeler has looked: what getStatus says then.
+    /// Something happens to a member that takes and gives no labels. `until` is when the labeler has looked: what getStatus
+    /// says then.
     fn stays(
         &mut self,
         name: &str,

@@ -274,7 +274,8 @@ fn start(at: &Path, name: &str, settings: &Path) -> Result<Running> {
 
 fn write_settings(at: &Path, name: &str, listen: SocketAddr, plc: &str, dns: &dns::Server, ingest: &str) -> Result<()> {
     let toml = format!(
-        "did = \"{}\"\nsigning_key = \"{name}.key\"\ndata_dir = \"{name}\"\nlisten = \"{listen}\"\n[identity]\nplc_url = \"{plc}\"\n\
+        "did = \"{}\"\nsigning_key = \"{name}.key\"\ndata_dir = \"{name}\"\nlisten = \"{listen}\"\n\
+         [identity]\nplc_url = \"{plc}\"\n\
          [ingest]\n{ingest}\n[dns]\nnameservers = [\"{}\"]\n{VERIFY}",
         did(listen),
         dns.address()
