@@ -178,7 +178,7 @@ fn the_operator_asks_why_mail_waits_and_holds_flushes_and_cancels_it() {
     let says = "why       the site is left alone after ";
     assert!(
         text.contains(says)
-            && text.contains(" failures (action ")
+            && text.contains(" failures in a row (action ")
             && text.contains("\nset by    what the peer did\nclears    at 20"),
         "{text}"
     );
