@@ -36,7 +36,7 @@ use crate::{
     },
     events::tally::Tally,
     policy::{self, Credential, CredentialKey, Directory, Doubts, Requirement, SharedDirectory, Standing},
-    queue::{OWN, Queue, QueueError, Reader},
+    queue::{Counts, OWN, Queue, QueueError, Reader},
     sign::{KeyRing, KeyStore, store::StoreError},
 };
 
@@ -247,9 +247,14 @@ impl Daemon {
         Ok(())
     }
 
+    /// Sizes of the queue, if it can be read.
+    pub fn counts(&self) -> Option<Counts> {
+        self.parts.reader.counts().ok()
+    }
+
     /// Messages in the queue, if it can be read.
     pub fn messages(&self) -> Option<u64> {
-        self.parts.reader.counts().ok().map(|counts| counts.messages)
+        self.counts().map(|counts| counts.messages)
     }
 
     /// Of them those of our own.

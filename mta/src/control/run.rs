@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -109,11 +110,12 @@ async fn run(
             port.serve(admin.clone()).await;
         }
     };
+    let queue_dir = config.data_dir.join("queue");
     tokio::join!(
         socket.serve(admin.clone()),
         public,
         labels,
-        gauges(&daemon, sessions),
+        gauges(&daemon, &queue_dir, sessions),
         trim(&config),
         watchdog(rounds, admin.stage.clone()),
         renew(&config, certificate),
@@ -123,17 +125,33 @@ async fn run(
 }
 
 /// What is counted by looking: now and then, so that mail does not pay for it.
-async fn gauges(daemon: &Daemon, sessions: impl Fn() -> usize) {
+async fn gauges(daemon: &Daemon, data_dir: &Path, sessions: impl Fn() -> usize) {
     let mut climbs = BTreeSet::new();
-    let (queued, own, open) = (gauge!(metrics::QUEUED), gauge!(metrics::OWN_QUEUED), gauge!(metrics::SESSIONS));
-    let heap = gauge!(metrics::HEAP_BYTES);
+    gauge!(metrics::BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    let (open, operations, heap) = (gauge!(metrics::SESSIONS), gauge!(metrics::OPERATIONS), gauge!(metrics::HEAP_BYTES));
+    let (queued, own) = (gauge!(metrics::QUEUED), gauge!(metrics::OWN_QUEUED));
+    let (deliveries, held, aside) = (gauge!(metrics::DELIVERIES), gauge!(metrics::HELD), gauge!(metrics::ASIDE));
+    let (bodies, segments) = (gauge!(metrics::BODIES_BYTES), gauge!(metrics::SEGMENTS_BYTES));
+    let (used, size) = (gauge!(metrics::DATABASE_USED_BYTES), gauge!(metrics::DATABASE_SIZE_BYTES));
+    let free = gauge!(metrics::DISK_FREE_BYTES);
     loop {
         open.set(sessions() as f64);
+        operations.set(host::operations_in_flight() as f64);
         heap.set(host::memory::held() as f64);
         own.set(daemon.own_messages() as f64);
-        // A database that cannot be read is told by those who need it.
-        if let Some(messages) = daemon.messages() {
-            queued.set(messages as f64);
+        // A database or a disk that cannot be read is told by those who need it.
+        if let Some(counts) = daemon.counts() {
+            queued.set(counts.messages as f64);
+            deliveries.set(counts.deliveries as f64);
+            held.set(counts.held as f64);
+            aside.set(counts.aside as f64);
+            bodies.set(counts.live_bytes as f64);
+            segments.set(counts.segment_bytes as f64);
+            used.set(counts.database_bytes as f64);
+            size.set(counts.database_bytes_max as f64);
+        }
+        if let Ok(bytes) = host::disk::free_bytes(data_dir) {
+            free.set(bytes as f64);
         }
         daemon.gauge_climbs(&mut climbs).await;
         tokio::time::sleep(GAUGES).await;

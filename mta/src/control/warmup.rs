@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use ::metrics::gauge;
+use ::metrics::{counter, gauge};
 use scheduler::ClimbWish;
 use scheduler::warmup::{Climb, ClimbState, ClimbView, Figures, Rule, Step};
 
@@ -151,16 +151,26 @@ impl Daemon {
         }
         // Without the scheduler nothing is told; those who need it say so.
         let Ok(views) = self.parts.scheduler.climbs().await else { return };
+        let dated = blocking(self, move |daemon| {
+            let reader = &daemon.parts.reader;
+            views.into_iter().take(GAUGES_MAX).map(|view| Ok((began(reader, &view, &[])?, view))).collect()
+        });
+        // The same for a database that cannot be read.
+        let Ok(Ok(views)): Result<Result<Vec<(u32, ClimbView)>, QueueError>, _> = dated.await else { return };
         let mut gone = std::mem::take(known);
-        for view in views.iter().take(GAUGES_MAX) {
+        for (began, view) in &views {
             let key = (view.source.clone(), view.provider.clone());
             gone.remove(&key);
             // Of a source that is through only shaping says how much.
             let allowance = view.allowance.map_or(f64::INFINITY, |most| most as f64);
-            set_gauges(&key, [allowance, view.figures.spent as f64, view.reserved as f64, f64::from(view.climb.stage + 1)]);
+            let (spent, reserved) = (view.figures.spent as f64, view.reserved as f64);
+            let stages = [view.climb.stage + 1, planned_stage(view, *began)].map(f64::from);
+            set_gauges(&key, [allowance, spent, reserved, stages[0], stages[1]]);
+            // Shown before there is any: what begins at 1 has not grown for those who scrape.
+            counter!(names::WARMUP_OVER, "source" => key.0.to_string(), "provider" => key.1.to_string()).increment(0);
             known.insert(key);
         }
-        gone.iter().for_each(|key| set_gauges(key, [0.0; 4]));
+        gone.iter().for_each(|key| set_gauges(key, [0.0; 5]));
     }
 
     async fn sorted_climbs(&self) -> Result<Vec<ClimbView>, Refusal> {
@@ -186,11 +196,14 @@ impl Daemon {
     }
 }
 
-fn set_gauges((source, provider): &(Arc<str>, Arc<str>), values: [f64; 4]) {
-    let all = [names::WARMUP_ALLOWANCE, names::WARMUP_SPENT, names::WARMUP_RESERVED, names::WARMUP_STAGE];
-    for (name, value) in all.into_iter().zip(values) {
-        gauge!(name, "source" => source.to_string(), "provider" => provider.to_string()).set(value);
-    }
+fn set_gauges((source, provider): &(Arc<str>, Arc<str>), values: [f64; 5]) {
+    let [allowance, spent, reserved, stage, planned] = values;
+    let (source, provider) = (|| source.clone(), || provider.clone());
+    gauge!(names::WARMUP_ALLOWANCE, "source" => source(), "provider" => provider()).set(allowance);
+    gauge!(names::WARMUP_SPENT, "source" => source(), "provider" => provider()).set(spent);
+    gauge!(names::WARMUP_RESERVED, "source" => source(), "provider" => provider()).set(reserved);
+    gauge!(names::WARMUP_STAGE, "source" => source(), "provider" => provider()).set(stage);
+    gauge!(names::WARMUP_PLANNED_STAGE, "source" => source(), "provider" => provider()).set(planned);
 }
 
 fn unknown(source: &str, provider: &str, views: &[ClimbView]) -> Refusal {
@@ -258,6 +271,11 @@ fn began(reader: &Reader, view: &ClimbView, steps: &[Step]) -> Result<u32, Queue
     Ok(spent.into_iter().chain(decided).fold(view.climb.day, u32::min))
 }
 
+/// Where it would be had every day gone well, from 1; one beyond the last stage: it would be through.
+fn planned_stage(view: &ClimbView, began: u32) -> u32 {
+    view.climb.day.saturating_sub(began).min(view.stages.len() as u32) + 1
+}
+
 fn row(view: &ClimbView, began: u32) -> ClimbRow {
     let Climb { state, stage, day, pinned, idle, .. } = view.climb;
     let stages = view.stages.len() as u32;
@@ -268,7 +286,7 @@ fn row(view: &ClimbView, began: u32) -> ClimbRow {
         state: state.to_string(),
         stage: stage + 1,
         stages,
-        planned_stage: day.saturating_sub(began).min(stages) + 1,
+        planned_stage: planned_stage(view, began),
         began: date(began),
         day: date(day),
         day_ends: time(view.day_ends),

@@ -68,6 +68,8 @@ pub struct Counts {
     pub segment_bytes: u64,
     /// Octets of the database in use.
     pub database_bytes: u64,
+    /// The most that the database may hold.
+    pub database_bytes_max: u64,
 }
 
 /// All about a message but its octets.
@@ -315,6 +317,7 @@ impl Reader {
             events: self.tables.events.len(&txn)?,
             segments: self.tables.segments.len(&txn)?,
             database_bytes: self.tables.used_bytes(&txn)? as u64,
+            database_bytes_max: self.env.info().map_size as u64,
             ..Counts::default()
         };
         for entry in self.tables.segments.iter(&txn)? {
