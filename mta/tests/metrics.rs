@@ -31,7 +31,7 @@ fn sources() -> Vec<(PathBuf, String)> {
                 None => folders.push(path),
                 Some(ending) if ending == "rs" => {
                     let code = fs::read_to_string(&path).unwrap();
-                    found.push((path, code.split("#[cfg(test)]").next().unwrap_or_default().to_owned()));
+                    found.push((path, code.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default().to_owned()));
                 }
                 Some(_) => {}
             }
@@ -56,7 +56,8 @@ fn within(code: &str) -> &str {
 
 /// Labels of a call: words in quotes before an arrow.
 fn labels(call: &str) -> Vec<&str> {
-    call.split("=>").filter_map(|before| before.trim_end().strip_suffix('"')?.rsplit('"').next()).collect()
+    let before_arrows = call.match_indices("=>").map(|(at, _)| &call[..at]);
+    before_arrows.filter_map(|before| before.trim_end().strip_suffix('"')?.rsplit('"').next()).collect()
 }
 
 #[test]

@@ -148,6 +148,7 @@ const RULES: Values = Words(&[
     "over",
     "complained",
 ]);
+const LANES: Values = Words(&["otp", "transactional", "notice"]);
 const LIMITS: Values = Words(&["hour", "burst", "day", "queue_messages", "queue_bytes", "message_bytes"]);
 const DISBELIEF: Values = Words(&["issuer", "signature", "unsigned", "version", "malformed", "subject"]);
 
@@ -210,6 +211,8 @@ table! {
     QUEUED = "mta_queue_messages": gauge;
     /// Messages in the queue that are our own, such as notices: no member's share counts them.
     OWN_QUEUED = "mta_queue_own_messages": gauge;
+    /// Age of the oldest message of a class in the queue; 0: there is none, NaN: too much waits to look for it.
+    OLDEST_SECONDS = "mta_queue_oldest_seconds": gauge [Seconds] { "class": LANES };
     /// Deliveries in the queue: a message's recipients of one domain.
     DELIVERIES = "mta_queue_deliveries": gauge;
     /// Deliveries in the queue that an operator holds.
@@ -340,7 +343,7 @@ pub fn page() -> String {
         Labels say words of the program or names of the configuration, never a message, a recipient, a domain or a site. So the number of\n\
         series does not grow with mail: at most {} with 4 sources, 4 block lists, the 32 providers that are shipped and 16 pairs of source and\n\
         provider that warm up; at most {} with 16 sources, 8 block lists and all of their {} pairs. A series begins when there is something to\n\
-        count, so there are usually a third of that.\n\n\
+        count.\n\n\
         This page is made from the table in `mta/src/control/metrics.rs`; a test holds them equal.\n\n\
         | name | kind | meaning | labels | series |\n|---|---|---|---|---|\n",
         series_max(small),
@@ -369,7 +372,7 @@ pub fn page() -> String {
 
 #[cfg(test)]
 mod tests {
-    use scheduler::{MeasureKind, ReplyClass};
+    use scheduler::{Lane, MeasureKind, ReplyClass};
 
     use super::*;
 
@@ -384,6 +387,7 @@ mod tests {
     fn labels_say_the_words_that_the_code_has() {
         assert_eq!(words(KINDS), MeasureKind::ALL.map(MeasureKind::as_str));
         assert_eq!(words(CLASSES), ReplyClass::ALL.map(ReplyClass::as_str));
+        assert_eq!(words(LANES), Lane::ALL.map(|lane| lane.as_str()));
     }
 
     #[test]

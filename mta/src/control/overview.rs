@@ -12,6 +12,7 @@ use super::api::{
     ActionFilter, AgeRow, Attention, CountsOf, CountsRow, DnsHealth, HourRow, LabelerStatus, MEMBERS_MAX, Overview, Refusal,
 };
 use super::daemon::Daemon;
+use super::metrics;
 use super::views::{blocking, time, unable};
 use crate::egress::watch::Listing;
 use crate::events::tally::{Counts, Hour};
@@ -28,14 +29,8 @@ impl Daemon {
     pub(super) async fn look_over(&self) -> Result<Overview, Refusal> {
         let now = self.now();
         let hours = self.tally.load().hours(now);
-        let lifetimes = self.config.load().class.each().map(|(_, lifetime, _)| lifetime);
-        let found = blocking(self, move |daemon| {
-            let reader = &daemon.parts.reader;
-            let oldest = Lane::ALL.into_iter().zip(lifetimes);
-            let oldest = oldest.map(|(lane, lifetime)| Ok((lane, reader.oldest(lane, now.checked_sub(lifetime))?)));
-            Ok::<_, QueueError>((reader.counts()?, oldest.collect::<Result<Vec<_>, QueueError>>()?))
-        });
-        let (counts, oldest) = found.await?.map_err(unable)?;
+        let counts = blocking(self, |daemon| daemon.parts.reader.counts()).await?.map_err(unable)?;
+        let oldest = self.oldest(now).await?;
         let age = |at: SystemTime| now.duration_since(at).unwrap_or_default();
         let ages: Vec<AgeRow> = (oldest.iter())
             .map(|(lane, (at, sure))| AgeRow {
@@ -69,6 +64,28 @@ impl Daemon {
         };
         overview.attention = self.attention(&overview, counts.aside).await;
         Ok(overview)
+    }
+
+    /// When the oldest message of each class came, and whether that is certain.
+    pub(super) async fn oldest(&self, now: SystemTime) -> Result<Vec<(Lane, (Option<SystemTime>, bool))>, Refusal> {
+        let lifetimes = self.config.load().class.each().map(|(_, lifetime, _)| lifetime);
+        let found = blocking(self, move |daemon| {
+            let oldest = Lane::ALL.into_iter().zip(lifetimes);
+            let look = |(lane, lifetime)| Ok((lane, daemon.parts.reader.oldest(lane, now.checked_sub(lifetime))?));
+            oldest.map(look).collect::<Result<Vec<_>, QueueError>>()
+        });
+        found.await?.map_err(unable)
+    }
+
+    /// Shows how old they are to whoever scrapes the metrics.
+    pub(super) async fn gauge_ages(&self) {
+        let now = self.now();
+        // A database that cannot be read is told by those who need it.
+        for (lane, (at, sure)) in self.oldest(now).await.unwrap_or_default() {
+            let age = at.map(|at| now.duration_since(at).unwrap_or_default().as_secs_f64());
+            let age = age.unwrap_or(if sure { 0.0 } else { f64::NAN });
+            ::metrics::gauge!(metrics::OLDEST_SECONDS, "class" => lane.as_str()).set(age);
+        }
     }
 
     /// How the labeler is; none when labels are not consulted.

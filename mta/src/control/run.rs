@@ -153,6 +153,7 @@ async fn gauges(daemon: &Daemon, data_dir: &Path, sessions: impl Fn() -> usize) 
         if let Ok(bytes) = host::disk::free_bytes(data_dir) {
             free.set(bytes as f64);
         }
+        daemon.gauge_ages().await;
         daemon.gauge_climbs(&mut climbs).await;
         tokio::time::sleep(GAUGES).await;
     }
