@@ -147,7 +147,12 @@ fn changed(before: Option<&Value>, after: Option<&Value>) -> String {
     let mut fields: Vec<&String> = before.keys().chain(after.keys()).collect();
     fields.sort();
     fields.dedup();
-    let shown = |value: Option<&Value>| value.map_or_else(|| "nothing".to_owned(), Value::to_string);
+    // A whole text says nothing in one line; the rows have it.
+    let shown = |value: Option<&Value>| match value {
+        None => "nothing".to_owned(),
+        Some(Value::String(text)) if text.contains('\n') => format!("{} lines", text.lines().count()),
+        Some(value) => value.to_string(),
+    };
     let changed = fields.into_iter().filter(|field| before.get(*field) != after.get(*field));
     changed
         .map(|field| format!("{field}: {} → {}", shown(before.get(field)), shown(after.get(field))))

@@ -64,7 +64,7 @@ impl Daemon {
                 "{DAYS} days of {of}, from {sources} young {} that all follow it at 12 providers, before typical receivers.",
                 if sources == 1 { "source" } else { "sources" }
             );
-            let drawing = simulate::chart(&says, &reports);
+            let drawing = simulate::chart(&format!("{}: plan and what is sent", new.name), &reports);
             Ok(Simulated { says, drawing, sides: reports.iter().map(side).collect() })
         })
         .await?

@@ -32,7 +32,7 @@ async fn a_login_serves_a_browser_until_it_ends_and_changes_need_its_word_and_a_
     let policy = session.field("content-security-policy").unwrap();
     assert!(policy.contains("default-src 'self'") && policy.contains("frame-ancestors 'none'") && !policy.contains("unsafe"));
     let said = ["x-content-type-options", "referrer-policy", "cache-control"].map(|name| session.field(name));
-    assert_eq!(said, [Some("nosniff"), Some("no-referrer"), Some("no-store")]);
+    assert_eq!(said, [Some("nosniff"), Some("same-origin"), Some("no-store")]);
 
     let suspend = format!("POST /v1/members/{DID}/suspend");
     let origin = format!("http://{}", port.address);

@@ -84,7 +84,22 @@ fn changed(before: Option<&Value>, after: Option<&Value>) -> Vec<(String, String
     };
     let names = old.keys().chain(new.keys().filter(|name| !old.contains_key(*name)));
     let both = names.map(|name| (name, old.get(name).unwrap_or(&Value::Null), new.get(name).unwrap_or(&Value::Null)));
-    both.filter(|(_, old, new)| old != new).map(|(name, old, new)| (name.clone(), words(old), words(new))).collect()
+    let differ = both.filter(|(_, old, new)| old != new);
+    differ
+        .map(|(name, old, new)| match (old, new) {
+            (Value::String(old), Value::String(new)) => (name.clone(), lines_beside(old, new), lines_beside(new, old)),
+            _ => (name.clone(), words(old), words(new)),
+        })
+        .collect()
+}
+
+/// Of a text of many lines those that the other one does not have.
+fn lines_beside(text: &str, other: &str) -> String {
+    if !text.contains('\n') && !other.contains('\n') {
+        return text.to_owned();
+    }
+    let others: std::collections::HashSet<&str> = other.lines().collect();
+    text.lines().filter(|line| !others.contains(line)).collect::<Vec<_>>().join("\n")
 }
 
 fn words(value: &Value) -> String {
@@ -108,6 +123,8 @@ mod tests {
         let row = |name: &str, old: &str, new: &str| (name.to_owned(), old.to_owned(), new.to_owned());
         assert_eq!(found, [row("suspended", "false", "true"), row("pool", "nothing", "p")]);
         assert_eq!(changed(Some(&before), Some(&before)), []);
+        let (old, new) = (json!({"text": "a = 1\nb = 2\n"}), json!({"text": "a = 1\nb = 3\nc = 4\n"}));
+        assert_eq!(changed(Some(&old), Some(&new)), [row("text", "b = 2", "b = 3\nc = 4")]);
         assert_eq!(changed(None, None), []);
         assert_eq!(changed(Some(&json!(1)), None), [row("all of it", "1", "nothing")]);
     }
