@@ -49,7 +49,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let mut rows = signed::rows();
     // Labelers of their own; nearly all of the time is spent waiting for what hangs.
-    let parts = runtime.block_on(tokio::time::timeout(TIME_MAX, async {
+    let looks = async {
         tokio::try_join!(
             domains::rows(),
             accounts::rows(),
@@ -60,7 +60,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
             callers::rows(),
             polled::rows()
         )
-    }));
+    };
+    // A timeout is made where its runtime runs.
+    let parts = runtime.block_on(async { tokio::time::timeout(TIME_MAX, looks).await });
     let parts = parts.context("a case hangs")??;
     rows.extend(<[Vec<Row>; 8]>::from(parts).into_iter().flatten());
     let short = |text: &str, chars: usize| {
