@@ -42,7 +42,7 @@ use crate::egress::tls_reports::actor::ReportWriter;
 use crate::egress::tls_reports::notes::Notes;
 use crate::egress::tls_reports::report::Reporter;
 use crate::egress::watch::{Seen, Watch};
-use crate::events::{render::Renderer, tally::Tally};
+use crate::events::{redact::Redaction, render::Renderer, tally::Tally};
 use crate::floor::{Floor, Rounds};
 use crate::ingress::greeting::Manners;
 use crate::ingress::{Counters, Gate, Service, Shared, settings};
@@ -133,6 +133,7 @@ pub struct Running {
     draining: watch::Sender<Drain>,
     plan: watch::Sender<Arc<Plan>>,
     surroundings: Arc<ArcSwap<Surroundings>>,
+    redaction: Arc<ArcSwap<Redaction>>,
     replies: Arc<ArcSwap<Replies>>,
     sockets: Sockets,
     stoppers: Vec<Stopper>,
@@ -291,7 +292,9 @@ pub async fn start(config: Arc<Config>, environment: Environment) -> Result<Runn
 
     let tally = Tally::default();
     desk.watch_tally(tally.clone());
-    let renderer = Renderer::new(queue.clone(), reader.clone(), tally, surroundings.clone());
+    let redaction = Redaction::open(&config.log, &config.data_dir, &dice).map_err(OpenError::from)?;
+    let redaction = Arc::new(ArcSwap::from_pointee(redaction));
+    let renderer = Renderer::new(queue.clone(), reader.clone(), tally, surroundings.clone(), redaction.clone());
     floor.start(&Io::Epoll, "events", move || renderer.run())?;
 
     let (plan, plan_rx) = watch::channel(Arc::new(plan));
@@ -315,6 +318,7 @@ pub async fn start(config: Arc<Config>, environment: Environment) -> Result<Runn
         pools: desk.pools(),
         plan: plan_rx,
         tls: tls_notes,
+        redaction: redaction.clone(),
     };
     let assigned = scheduling.warmup.clone();
     let mut scheduler = Scheduler::new(scheduling, dice.below(u64::MAX));
@@ -344,6 +348,7 @@ pub async fn start(config: Arc<Config>, environment: Environment) -> Result<Runn
         draining,
         plan,
         surroundings,
+        redaction,
         replies,
         sockets,
         stoppers,
@@ -364,7 +369,7 @@ impl Running {
     }
 
     /// Takes from new settings what can change while we run: the certificate, the labels that members need, tiers, duplicates,
-    /// sources, pools and shaping. When the new certificate is no good all of it stays as it was.
+    /// sources, pools, shaping and what of people stands in the log. When the new certificate is no good all of it stays as it was.
     pub fn reload(&self, config: Arc<Config>) -> Result<(), tls::Error> {
         self.renew(&config)?;
         let plan = Plan::of(&config);
@@ -372,6 +377,7 @@ impl Running {
         self.surroundings.store(plan.surroundings.clone());
         self.plan.send_replace(Arc::new(plan));
         self.replies.store(config.replies.clone());
+        self.redaction.store(Arc::new(self.redaction.load().with(&config.log)));
         self.desk.handle_config(config);
         Ok(())
     }

@@ -8,6 +8,7 @@
 //! The list is bounded: beyond `queue::Options::events_max`, and past `events_age_max`, the oldest leave. No event
 //! carries a subject or a body.
 
+pub mod redact;
 pub mod render;
 pub mod tally;
 

@@ -10,7 +10,7 @@ use host::Bound;
 use host::handover::{self, Offer, Predecessor, Successor};
 use host::memory::Counting;
 use mta::certificate::{LOOK, Watch};
-use mta::config::Config;
+use mta::config::{Config, LogFormat};
 use mta::control::admin::Stage;
 use mta::daemon::{self, Environment};
 use tokio::signal::unix::{SignalKind, signal};
@@ -46,7 +46,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    log();
+    log(config.log.format);
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -173,8 +173,8 @@ fn reload(running: &daemon::Running, path: &Path) -> Option<Arc<Config>> {
     match running.reload(config.clone()) {
         Ok(()) => {
             tracing::info!(
-                "read the settings again: certificate, required labels, tiers, duplicates, sources, pools, shaping; all others \
-                 need a restart"
+                "read the settings again: certificate, required labels, tiers, duplicates, sources, pools, shaping, what the log \
+                 shows; all others need a restart"
             );
             Some(config)
         }
@@ -204,12 +204,18 @@ fn ready() {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
 }
 
-/// Text for a person, JSON for a collector. `RUST_LOG` chooses what is shown; `info` by default.
-fn log() {
+/// `RUST_LOG` chooses what is shown; `info` by default.
+fn log(format: LogFormat) {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
-    if std::io::stderr().is_terminal() {
-        builder.init();
+    let text = match format {
+        LogFormat::Auto => std::io::stderr().is_terminal(),
+        LogFormat::Text => true,
+        LogFormat::Json => false,
+    };
+    if text {
+        // Colours are for a terminal.
+        builder.with_ansi(std::io::stderr().is_terminal()).init();
     } else {
         builder.json().flatten_event(true).init();
     }

@@ -9,6 +9,8 @@
 
 #[path = "world/limits.rs"]
 mod limits;
+#[path = "world/log.rs"]
+mod log;
 #[path = "world/memory.rs"]
 mod memory;
 #[path = "world/notices.rs"]

@@ -96,6 +96,14 @@ pub(crate) enum Verb {
     },
     /// How the daemon is
     Status,
+    /// How a recipient's address stands in the daemon's log, as [log] says: what to look for
+    Logged {
+        /// The address, or with --message-id a Message-ID
+        what: String,
+        /// It is a Message-ID
+        #[arg(long)]
+        message_id: bool,
+    },
     /// Who vouches for a message: its signatures, the account that it names, a labeler's labels. Exits 0 when somebody does, 1
     /// when nobody does, 2 when it cannot be said
     Verify(VerifyArgs),

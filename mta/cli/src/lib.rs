@@ -31,6 +31,7 @@ use mta::{
         ActionFilter, ActionPage, ActionRow, ActionShown, ActionWish, AddMember, Enrolled, EventFilter, ImportKey, Key, Member,
         RotateKeys, SetMember, SourceRow, Status, Where, Why,
     },
+    events::redact::Redaction,
 };
 use serde_json::json;
 
@@ -83,6 +84,12 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
         }
         return Ok(ExitCode::SUCCESS);
     }
+    if let Verb::Logged { what, message_id } = &verb {
+        let redaction = Redaction::of_daemon(&config.log, &config.data_dir)?;
+        let shown = if *message_id { redaction.shown_id(what) } else { redaction.recipient(what).into_owned() };
+        show::say(&if json { format!("{}\n", json!({ "shown": shown })) } else { shown + "\n" })?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(ask(verb, &Client::new(&config, &path), args.json))?;
     Ok(ExitCode::SUCCESS)
@@ -121,7 +128,7 @@ async fn ask(verb: Verb, daemon: &Client, json: bool) -> anyhow::Result<()> {
             mail::events(EventFilter { after, limit, member, id, wait: None }, follow, daemon, json).await
         }
         Verb::Warmup { verb } => warmup::run(verb, daemon, json).await,
-        Verb::Config { .. } | Verb::Demo { .. } | Verb::Backup { .. } | Verb::Verify(_) => {
+        Verb::Config { .. } | Verb::Demo { .. } | Verb::Backup { .. } | Verb::Logged { .. } | Verb::Verify(_) => {
             unreachable!("answered without the daemon")
         }
     }

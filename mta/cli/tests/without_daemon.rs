@@ -108,3 +108,20 @@ fn who_vouches_is_said_by_the_exit_status() {
         assert!(error.contains(says), "{line}: {error}");
     }
 }
+
+#[test]
+fn what_to_look_for_in_the_log_is_said_by_whoever_may_read_its_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = |lines: &str| std::fs::write(folder.path().join("mta.toml"), format!("{GOOD}[log]\n{lines}\n")).unwrap();
+    settings("recipients = \"hash\"");
+    let (code, _, says) = tradewind(folder.path(), "logged bob@big.example");
+    assert_eq!((code, says.as_str()), (1, "tradewind: data/keys/log.key does not exist\n"));
+    std::fs::create_dir_all(folder.path().join("data/keys")).unwrap();
+    std::fs::write(folder.path().join("data/keys/log.key"), [7; 32]).unwrap();
+    let (code, hash, _) = tradewind(folder.path(), "logged Bob@big.example");
+    // HMAC-SHA-256 of "address:bob@big.example", as any other program computes it.
+    assert_eq!((code, hash.as_str()), (0, "7a2d9f696ca7c5494e557ddc@big.example\n"));
+    settings("message_ids = \"whole\"");
+    assert_eq!(tradewind(folder.path(), "logged bob@big.example").1, "…@big.example\n");
+    assert_eq!(tradewind(folder.path(), "logged --message-id <1@big.example>").1, "1@big.example\n");
+}

@@ -152,3 +152,12 @@ impl Default for Identity {
         Identity { plc_url: plc_url() }
     }
 }
+pub(super) fn log_format() -> LogFormat {
+    LogFormat::Auto
+}
+pub(super) fn log_address() -> Shown {
+    Shown::Domain
+}
+pub(super) fn log_id() -> ShownId {
+    ShownId::None
+}

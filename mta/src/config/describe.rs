@@ -4,12 +4,12 @@ use std::fmt::Write;
 
 use super::warmup::{ClimbTable, Warmup};
 use super::{
-    Admin, AdminTls, Config, Dns, Dnsbl, Duplicates, Egress, Events, Identity, Labeler, Listen, Notice, Otp, Pool, Presence,
+    Admin, AdminTls, Config, Dns, Dnsbl, Duplicates, Egress, Events, Identity, Labeler, Listen, Log, Notice, Otp, Pool, Presence,
     Shaping, Signing, Source, Standing, Table, Tier, Tls, TlsReports, Transactional,
 };
 
 /// All tables, in the order of the file.
-pub const TABLES: [Table; 24] = [
+pub const TABLES: [Table; 25] = [
     Config::TABLE,
     Listen::TABLE,
     Tls::TABLE,
@@ -32,6 +32,7 @@ pub const TABLES: [Table; 24] = [
     Standing::TABLE,
     Identity::TABLE,
     Events::TABLE,
+    Log::TABLE,
     Admin::TABLE,
     AdminTls::TABLE,
 ];

@@ -14,6 +14,7 @@ mod describe;
 pub mod effective;
 mod error;
 pub mod hints;
+mod log;
 pub mod plans;
 mod reports;
 mod settings;
@@ -34,10 +35,11 @@ pub use classes::{Classes, Notice, Otp, Transactional};
 pub use describe::{TABLES, describe};
 pub(crate) use error::Source as SourceText;
 pub use error::{ConfigError, Problem};
+pub use log::{Events, Log};
 pub use reports::TlsReports;
 pub use settings::{Presence, Setting, Table};
 pub use standing::Standing;
-pub use value::{Dnssec, Io, Keep, Network, OnPause, Role};
+pub use value::{Dnssec, Io, Keep, LogFormat, Network, OnPause, Role, Shown, ShownId};
 
 use settings::settings;
 
@@ -152,6 +154,9 @@ settings! {
             /// What became of mail, for those who read it.
             #[serde(default)]
             pub events: Events;
+            /// What the daemon tells of itself.
+            #[serde(default)]
+            pub log: Log;
             /// The HTTP listener.
             #[serde(default)]
             pub admin: Option<Admin>;
@@ -381,17 +386,6 @@ settings! {
         /// The directory of did:plc. https, or http on loopback. Default: https://plc.directory.
         #[serde(default = "defaults::plc_url")]
         pub plc_url: String = r#""https://plc.directory""#, Default;
-    }
-}
-
-settings! {
-    /// Events: what became of mail, for `tradewind events` and `tradewind why`.
-    pub struct Events as "[events]" {
-        /// How many are kept, how long, or both: "500000", "30d", "500000 30d". The oldest leave when either is reached, with
-        /// the next mail. An event takes about 250 octets of the database. A reader that has fallen behind is told how many
-        /// it missed. Without a number: 10,000,000. Default: 500000.
-        #[serde(default = "defaults::keep", deserialize_with = "value::keep")]
-        pub keep: Keep = r#""500000""#, Default;
     }
 }
 

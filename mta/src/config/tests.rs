@@ -101,13 +101,23 @@ fn a_wrong_value_is_named_with_its_line() {
         ),
         ("data_dir = \"data\"\n", "", "mta.toml: key `data_dir`: is missing and has no default"),
         ("ehlo = \"a.relay.example.test\"\n", "", "mta.toml:21: key `source.ehlo`: is missing and has no default"),
+        (
+            "[admin]",
+            "[log]\nrecipients = \"none\"\n[admin]",
+            "mta.toml:40: key `log.recipients`: \"none\" is not known; choose one of domain, hash, whole",
+        ),
+        (
+            "[admin]",
+            "[log]\nformat = \"xml\"\n[admin]",
+            "mta.toml:40: key `log.format`: \"xml\" is not known; choose one of auto, text, json",
+        ),
         ("[admin]", "[[admin]]", "mta.toml:39: key `admin`: invalid type: map, expected a string"),
         (
             "[admin]",
             "[warming]",
             "mta.toml:39: key `warming`: no such setting, or it does not work yet; this table knows `hostname`, `data_dir`, \
           `io`, `threads`, `connections_max`, `message_bytes_max`, `recipients_max`, `future_release_max`, `deliver_by_min`, `drain_secs`, `listen`, `tls`, `dns`, `signing`, `class`, `egress`, `tls_reports`, `source`, `pool`, \
-          `tier`, `shaping`, `dnsbl`, `warmup`, `climb`, `duplicates`, `labeler`, `standing`, `identity`, `events`, `admin`",
+          `tier`, `shaping`, `dnsbl`, `warmup`, `climb`, `duplicates`, `labeler`, `standing`, `identity`, `events`, `log`, `admin`",
         ),
         (
             "[admin]",

@@ -156,6 +156,42 @@ words! {
     }
 }
 
+words! {
+    /// What the log looks like.
+    pub enum LogFormat {
+        /// Text for a person at a terminal, JSON for a collector.
+        Auto = "auto",
+        /// Text.
+        Text = "text",
+        /// An object a line.
+        Json = "json",
+    }
+}
+
+words! {
+    /// How much of an address stands in the log.
+    pub enum Shown {
+        /// Its domain.
+        Domain = "domain",
+        /// Its keyed hash, and the domain.
+        Hash = "hash",
+        /// All of it.
+        Whole = "whole",
+    }
+}
+
+words! {
+    /// How much of a Message-ID stands in the log.
+    pub enum ShownId {
+        /// Nothing.
+        None = "none",
+        /// Its keyed hash.
+        Hash = "hash",
+        /// All of it.
+        Whole = "whole",
+    }
+}
+
 /// Reads "30s", "10m", "6h", "1h30m". Calendar units (days and longer) are refused: write hours.
 pub(super) fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(from)?;

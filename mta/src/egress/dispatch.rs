@@ -12,6 +12,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use host::Clock;
 use metrics::Counter;
 use scheduler::warmup::Spent;
@@ -19,6 +20,7 @@ use scheduler::{Action, Cause, Lane, MemberPools, Next, Outcome, QueueId, Routed
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+use super::attempt_line;
 use super::clerk::{self, Close, Errand, Errands, Found};
 use super::climbs::Climbs;
 use super::deliver::Attempt;
@@ -30,6 +32,7 @@ use super::tls_reports::notes::Notes;
 use super::{Finished, Job, Source};
 use crate::control::metrics as names;
 use crate::drain::Drain;
+use crate::events::redact::Redaction;
 use crate::queue::{self, LedgerCount, Note, Queue, QueueError, Settlement, StoredDelivery};
 
 /// Octets of fresh messages that are kept at hand so that they are sent without a read; what comes
@@ -82,6 +85,8 @@ pub struct Lines {
     pub plan: watch::Receiver<Arc<Plan>>,
     /// Where TLS is counted for those who want to know.
     pub tls: Notes,
+    /// What of people stands in the log.
+    pub redaction: Arc<ArcSwap<Redaction>>,
 }
 
 /// How a delivery is to go.
@@ -518,8 +523,7 @@ impl Dispatcher {
         }
     }
 
-    /// One log line of an attempt, and what it says about the site; what became of recipients is counted by their events.
-    /// Neither subject nor body, ever.
+    /// What an attempt says about the site, and its line in the log; what became of recipients is counted by their events.
     fn record(&self, job: &Job, attempt: &Attempt) {
         let deferred = attempt.outcomes.iter().filter(|outcome| outcome.verdict == Verdict::Deferred).count();
         self.deferred[attempt.scope as usize].increment(deferred as u64);
@@ -527,23 +531,7 @@ impl Dispatcher {
             metrics::counter!(names::REPLIES, "class" => class.as_str(), "provider" => job.route.provider.to_string())
                 .increment(1);
         }
-        let reply = attempt.outcomes.last().map(|outcome| outcome.reply.to_string()).unwrap_or_default();
-        tracing::info!(
-            id = %job.stored.message.id,
-            domain = %job.stored.domain,
-            site = %job.route.site,
-            source = %job.source.name,
-            host = attempt.host.as_deref().unwrap_or("-"),
-            tls = attempt.tls.as_ref().map_or("-", |tls| tls.version),
-            tls_trusted = attempt.tls.as_ref().and_then(|tls| tls.trusted),
-            recipients = attempt.outcomes.len(),
-            verdict = ?attempt.verdict,
-            scope = ?attempt.scope,
-            class = attempt.told.as_ref().and_then(|told| told.class).map_or("-", |class| class.as_str()),
-            entry = attempt.told.as_ref().and_then(|told| told.entry.as_deref()),
-            reply,
-            "attempt"
-        );
+        attempt_line::say(&self.lines.redaction.load(), self.clock.now(), job, attempt);
     }
 
     fn take_payload(&mut self, key: &Key) -> Option<Arc<StoredDelivery>> {

@@ -8,6 +8,7 @@
 //! delivery demands in the end, `tls_reports` tells domains how it went, and `tls_memory` keeps what is known of both.
 //! `watch` is what the world finds when it looks at our addresses.
 
+mod attempt_line;
 mod broken;
 pub mod cache;
 pub mod clerk;

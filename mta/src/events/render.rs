@@ -14,6 +14,7 @@ use arc_swap::ArcSwap;
 use metrics::Counter;
 use scheduler::MeasureKind;
 
+use super::redact::Redaction;
 use super::tally::Tally;
 use super::{Event, What};
 use crate::control::metrics as names;
@@ -37,6 +38,7 @@ pub struct Renderer {
     count: Counters,
     tally: Tally,
     surroundings: Arc<ArcSwap<Surroundings>>,
+    redaction: Arc<ArcSwap<Redaction>>,
 }
 
 struct Counters {
@@ -49,7 +51,13 @@ struct Counters {
 
 impl Renderer {
     /// Begins with the next event.
-    pub fn new(queue: Queue, reader: Reader, tally: Tally, surroundings: Arc<ArcSwap<Surroundings>>) -> Self {
+    pub fn new(
+        queue: Queue,
+        reader: Reader,
+        tally: Tally,
+        surroundings: Arc<ArcSwap<Surroundings>>,
+        redaction: Arc<ArcSwap<Redaction>>,
+    ) -> Self {
         let seen = queue.stats().events.last();
         let count = Counters {
             delivered: metrics::counter!(names::DELIVERED),
@@ -58,7 +66,7 @@ impl Renderer {
             cancelled: metrics::counter!(names::CANCELLED),
             actions: MeasureKind::ALL.map(|kind| metrics::counter!(names::ACTIONS_STARTED, "kind" => kind.as_str())),
         };
-        Self { queue, reader, seen, count, tally, surroundings }
+        Self { queue, reader, seen, count, tally, surroundings, redaction }
     }
 
     /// Renders until it is dropped.
@@ -68,11 +76,11 @@ impl Renderer {
             self.queue.stats().events.beyond(self.seen).await;
             match self.reader.events(Some(self.seen), None, None, AT_ONCE) {
                 Ok(found) => {
-                    let surroundings = self.surroundings.load();
+                    let (surroundings, redaction) = (self.surroundings.load(), self.redaction.load());
                     for (number, event) in &found.events {
                         self.count(event);
                         self.tally.add(event, &surroundings.providers);
-                        log(*number, event);
+                        log(*number, event, &redaction);
                     }
                     // Retention may have overtaken us, or a row cannot be read.
                     self.seen = found.next.max(self.seen + 1);
@@ -114,7 +122,7 @@ impl Renderer {
 }
 
 /// One line. The recipient's address stays in the event: logs travel further than the queue does.
-fn log(number: u64, event: &Event) {
+fn log(number: u64, event: &Event, redaction: &Redaction) {
     if event.what.is_action() {
         tracing::info!(
             number,
@@ -125,12 +133,15 @@ fn log(number: u64, event: &Event) {
             domain = %event.domain,
             source = %event.source,
             at = %event.host,
-            reply = %event.reply,
+            reply = %redaction.reply(&event.reply, None),
             "an automatic action"
         );
         return;
     }
     let attempted = !event.source.is_empty();
+    // The line of an attempt has said it. What is over without one may repeat what a host said of its recipient.
+    let recipient = event.recipient.parse().ok();
+    let reply = (!attempted).then(|| redaction.reply(&event.reply, recipient.as_ref()));
     macro_rules! line {
         ($level:ident) => {
             tracing::$level!(
@@ -141,7 +152,7 @@ fn log(number: u64, event: &Event) {
                 domain = %event.domain,
                 recipients = event.recipients,
                 attempts = event.attempts,
-                reply = %event.reply,
+                reply = reply.as_deref(),
                 "event"
             )
         };

@@ -14,7 +14,7 @@ use ring::hmac;
 use serde::{Deserialize, Serialize};
 use smtp::Secret;
 
-use crate::sign::store::{StoreError, read_secret, write_secret};
+use crate::sign::store::{StoreError, own_key};
 
 /// Before every secret that we make, so that people and leak scanners know what they have found.
 pub const SECRET_PREFIX: &str = "tw_";
@@ -148,23 +148,8 @@ impl CredentialKey {
     /// once a `KeyStore` was opened.
     pub fn open(data_dir: &Path, dice: &Dice) -> Result<Self, StoreError> {
         let path = data_dir.join("keys").join("credential.key");
-        match read_secret(&path) {
-            // A shorter one was not written by us; hashes made with it would be worth less than they look.
-            Ok(octets) if octets.len() == 32 => Ok(Self::new(&octets)),
-            Ok(_) => Err(StoreError::Io(
-                path,
-                std::io::Error::other(
-                    "must hold 32 octets; restore it from a backup, or remove it and issue all credentials anew",
-                ),
-            )),
-            Err(StoreError::Missing(_)) => {
-                let mut octets = zeroize::Zeroizing::new([0; 32]);
-                dice.fill(&mut *octets);
-                write_secret(&path, &*octets)?;
-                Ok(Self::new(&*octets))
-            }
-            Err(error) => Err(error),
-        }
+        // A shorter one was not written by us; hashes made with it would be worth less than they look.
+        Ok(Self::new(&own_key(&path, "remove it and issue all credentials anew", Some(dice))?))
     }
 
     /// From octets; tests and the simulation have no file.

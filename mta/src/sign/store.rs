@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use host::Dice;
+
 use super::key::{Algorithm, KeyError, SigningKey, check_domain, check_selector};
 
 /// A private key's file; an RSA-4096 key in PEM has 3.3 KiB.
@@ -214,6 +216,25 @@ pub(crate) fn write_secret(path: &Path, octets: &[u8]) -> Result<(), StoreError>
     file.write_all(octets).and_then(|()| file.sync_all()).map_err(failed)?;
     fs::rename(&beside, path).map_err(failed)?;
     path.parent().map_or(Ok(()), sync_dir)
+}
+
+/// A key of the daemon's own for keyed hashes: 32 octets in a file of mode 0600. `dice` makes it where it is missing; `restore`
+/// says what to do where it is not a key.
+pub(crate) fn own_key(path: &Path, restore: &str, dice: Option<&Dice>) -> Result<zeroize::Zeroizing<Vec<u8>>, StoreError> {
+    match (read_secret(path), dice) {
+        (Ok(octets), _) if octets.len() == 32 => Ok(octets),
+        (Ok(_), _) => {
+            let says = format!("must hold 32 octets; restore it from a backup, or {restore}");
+            Err(StoreError::Io(path.to_owned(), io::Error::other(says)))
+        }
+        (Err(StoreError::Missing(_)), Some(dice)) => {
+            let mut octets = zeroize::Zeroizing::new(vec![0; 32]);
+            dice.fill(&mut octets);
+            write_secret(path, &octets)?;
+            Ok(octets)
+        }
+        (Err(error), _) => Err(error),
+    }
 }
 
 /// Reads a small file.

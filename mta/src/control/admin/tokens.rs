@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use smtp::Secret;
 
 use super::operator::Role;
-use crate::sign::store::{StoreError, read_secret, write_secret};
+use crate::sign::store::{StoreError, own_key};
 
 /// Before every token, so that people and leak scanners know what they have found. Members' secrets begin with `tw_`.
 pub(crate) const TOKEN_PREFIX: &str = "twop_";
@@ -57,20 +57,7 @@ impl OperatorKey {
     /// Reads `data_dir/keys/operator.key` (32 octets, mode 0600), or makes it. `data_dir/keys` exists once a `KeyStore` was opened.
     pub fn open(data_dir: &Path, dice: &Dice) -> Result<Self, StoreError> {
         let path = data_dir.join("keys").join("operator.key");
-        match read_secret(&path) {
-            Ok(octets) if octets.len() == 32 => Ok(Self::new(&octets)),
-            Ok(_) => {
-                let says = "must hold 32 octets; restore it from a backup, or remove it and make all operators' tokens anew";
-                Err(StoreError::Io(path, std::io::Error::other(says)))
-            }
-            Err(StoreError::Missing(_)) => {
-                let mut octets = zeroize::Zeroizing::new([0; 32]);
-                dice.fill(&mut *octets);
-                write_secret(&path, &*octets)?;
-                Ok(Self::new(&*octets))
-            }
-            Err(error) => Err(error),
-        }
+        Ok(Self::new(&own_key(&path, "remove it and make all operators' tokens anew", Some(dice))?))
     }
 
     /// From octets; tests have no file.
