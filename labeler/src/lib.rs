@@ -134,7 +134,8 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let jetstream = config.ingest.jetstream.map(|url| (ingest::Kind::of_jetstream(&url), url));
     for (kind, url) in firehose.into_iter().chain(jetstream) {
         let (store, bell, missed) = (store.clone(), bell.clone(), missed.clone());
-        let ingest = ingest::Ingest { kind, url, store, bell, missed, tls: tls.clone() };
+        let (tls, strangers) = (tls.clone(), ingest::Strangers::default());
+        let ingest = ingest::Ingest { kind, url, store, bell, missed, tls, strangers };
         tasks.spawn(ingest.run(stopped.clone()));
     }
     tracing::info!(did = config.did.as_str(), key = did_key, %address, "the labeler serves");

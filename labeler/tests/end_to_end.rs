@@ -3,7 +3,7 @@
 mod world;
 
 use atproto::lexicon::ATTESTATION;
-use loadtest::atnet::{Status, Trouble};
+use loadtest::atnet::{Status, Trouble, Wording};
 use loadtest::dns::{Failure, Record, RecordType};
 use world::{BOTH, World};
 
@@ -391,4 +391,40 @@ async fn a_member_learns_by_every_way_what_stands_in_the_way_and_need_not_wait_w
     ] {
         assert_eq!(get(path).await.0, code, "{path}");
     }
+}
+
+#[tokio::test]
+async fn a_stranger_whose_repository_changed_without_a_word_what_is_looked_into() {
+    for (nth, wording) in [Wording::Sync, Wording::TooBig].into_iter().enumerate() {
+        let world = World::start().await;
+        world.net.set_wording(wording);
+        let (alice, other) = (world.net.create_account("alice.test"), world.net.create_account("other.test"));
+        world.publish(&alice, "member.example", &["s1"]);
+        world.net.put_record(&other, "app.bsky.feed.post", "3n2xtohno522w", vec![0xa0]);
+        world.net.attest(&alice, "member.example", &["s1"], false);
+        world.until_labels(&alice, &["verified-mail-operator"]).await;
+        // Of a member every attestation is looked at again, and new ones are found.
+        world.publish(&alice, "second.example", &["s1"]);
+        world.net.attest(&alice, "second.example", &["s1"], true);
+        world.until_labels(&alice, &BOTH).await;
+        world.net.delete_record(&alice, ATTESTATION, "second.example");
+        world.until_labels(&alice, &["verified-mail-operator"]).await;
+        world.net.delete_record(&alice, ATTESTATION, "member.example");
+        world.until_labels(&alice, &[]).await;
+        assert_eq!(world.reasons(&other), "", "{nth}: one who attests nothing is forgotten");
+    }
+}
+
+#[tokio::test]
+async fn a_flood_of_repositories_of_strangers_keeps_no_member_waiting() {
+    let world = World::start().await;
+    let alice = world.member("alice.test", "member.example").await;
+    world.net.set_wording(Wording::Sync);
+    let strangers: Vec<_> = (0..300).map(|nth| world.net.create_account(&format!("s{nth}.test"))).collect();
+    for stranger in &strangers {
+        world.net.put_record(stranger, "app.bsky.feed.post", "3n2xtohno522w", vec![0xa0]);
+    }
+    world.net.set_wording(Wording::Commit);
+    world.net.delete_record(&alice, ATTESTATION, "member.example");
+    world.until_labels(&alice, &[]).await;
 }

@@ -35,8 +35,10 @@ pub enum Frame {
 pub enum Change {
     /// Records written or deleted; the keys in the wanted collection.
     Records(Vec<String>),
-    /// Anything else about the account: handle, keys, PDS, status, or a state that the stream does not spell out (`#sync`, `tooBig`).
+    /// Anything else about the account: handle, keys, PDS, status.
     Account,
+    /// Its repository is in a state that the stream does not spell out (`#sync`, a commit that is `tooBig`): any record may be new, changed or gone.
+    Repo,
 }
 
 /// Not a frame: the connection is of no use any more (spec: "drop the connection").
@@ -59,7 +61,8 @@ pub fn read(octets: &[u8], collection: &str) -> Result<Frame, FrameError> {
     let header: Header = decode(header)?;
     match (header.op, header.t.as_deref()) {
         (1, Some("#commit")) => commit(body, collection),
-        (1, Some("#identity" | "#account" | "#sync")) => account(body),
+        (1, Some("#identity" | "#account")) => account(body, Change::Account),
+        (1, Some("#sync")) => account(body, Change::Repo),
         (1, Some("#info")) => Ok(Frame::Info(named(body)?)),
         (-1, _) => Ok(Frame::Error(named(body)?)),
         _ => Ok(Frame::Unknown),
@@ -83,18 +86,18 @@ fn commit(body: &[u8], collection: &str) -> Result<Frame, FrameError> {
     }
     let commit: Commit<'_> = decode(body)?;
     let key = |op: &Op<'_>| op.path.strip_prefix(collection)?.strip_prefix('/').map(str::to_owned);
-    let change = if commit.too_big { Change::Account } else { Change::Records(commit.ops.iter().filter_map(key).collect()) };
+    let change = if commit.too_big { Change::Repo } else { Change::Records(commit.ops.iter().filter_map(key).collect()) };
     Ok(Frame::Event { seq: commit.seq, did: commit.repo, change })
 }
 
-fn account(body: &[u8]) -> Result<Frame, FrameError> {
+fn account(body: &[u8], change: Change) -> Result<Frame, FrameError> {
     #[derive(Deserialize)]
     struct Account {
         seq: i64,
         did: Did,
     }
     let account: Account = decode(body)?;
-    Ok(Frame::Event { seq: account.seq, did: account.did, change: Change::Account })
+    Ok(Frame::Event { seq: account.seq, did: account.did, change })
 }
 
 fn named(body: &[u8]) -> Result<String, FrameError> {
@@ -195,14 +198,14 @@ mod tests {
     #[test]
     fn a_commit_names_the_keys_of_the_collection() {
         assert_eq!(read(&commit(false), COLLECTION), Ok(event(Change::Records(vec!["member.example".into()]))));
-        assert_eq!(read(&commit(true), COLLECTION), Ok(event(Change::Account)));
+        assert_eq!(read(&commit(true), COLLECTION), Ok(event(Change::Repo)));
     }
 
     #[test]
     fn accounts_remarks_errors_and_the_unknown() {
         let body = ipld!({"seq": 42, "did": "did:plc:abc", "time": "x", "active": false});
-        for t in ["#identity", "#account", "#sync"] {
-            assert_eq!(read(&frame(&ipld!({"op": 1, "t": t}), &body), COLLECTION), Ok(event(Change::Account)));
+        for (t, change) in [("#identity", Change::Account), ("#account", Change::Account), ("#sync", Change::Repo)] {
+            assert_eq!(read(&frame(&ipld!({"op": 1, "t": t}), &body), COLLECTION), Ok(event(change)));
         }
         assert_eq!(read(&frame(&ipld!({"op": 1, "t": "#new"}), &body), COLLECTION), Ok(Frame::Unknown));
         assert_eq!(read(&frame(&ipld!({"op": 2}), &body), COLLECTION), Ok(Frame::Unknown));
@@ -222,6 +225,8 @@ mod tests {
         let records = |keys: &[&str]| Change::Records(keys.iter().map(|key| (*key).to_owned()).collect());
         let mut expected = vec![Change::Account; 13];
         (expected[2], expected[4]) = (records(&[]), records(&["member.example"]));
+        // Said when it is made, and when it is activated again.
+        (expected[3], expected[9]) = (Change::Repo, Change::Repo);
         let frames: Vec<Vec<u8>> = include_str!("../tests/samples/frames.hex").lines().map(hex).collect();
         assert_eq!(frames.len(), expected.len());
         for (seq, (frame, change)) in (1..).zip(frames.iter().zip(expected)) {

@@ -32,6 +32,9 @@ impl Rates {
         client: (Duration::from_secs(6), 10),
         all: (Duration::from_millis(500), 50),
     };
+    /// Repositories of strangers whose state a stream does not spell out: an hour's worth at once, then one a second.
+    pub(crate) const STRANGERS: Self =
+        Self { domain: None, client: (Duration::from_secs(1), 3600), all: (Duration::from_secs(1), 3600) };
 }
 
 /// Keeps count of who is ahead of their rate.

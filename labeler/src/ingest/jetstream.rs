@@ -75,10 +75,11 @@ pub(crate) fn read_v2(text: &str) -> Result<Seen, serde_json::Error> {
         Commit { seq: i64, did: Did, collection: String, rkey: String },
         #[serde(
             rename = "network.bsky.jetstream.subscribeEvents#identity",
-            alias = "network.bsky.jetstream.subscribeEvents#account",
-            alias = "network.bsky.jetstream.subscribeEvents#sync"
+            alias = "network.bsky.jetstream.subscribeEvents#account"
         )]
         Account { seq: i64, did: Did },
+        #[serde(rename = "network.bsky.jetstream.subscribeEvents#sync")]
+        Sync { seq: i64, did: Did },
         #[serde(rename = "network.bsky.jetstream.subscribeEvents#info")]
         Info { name: String },
         #[serde(other)]
@@ -93,6 +94,7 @@ pub(crate) fn read_v2(text: &str) -> Result<Seen, serde_json::Error> {
         Frame::Message { payload: Message::Account { seq, did } } => {
             Seen::Event { cursor: seq, touched: vec![Touch::Account(did)] }
         }
+        Frame::Message { payload: Message::Sync { seq, did } } => Seen::Event { cursor: seq, touched: vec![Touch::Repo(did)] },
         // It goes on with what comes now, whose numbers are below ours: it is not the archive that they are from.
         Frame::Message { payload: Message::Info { name } } if name == "FutureCursor" => Seen::Error(name),
         Frame::Message { payload: Message::Info { name } } => Seen::Info(short(name)),
@@ -149,11 +151,8 @@ mod tests {
                 r#","seq":42,"did":"did:plc:abc","time":"2026-11-25T10:00:00.000000Z","{kind}":{{"did":"did:plc:abc","seq":7,"active":false,
                 "status":"suspended","time":"2026-11-25T10:00:00.000Z"}}"#
             );
-            assert_eq!(
-                read(&message(kind, &fields)),
-                event(vec![Touch::Account(did())]),
-                "{kind}: with the number of the Jetstream"
-            );
+            let touch = if kind == "sync" { Touch::Repo(did()) } else { Touch::Account(did()) };
+            assert_eq!(read(&message(kind, &fields)), event(vec![touch]), "{kind}: with the number of the Jetstream");
         }
         assert_eq!(read(&message("info", r#","name":"OutdatedCursor","message":"x""#)), Ok(Seen::Info("OutdatedCursor".into())));
         assert_eq!(read(&message("info", r#","name":"FutureCursor""#)), Ok(Seen::Error("FutureCursor".into())));

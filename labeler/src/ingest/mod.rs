@@ -3,11 +3,15 @@
 //! Both are hints of where to look: nothing they say is believed, everything is fetched again with its proof. What is seen is written down together with how
 //! far the stream was read, so that a crash repeats and loses nothing. A stream that breaks off is taken up where it was, after a pause that doubles.
 //!
+//! Of a stranger's repository whose state the stream does not spell out (`#sync`, `tooBig`) nobody knows whether it attests anything. It is looked into
+//! with the newcomers, so many an hour (`strangers`), and whoever is passed over is found by the list of a relay later.
+//!
 //! A stream that is read for the first time is read from the oldest event that it still has. Attestations older than that, and those that a stream
 //! has forgotten while we were away, are found by the list of a relay (`backfill`).
 
 mod backfill;
 pub(crate) mod jetstream;
+mod strangers;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +30,7 @@ use url::Url;
 
 pub(crate) use backfill::Backfilling;
 pub(crate) use jetstream::V2 as JETSTREAM_V2;
+pub(crate) use strangers::Strangers;
 
 use crate::outside;
 use crate::store::{Store, StoreError, Touch};
@@ -65,6 +70,7 @@ pub(crate) struct Ingest {
     /// Rung when the stream has forgotten what we did not read.
     pub(crate) missed: Arc<Notify>,
     pub(crate) tls: Arc<ClientConfig>,
+    pub(crate) strangers: Strangers,
 }
 
 /// What one message says.
@@ -85,7 +91,7 @@ enum Broken {
 }
 
 impl Ingest {
-    pub(crate) async fn run(self, mut stop: watch::Receiver<bool>) {
+    pub(crate) async fn run(mut self, mut stop: watch::Receiver<bool>) {
         let mut pause = PAUSE_FIRST;
         loop {
             let began = outside::moment();
@@ -103,7 +109,7 @@ impl Ingest {
     }
 
     /// Reads the stream until it breaks.
-    async fn watch(&self) -> Result<std::convert::Infallible, Broken> {
+    async fn watch(&mut self) -> Result<std::convert::Infallible, Broken> {
         let mut written = self.store.cursor(self.url.as_str())?;
         let limits = WebSocketConfig::default().max_message_size(Some(FRAME_BYTES_MAX)).max_frame_size(Some(FRAME_BYTES_MAX));
         let tls = Connector::Rustls(self.tls.clone());
@@ -169,21 +175,29 @@ impl Ingest {
     }
 
     /// Writes down what is worth a look; true when the cursor was written with it.
-    async fn note(&self, mut touched: Vec<Touch>, cursor: i64) -> Result<bool, Broken> {
-        let mut known = Ok(());
-        touched.retain(|touch| match touch {
-            Touch::Record(..) => true,
-            Touch::Account(did) => self.store.knows(did).unwrap_or_else(|error| {
+    async fn note(&mut self, mut touched: Vec<Touch>, cursor: i64) -> Result<bool, Broken> {
+        let (mut known, now) = (Ok(()), outside::now());
+        touched.retain(|touch| {
+            let worth = match touch {
+                Touch::Record(..) => Ok(true),
+                Touch::Account(did) => self.store.knows(did),
+                Touch::Repo(did) => self.store.attests(did).map(|attests| attests || self.strangers.take(now)),
+            };
+            worth.unwrap_or_else(|error| {
                 known = Err(error);
                 false
-            }),
+            })
         });
         known?;
+        if self.strangers.is_list_wanted(now) {
+            tracing::warn!(url = %self.url, "so many repositories of strangers have changed that some were passed over; the list is read again");
+            self.missed.notify_one();
+        }
         if touched.is_empty() {
             return Ok(false);
         }
         let (store, stream) = (self.store.clone(), self.url.to_string());
-        let noted = tokio::task::spawn_blocking(move || store.touch(&touched, Some((&stream, cursor)), outside::now())).await;
+        let noted = tokio::task::spawn_blocking(move || store.touch(&touched, Some((&stream, cursor)), now)).await;
         for refused in noted.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))? {
             tracing::warn!(refused, "not looked at");
         }
@@ -214,6 +228,7 @@ impl Ingest {
                     let touched = match change {
                         Change::Records(rkeys) => rkeys.into_iter().map(|rkey| Touch::Record(did.clone(), rkey)).collect(),
                         Change::Account => vec![Touch::Account(did)],
+                        Change::Repo => vec![Touch::Repo(did)],
                     };
                     Seen::Event { cursor: seq, touched }
                 }

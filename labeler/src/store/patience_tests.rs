@@ -199,3 +199,23 @@ fn lanes_keep_who_stands_who_waits_and_who_is_new_apart() {
     assert_eq!(in_lane(&bench, Lane::Waiting, false), ["b.example"], "its host is known now");
     assert_eq!(bench.store.next_due(Lane::Waiting, &HashSet::new()).unwrap(), Some(bench.now + HOUR));
 }
+
+#[test]
+fn a_strangers_repository_is_given_up_after_days_without_an_answer_and_a_members_attestation_is_not() {
+    let mut bench = Bench::new();
+    let stranger: Did = "did:plc:stranger".parse().unwrap();
+    bench.store.touch(&[Touch::Repo(stranger.clone()), Touch::Repo(did())], None, bench.now).unwrap();
+    assert!(bench.store.knows(&stranger).unwrap() && !bench.store.attests(&stranger).unwrap());
+    assert!(bench.store.attests(&did()).unwrap());
+    let waiting = |bench: &Bench| bench.store.due(Lane::Fresh, bench.now, &HashSet::new(), 10, false).unwrap();
+    let repos: Vec<String> = waiting(&bench).into_iter().filter(Task::is_repo).map(|task| task.did.as_str().to_owned()).collect();
+    assert_eq!(repos, [stranger.as_str(), did().as_str()]);
+    let began = bench.now;
+    while bench.store.knows(&stranger).unwrap() {
+        bench.look(&found(Check::unknown(Kind::Pds, "https://pds.example", "no answer")));
+        assert!(bench.now < began + HOUR * 24 * 4, "given up in the end");
+    }
+    assert!(bench.now > began + HOUR * 24 * 2, "{:?}", bench.now.duration_since(began));
+    assert!(bench.store.attests(&did()).unwrap());
+    assert_eq!(bench.store.rows(&did()).unwrap().len(), 1);
+}

@@ -90,6 +90,8 @@ pub enum Touch {
     Record(Did, String),
     /// Anything about an account: every attestation of it that we know is looked at again.
     Account(Did),
+    /// Any record of a repository: the same, and it is looked into for attestations that nobody has named.
+    Repo(Did),
 }
 
 /// An attestation to look at.
@@ -176,10 +178,10 @@ impl Store {
         for touch in touched {
             match touch {
                 Touch::Record(did, rkey) => refused.extend(self.touch_record(&mut txn, did, rkey, now)?),
-                Touch::Account(did) => {
-                    for (key, row) in self.rows_in(&txn, did)? {
-                        self.ask(&mut txn, &key, row, now)?;
-                    }
+                Touch::Account(did) => self.ask_account(&mut txn, did, now)?,
+                Touch::Repo(did) => {
+                    self.touch_repo(&mut txn, did, now)?;
+                    self.ask_account(&mut txn, did, now)?;
                 }
             }
         }
@@ -188,6 +190,13 @@ impl Store {
         }
         txn.commit()?;
         Ok(refused)
+    }
+
+    fn ask_account(&self, txn: &mut RwTxn<'_>, did: &Did, now: SystemTime) -> Result<(), StoreError> {
+        for (key, row) in self.rows_in(txn, did)? {
+            self.ask(txn, &key, row, now)?;
+        }
+        Ok(())
     }
 
     /// Notes that somebody may have attestations that nobody has named yet.
@@ -280,6 +289,25 @@ impl Store {
         }
         let txn = self.env.read_txn()?;
         Ok(self.attested.prefix_iter(&txn, &row_key(did, ""))?.next().transpose()?.is_some())
+    }
+
+    /// Whether an attestation of `did` was named, and not only its repository.
+    pub fn attests(&self, did: &Did) -> Result<bool, StoreError> {
+        let txn = self.env.read_txn()?;
+        self.attests_in(&txn, did)
+    }
+
+    pub(super) fn attests_in(&self, txn: &RoTxn<'_>, did: &Did) -> Result<bool, StoreError> {
+        if did.as_str().len() > DID_BYTES_MAX {
+            return Ok(false);
+        }
+        // The repository's own row comes first, having no domain.
+        for entry in self.attested.prefix_iter(txn, &row_key(did, ""))?.take(2) {
+            if !is_repo(entry?.0) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// The attestations of `did` that are known, by domain.

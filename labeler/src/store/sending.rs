@@ -70,7 +70,7 @@ impl Store {
         let mut txn = self.env.write_txn()?;
         for report in reports {
             let wrong = match report.check(today) {
-                Ok(()) if !self.attests(&txn, &report.did)? => Err(Wrong::UnknownAccount),
+                Ok(()) if !self.attests_in(&txn, &report.did)? => Err(Wrong::UnknownAccount),
                 checked => checked,
             };
             if let Err(reason) = wrong {
@@ -172,14 +172,6 @@ impl Store {
             tracing::debug!(did = did.as_str(), "clean-sender is earned by whom no label verifies");
         }
         Ok(issued)
-    }
-
-    /// Whether the account attests something that we know of.
-    fn attests(&self, txn: &RoTxn<'_>, did: &Did) -> Result<bool, StoreError> {
-        if did.as_str().len() > DID_BYTES_MAX {
-            return Ok(false);
-        }
-        Ok(self.attested.prefix_iter(txn, &row_key(did, ""))?.next().transpose()?.is_some())
     }
 
     fn told(&self, txn: &RoTxn<'_>, did: &Did, from: Day) -> Result<Vec<(String, Day, Counts)>, StoreError> {

@@ -30,6 +30,10 @@ const RETRY_LAST: Duration = Duration::from_secs(3600);
 /// While there are none: a hundred thousand attestations that will never be right cost five looks a second.
 const RETRY_LAST_WITHOUT_LABELS: Duration = Duration::from_secs(6 * 3600);
 
+/// A repository that could not be looked into so often, over two and a half days, is given up: nobody has said that it attests anything, and
+/// when its server works again the stream says so.
+const REPO_FAILURES_MAX: u32 = 24;
+
 /// How long is waited, and what is forgiven.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Patience {
@@ -121,7 +125,7 @@ impl Store {
             // Somebody pointed at it again meanwhile: what was found may be old already.
             row.due_ms = millis(now);
             self.put_row(txn, &name, &row)?;
-        } else if matches!(found, Found::Absent | Found::Records(_)) {
+        } else if matches!(found, Found::Absent | Found::Records(_)) || (task.is_repo() && row.failures >= REPO_FAILURES_MAX) {
             self.forget_row(txn, &name)?;
         } else {
             row.due_ms = millis(now + wait(&row, patience, now));

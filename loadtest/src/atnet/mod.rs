@@ -87,6 +87,18 @@ pub enum Status {
     Deleted,
 }
 
+/// How the firehose speaks of what is written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Wording {
+    /// A `#commit` with the path.
+    #[default]
+    Commit,
+    /// A `#commit` that is `tooBig`, which names nothing.
+    TooBig,
+    /// A `#sync`, which names nothing.
+    Sync,
+}
+
 #[derive(Clone, Default)]
 struct World(Arc<Mutex<State>>);
 
@@ -102,6 +114,7 @@ struct State {
     /// With which cursor the list of repositories was asked for.
     lists: Vec<String>,
     lists_break: bool,
+    wording: Wording,
     last_tid: u64,
     plc_requests: u64,
     pds_requests: u64,
@@ -129,6 +142,7 @@ impl Default for State {
             window: 0,
             lists: Vec::new(),
             lists_break: false,
+            wording: Wording::default(),
             last_tid: 0,
             plc_requests: 0,
             pds_requests: 0,
@@ -293,6 +307,11 @@ impl AtNet {
         }
     }
 
+    /// From now on what is written is said so.
+    pub fn set_wording(&self, wording: Wording) {
+        self.world.lock().wording = wording;
+    }
+
     /// Says `#identity` on the firehose without a change: whoever keeps anything about the account looks again.
     pub fn prod(&self, account: &Account) {
         self.world.lock().announce_identity(account.did.as_str());
@@ -320,7 +339,7 @@ struct CommitFrame<'a> {
     since: Option<String>,
     commit: Cid,
     time: &'a str,
-    ops: [Op<'a>; 1],
+    ops: Vec<Op<'a>>,
     #[serde(with = "serde_bytes")]
     blocks: Vec<u8>,
     blobs: [Cid; 0],
@@ -366,6 +385,11 @@ impl State {
         let proof = entry.repo.proof(path);
         entry.oldest.entry(path.into()).or_insert(proof);
         let time = atproto::datetime(SystemTime::now());
+        if self.wording == Wording::Sync {
+            let body = encode(&AccountFrame { seq, did, time: time.as_str(), handle: None, active: None, status: None });
+            return self.announce("#sync", body, json!({ "did": did, "time": time.as_str() }));
+        }
+        let too_big = self.wording == Wording::TooBig;
         let frame = CommitFrame {
             seq,
             repo: did,
@@ -373,11 +397,11 @@ impl State {
             since,
             commit: entry.repo.head(),
             time: time.as_str(),
-            ops: [Op { action, path, cid }],
+            ops: if too_big { Vec::new() } else { vec![Op { action, path, cid }] },
             blocks: entry.repo.proof(path),
             blobs: [],
             rebase: false,
-            too_big: false,
+            too_big,
         };
         let body = encode(&frame);
         let (collection, rkey) = path.split_once('/').unwrap_or((path, ""));
