@@ -208,12 +208,18 @@ impl Daemon {
 
     /// What it says of a metric that has no labels.
     pub fn metric(&self, name: &str) -> Result<f64> {
+        let answer = self.scrape()?;
+        let value = answer.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.and_then(|value| value.trim().parse().ok()).with_context(|| format!("the daemon tells no {name}"))
+    }
+
+    /// All that it says of its metrics, with the head of the answer.
+    pub fn scrape(&self) -> Result<String> {
         let mut stream = TcpStream::connect(self.admin)?;
         write!(stream, "GET /metrics HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n")?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
-        let value = answer.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        value.and_then(|value| value.trim().parse().ok()).with_context(|| format!("the daemon tells no {name}"))
+        Ok(answer)
     }
 
     /// Whether it is still there.

@@ -33,6 +33,7 @@ pub mod powercut;
 pub mod process;
 pub mod profile;
 pub mod report;
+pub mod scrape;
 pub mod sink;
 pub mod source;
 mod store;

@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use loadtest::{
-    backlog, broken, churn, console, disk, economy, handover, idle, interop, kill, labeler, powercut, profile, report, tls_cases,
+    backlog, broken, churn, console, disk, economy, handover, idle, interop, kill, labeler, powercut, profile, report, scrape,
+    tls_cases,
 };
 
 #[derive(Parser)]
@@ -32,6 +33,8 @@ enum Verb {
     Backlog(backlog::Arguments),
     /// How many connections much mail takes, and what an idle site costs
     Economy(economy::Arguments),
+    /// What a scrape of /metrics takes, and how many series there are, once mail has gone to a thousand sites
+    Scrape(scrape::Arguments),
     /// Thousands of hosts that break off, dawdle, stammer and lie, in virtual time: every fate as they really said
     Broken(broken::Arguments),
     /// Months of mail through the queue alone: file sizes and commit times must level off
@@ -60,6 +63,7 @@ fn main() -> ExitCode {
         Verb::Idle(arguments) => idle::run(&arguments),
         Verb::Backlog(arguments) => backlog::run(&arguments),
         Verb::Economy(arguments) => economy::run(&arguments),
+        Verb::Scrape(arguments) => scrape::run(&arguments),
         Verb::Broken(arguments) => broken::run(&arguments),
         Verb::Churn(arguments) => churn::run(&arguments),
         Verb::Disk(arguments) => disk::run(&arguments),

@@ -25,6 +25,8 @@ mod providers;
 mod reactions;
 #[path = "world/reload.rs"]
 mod reload;
+#[path = "world/series.rs"]
+mod series;
 #[path = "world/settings.rs"]
 mod settings;
 #[path = "world/stopping.rs"]
