@@ -365,6 +365,7 @@ impl Scheduler {
         self.open_provider(attempt.provider);
         let Some(site) = self.sites.get_mut(attempt.site) else { return };
         site.in_flight -= 1;
+        site.lately.note(now, outcome.verdict);
         let path = site.path_mut(attempt.source, limits);
         if outcome.verdict == Verdict::Delivered {
             path.window.widen(limits, attempt.number);

@@ -11,7 +11,7 @@ use crate::config::WindowLimits;
 use crate::health::Health;
 use crate::shape::Shape;
 use crate::time::Time;
-use crate::types::SourceId;
+use crate::types::{SourceId, Verdict};
 use crate::window::Window;
 
 pub(crate) struct Site {
@@ -39,6 +39,54 @@ pub(crate) struct Site {
     pub(crate) wake: Time,
     /// Nobody has needed it since.
     pub(crate) unused_since: Option<Time>,
+    /// What became of attempts, for whoever looks.
+    pub(crate) lately: Lately,
+}
+
+/// Attempts in the hour of the clock that runs and in the one before: by which a person sees whether a site takes mail.
+#[derive(Default)]
+pub(crate) struct Lately {
+    /// Of which the first figures are.
+    hour: u32,
+    delivered: [u32; 2],
+    deferred: [u32; 2],
+}
+
+impl Lately {
+    /// An attempt has ended; what failed for good counts as neither.
+    pub(crate) fn note(&mut self, now: Time, verdict: Verdict) {
+        self.turn(hour(now));
+        match verdict {
+            Verdict::Delivered => self.delivered[0] = self.delivered[0].saturating_add(1),
+            Verdict::Deferred => self.deferred[0] = self.deferred[0].saturating_add(1),
+            Verdict::Failed => {}
+        }
+    }
+
+    /// Delivered and deferred.
+    pub(crate) fn sums(&self, now: Time) -> (u64, u64) {
+        let sum = |of: [u32; 2]| match hour(now).saturating_sub(self.hour) {
+            0 => u64::from(of[0]) + u64::from(of[1]),
+            1 => u64::from(of[0]),
+            _ => 0,
+        };
+        (sum(self.delivered), sum(self.deferred))
+    }
+
+    fn turn(&mut self, hour: u32) {
+        let passed = hour.saturating_sub(self.hour);
+        if passed == 0 {
+            return;
+        }
+        for of in [&mut self.delivered, &mut self.deferred] {
+            *of = [0, if passed == 1 { of[0] } else { 0 }];
+        }
+        self.hour = hour;
+    }
+}
+
+fn hour(now: Time) -> u32 {
+    u32::try_from(now.since(Time::ALWAYS).as_secs() / 3600).unwrap_or(u32::MAX)
 }
 
 /// One of our sources at one site.
@@ -109,6 +157,7 @@ impl Site {
             host_troubles: 0,
             wake: Time::NEVER,
             unused_since: None,
+            lately: Lately::default(),
         }
     }
 
@@ -181,11 +230,27 @@ pub(crate) fn name(hosts: &Arc<str>, domain: Option<&str>) -> Arc<str> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::UNIX_EPOCH;
+
     use super::*;
     use crate::berth::Berth;
     use crate::config::Config;
     use crate::pools::Pools;
     use crate::source::Sources;
+
+    #[test]
+    fn attempts_are_counted_in_this_hour_and_the_one_before() {
+        let at = |minutes: u64| Time::from(UNIX_EPOCH + Duration::from_secs(1_000_000 * 3600 + 60 * minutes));
+        let mut lately = Lately::default();
+        lately.note(at(1), Verdict::Delivered);
+        lately.note(at(59), Verdict::Deferred);
+        lately.note(at(59), Verdict::Failed);
+        assert_eq!(lately.sums(at(59)), (1, 1));
+        lately.note(at(61), Verdict::Deferred);
+        assert_eq!((lately.sums(at(119)), lately.sums(at(121)), lately.sums(at(181))), ((1, 2), (0, 1), (0, 0)));
+        lately.note(at(241), Verdict::Delivered);
+        assert_eq!(lately.sums(at(241)), (1, 0));
+    }
 
     /// Twenty connections to each site from each of ten sources, all of them counted; a name of three long hosts; a berth.
     #[test]

@@ -72,6 +72,19 @@ pub struct SiteView {
     pub sources: Vec<SiteSourceView>,
 }
 
+/// A site in a list, as shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SiteListed {
+    /// Its place in the table; another site may have it later.
+    pub place: u32,
+    /// It.
+    pub site: SiteView,
+    /// Attempts that delivered in this hour and the one before, by the clock.
+    pub delivered: u64,
+    /// Those that were deferred.
+    pub deferred: u64,
+}
+
 /// One of our sources at a site, as shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SiteSourceView {
@@ -134,6 +147,37 @@ impl Scheduler {
     /// All sites, in no order.
     pub fn sites(&self) -> impl Iterator<Item = SiteView> {
         self.sites.iter().map(|(_, site)| self.view_site(site))
+    }
+
+    /// Sites that are `wanted` by name and provider, found among the next `look_at` places from `from` on (0: the first); and where to
+    /// go on, if there are more to look at.
+    pub fn sites_from(
+        &self,
+        now: SystemTime,
+        from: u32,
+        look_at: u32,
+        wanted: impl Fn(&str, &str) -> bool,
+    ) -> (Vec<SiteListed>, Option<u32>) {
+        let (until, end, now) = (from.saturating_add(look_at), self.sites.end(), Time::from(now));
+        let sites = (from..until.min(end)).filter_map(|place| Some((place, self.sites.get(place)?)));
+        let listed = |(place, site): (u32, &Site)| {
+            let (delivered, deferred) = site.lately.sums(now);
+            SiteListed { place, site: self.view_site(site), delivered, deferred }
+        };
+        let found = sites.filter(|(_, site)| wanted(&site.name, &site.provider)).map(listed).collect();
+        (found, (until < end).then_some(until))
+    }
+
+    /// Domains whose route leads to one of the sites in these `places`, which rise, with the place, found among the next `look_at` domains from
+    /// `from` on; and where to go on, if there are more to look at.
+    pub fn domains_of_places(&self, places: &[u32], from: u32, look_at: u32) -> (Vec<(u32, DomainView)>, Option<u32>) {
+        let (until, end) = (from.saturating_add(look_at), self.domains.end());
+        let domains = (from..until.min(end)).filter_map(|key| self.domains.get(key));
+        let found = domains.filter_map(|domain| {
+            let place = domain.active.as_ref()?.site.filter(|place| places.binary_search(place).is_ok())?;
+            Some((place, self.view_domain(domain)))
+        });
+        (found.collect(), (until < end).then_some(until))
     }
 
     /// One site.
