@@ -2,7 +2,9 @@
 
 use std::fmt::Write;
 
-use mta::control::api::{EventPage, EventRow, Held, Layer, QueueDone, SourceRow, Where, WhereSource, Why, WhyDelivery, Would};
+use mta::control::api::{
+    DialogueRow, EventPage, EventRow, Held, Layer, QueueDone, SourceRow, Where, WhereSource, Why, WhyDelivery, Would,
+};
 
 use crate::show::{Show, count_long, pairs, plain, table};
 
@@ -60,6 +62,12 @@ impl Show for Why {
         if !self.events.is_empty() {
             out.push('\n');
             out.push_str(&events(&self.events));
+        }
+        for it in &self.dialogues {
+            let DialogueRow { domain, at, source, host, address, tls, .. } = it;
+            let tls = tls.as_deref().unwrap_or("in clear text");
+            out.push_str(&format!("\nLast dialogue about {domain}, with {host} [{address}] from {source}, {tls}, {at}:\n"));
+            it.lines.iter().for_each(|line| out.push_str(&format!("  {line}\n")));
         }
         out
     }

@@ -72,6 +72,31 @@ pub struct Why {
     pub more: bool,
     /// What happened so far, as far as events are kept: at most [`STORY_MAX`] of them.
     pub events: Vec<EventRow>,
+    /// What was last said with hosts that did not take it, one for each delivery, the newest last: as far as memory goes, which is
+    /// 8 MiB for all messages, and since the start of the daemon.
+    #[serde(default)]
+    pub dialogues: Vec<DialogueRow>,
+}
+
+/// What was said in an attempt that did not end in 250, from the opening of the session on; a transaction that came before over the
+/// same connection is left out. Neither secrets nor the message; at most some 2 KiB.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DialogueRow {
+    /// The recipient domain.
+    pub domain: String,
+    /// When the attempt ended.
+    pub at: String,
+    /// The source.
+    pub source: String,
+    /// The host.
+    pub host: String,
+    /// Where it was reached.
+    pub address: String,
+    /// The version of TLS. None: in clear text.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub tls: Option<String>,
+    /// Line by line: behind `C: ` what we said, behind `S: ` what the host said, behind `* ` what neither did.
+    pub lines: Vec<String>,
 }
 
 /// Deliveries of one message that `why` explains; `queue show` lists them all.

@@ -11,8 +11,8 @@ use smtp::address::canonical_domain;
 
 use super::{
     answers::{
-        DELIVERIES_MAX, EventRow, Held, Layer, STORY_MAX, Where, WhereHost, WhereLimit, WhereMail, WhereSource, WhereWould, Why,
-        WhyDelivery, Would,
+        DELIVERIES_MAX, DialogueRow, EventRow, Held, Layer, STORY_MAX, Where, WhereHost, WhereLimit, WhereMail, WhereSource,
+        WhereWould, Why, WhyDelivery, Would,
     },
     api::Refusal,
     daemon::Daemon,
@@ -20,7 +20,10 @@ use super::{
 };
 use crate::{
     config,
-    egress::tls_policy,
+    egress::{
+        dialogues::{Dialogue, Kept},
+        tls_policy,
+    },
     events::Event,
     policy::Directory,
     queue::{QueueError, Shown, ShownDelivery},
@@ -48,6 +51,8 @@ impl Daemon {
         for delivery in shown.iter().flat_map(|shown| shown.deliveries.iter()).take(DELIVERIES_MAX) {
             deliveries.push(self.explain_delivery(shown.as_ref(), delivery).await?);
         }
+        // A scheduler that has stopped has nothing to add to the end.
+        let dialogues = self.parts.scheduler.dialogues(id).await.unwrap_or_default();
         let member = shown.as_ref().map(|shown| shown.member).or_else(|| story.first().map(|(_, event)| event.member));
         Ok(Why {
             id: id.to_string(),
@@ -59,6 +64,7 @@ impl Daemon {
             more: shown.as_ref().is_some_and(|shown| shown.deliveries.len() > DELIVERIES_MAX),
             deliveries,
             events: story.iter().map(|(number, event)| event_row(&directory, *number, event)).collect(),
+            dialogues: dialogues.iter().map(dialogue_row).collect(),
         })
     }
 
@@ -140,6 +146,19 @@ impl Daemon {
         let (queued, held, counted_all) = counted.map_err(unable)?;
         let mail = WhereMail { queued, held, counted_all, ..WhereMail::default() };
         Ok(view_where(domain, self.now(), looked_up, &survey, mail))
+    }
+}
+
+fn dialogue_row(kept: &Kept) -> DialogueRow {
+    let Dialogue { host, address, tls, text } = &kept.dialogue;
+    DialogueRow {
+        domain: kept.domain.to_string(),
+        at: time(kept.at),
+        source: kept.source.to_string(),
+        host: host.to_string(),
+        address: address.to_string(),
+        tls: tls.map(str::to_owned),
+        lines: text.lines().map(str::to_owned).collect(),
     }
 }
 

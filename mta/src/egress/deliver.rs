@@ -25,7 +25,8 @@ use tokio::sync::Notify;
 use super::Job;
 use super::broken::Broken;
 use super::cache::{ConnectionCache, Key, MESSAGES_MAX};
-use super::link::{Event, Link, Target, Tested, drive, hang_up};
+use super::dialogues::Dialogue;
+use super::link::{Event, Link, Target, Tested, Trail, drive, hang_up};
 use super::race::Race;
 use super::targets::{barred, other_family, requires_tls, targets};
 use super::tls_policy::{self, Clients, TlsResult};
@@ -58,6 +59,8 @@ pub struct Attempt {
     pub unconnected: bool,
     /// What decided the scope; filled in by `trouble::weigh`.
     pub told: Option<trouble::Told>,
+    /// What was said where something went wrong. None: all went well, or nobody answered.
+    pub dialogue: Option<Dialogue>,
 }
 
 impl Attempt {
@@ -80,6 +83,7 @@ impl Attempt {
             connections: 0,
             unconnected: false,
             told: None,
+            dialogue: None,
         }
     }
 
@@ -102,7 +106,7 @@ impl Attempt {
 pub struct Progress {
     begun: Cell<bool>,
     recalled: Cell<bool>,
-    connections: Rc<Cell<u16>>,
+    trail: Rc<Trail>,
 }
 
 impl Progress {
@@ -155,7 +159,11 @@ impl Deliverer {
     pub async fn attempt(self: &Rc<Self>, job: &Job, progress: &Progress) -> Option<Attempt> {
         let mut tls_results = Vec::new();
         let attempt = self.try_each(job, progress, &mut tls_results).await?;
-        Some(Attempt { tls_results, connections: progress.connections.get(), ..attempt })
+        let connections = progress.trail.connections.get();
+        // A host that had to be passed over is of no interest where another one has taken the message.
+        let well = attempt.outcomes.iter().all(|outcome| outcome.verdict == Verdict::Delivered);
+        let dialogue = progress.trail.dialogue.take().filter(|_| !well);
+        Some(Attempt { tls_results, connections, dialogue, ..attempt })
     }
 
     async fn try_each(self: &Rc<Self>, job: &Job, progress: &Progress, results: &mut Vec<TlsResult>) -> Option<Attempt> {
@@ -182,7 +190,7 @@ impl Deliverer {
         let mut insecure = barred(job, results);
         // A host that could not be asked may have what the others lack.
         let mut unasked: Vec<(Arc<str>, Trouble)> = Vec::new();
-        let mut targets = targets(job, &progress.connections);
+        let mut targets = targets(job, &progress.trail);
         let mut connected = false;
         targets.retain(|target| match self.broken.borrow().of(target, deadline_in(Duration::ZERO)) {
             Some(trouble) => {
@@ -322,6 +330,7 @@ impl Deliverer {
             connections: 0,
             unconnected: false,
             told: None,
+            dialogue: None,
         };
         if matches!(drive(&mut link).await, Event::Ready) {
             let unkept = if self.retired.get() || worn {
@@ -377,6 +386,9 @@ impl Deliverer {
                 Event::Done(done) => done,
                 _ => vec![Fate::Broken { stage: Stage::Mail, reason: "the connection was closed".to_owned() }; open.len()],
             };
+            if !done.iter().all(|fate| matches!(fate, Fate::Accepted(_))) {
+                progress.trail.note(link);
+            }
             // Dead before the peer can have taken anything: as if it had not been tried.
             if first && let Some(reason) = stale(&done, link.session.transactions() > 1) {
                 return Transacted::Stale(reason);
@@ -394,9 +406,9 @@ impl Deliverer {
             // The host takes no more over this connection (MAILMAX of RFC 9422, or 421): the rest goes over another.
             let (host, address) = (link.host.clone(), link.connection.peer().ip());
             let (demand, require_tls, limits) = (link.demand.clone(), requires_tls(job), job.limits.clone());
-            let begun = progress.connections.clone();
+            let trail = progress.trail.clone();
             let target =
-                Target { host, address, demand, require_tls, tested: Tested::No, limits, patience: Duration::MAX, begun };
+                Target { host, address, demand, require_tls, tested: Tested::No, limits, patience: Duration::MAX, trail };
             let fresh = match earned {
                 true => {
                     let connection = target.connect(&self.net, &job.source, self.port).await;

@@ -24,6 +24,7 @@ use super::attempt_line;
 use super::clerk::{self, Close, Errand, Errands, Found};
 use super::climbs::Climbs;
 use super::deliver::Attempt;
+use super::dialogues::{Dialogues, Kept};
 use super::notebook::Notebook;
 use super::pins::Pins;
 use super::plan::{Plan, Surroundings};
@@ -137,6 +138,8 @@ pub struct Dispatcher {
     climbs: Climbs,
     /// What deliveries remember of sources.
     pins: Pins,
+    /// What was said where mail was not taken.
+    dialogues: Dialogues,
     /// Batches of settlements that the queue has and has not committed.
     settling: JoinSet<()>,
     in_flight: usize,
@@ -172,6 +175,7 @@ impl Dispatcher {
             notebook,
             climbs: Climbs::default(),
             pins: Pins::default(),
+            dialogues: Dialogues::default(),
             settling: JoinSet::new(),
             in_flight: 0,
             deferred,
@@ -193,7 +197,7 @@ impl Dispatcher {
         loop {
             // One a round, ahead of mail: a thread that always finds mail would never come to it.
             if let Ok(question) = self.lines.questions.try_recv() {
-                question.answer(&mut self.scheduler, self.clock.now());
+                question.answer(&mut self.scheduler, &self.dialogues, self.clock.now());
             }
             let draining = *self.lines.draining.borrow();
             if draining == Drain::No {
@@ -244,7 +248,7 @@ impl Dispatcher {
                 Some(()) = self.notebook.written() => {}
                 Some(()) = self.climbs.written() => {}
                 Some(()) = self.pins.written() => {}
-                Some(question) = self.lines.questions.recv() => question.answer(&mut self.scheduler, self.clock.now()),
+                Some(question) = self.lines.questions.recv() => question.answer(&mut self.scheduler, &self.dialogues, self.clock.now()),
                 changed = self.lines.draining.changed() => {
                     if changed.is_err() {
                         return;
@@ -466,12 +470,16 @@ impl Dispatcher {
         let Finished { job, attempt } = done;
         self.in_flight -= 1;
         // Recalled: we stop, and it stays in the queue as if it had not been tried.
-        let Some(attempt) = attempt else { return };
+        let Some(mut attempt) = attempt else { return };
         let key = (job.stored.message.id, job.stored.domain.clone());
         let open = job.partial || attempt.outcomes.iter().any(|outcome| outcome.verdict == Verdict::Deferred);
         let accepted = attempt.outcomes.iter().filter(|outcome| outcome.verdict == Verdict::Delivered).count();
         self.record(&job, &attempt);
         self.lines.tls.attempted(&job, &attempt);
+        if let Some(dialogue) = attempt.dialogue.take() {
+            let (domain, source) = (key.1.clone(), job.source.name.clone());
+            self.dialogues.keep(key.0, Kept { domain, at: self.clock.now(), source, dialogue });
+        }
         let told = attempt.told.clone();
         let class = told.as_ref().and_then(|told| told.class);
         let retry_after = told.as_ref().and_then(|told| told.after);

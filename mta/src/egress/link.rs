@@ -5,7 +5,7 @@
 //!
 //! Not here: which host is tried for which message (`deliver.rs`), what is demanded (`tls_policy.rs`).
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -18,6 +18,7 @@ use smtp::client::{Fate, Session, Settings, Stage, Step, Timeouts};
 use smtp::reply::Reply;
 
 use super::Source;
+use super::dialogues::Dialogue;
 use super::tls_policy::{Clients, TlsResult};
 use super::trouble::Trouble;
 
@@ -61,8 +62,29 @@ pub struct Target {
     pub limits: Arc<Limits>,
     /// Wait no longer than this for a connection.
     pub patience: Duration,
-    /// Connections that were begun in this attempt.
-    pub begun: Rc<Cell<u16>>,
+    /// What the attempt leaves behind.
+    pub trail: Rc<Trail>,
+}
+
+/// What an attempt leaves behind on its way, wherever it ends.
+#[derive(Default)]
+pub struct Trail {
+    /// Connections that were begun, also those that failed.
+    pub connections: Cell<u16>,
+    /// The last dialogue in which something went wrong.
+    pub dialogue: RefCell<Option<Dialogue>>,
+}
+
+impl Trail {
+    /// Something went wrong over this link.
+    pub(super) fn note(&self, link: &Link) {
+        let text = link.session.dialogue();
+        if !text.is_empty() {
+            let tls = link.connection.tls().map(|tls| tls.version);
+            let (host, address) = (link.host.clone(), link.connection.peer().ip());
+            self.dialogue.replace(Some(Dialogue { host, address, tls, text: text.into() }));
+        }
+    }
 }
 
 /// What a policy that is only tested (RFC 8461 §5) says of a host. Mail goes there all the same; the report says how it went.
@@ -96,7 +118,7 @@ fn timeouts(limits: &Limits) -> Timeouts {
 impl Target {
     /// A connection to the address, or none.
     pub async fn connect(&self, net: &Net, source: &Source, port: u16) -> io::Result<Connection> {
-        self.begun.set(self.begun.get().saturating_add(1));
+        self.trail.connections.set(self.trail.connections.get().saturating_add(1));
         let wait = self.limits.wait(Knob::ConnectTimeout).unwrap_or(CONNECT_WAIT).min(self.patience);
         net.connect(Some(source.address), SocketAddr::new(self.address, port), deadline_in(wait)).await
     }
@@ -172,6 +194,7 @@ impl Target {
             (None, None) => Some((TlsFailure::StarttlsNotSupported, "STARTTLS is not offered".to_owned())),
         });
         if self.require_tls && !opened.session.peer_extensions().require_tls {
+            self.trail.note(&opened);
             hang_up(opened).await;
             let text = format!("{} [{}] does not offer REQUIRETLS", self.host, self.address);
             return Err(Trouble::requiretls(TlsFailure::ValidationFailure, text));
@@ -196,11 +219,14 @@ impl Target {
         match drive(&mut link).await {
             // The session has seen to it; this is the promise itself.
             Event::Ready if require_tls && link.connection.tls().is_none() => {
+                self.trail.note(&link);
                 link.connection.close().await;
                 Err(Failure::Tls(TlsFailure::StarttlsNotSupported, "the session is in clear text".to_owned()))
             }
             Event::Ready => Ok(link),
             Event::Handshake(error) => {
+                link.session.handle_broken(format!("TLS handshake: {error}"));
+                self.trail.note(&link);
                 link.connection.close().await;
                 Err(Failure::Tls(failure_of(&error), format!("TLS handshake: {error}")))
             }
@@ -216,6 +242,7 @@ impl Target {
                     Some(Fate::Broken { reason, .. }) => Failure::Connect(reason.clone()),
                     _ => Failure::Connect("the host closed the connection".to_owned()),
                 };
+                self.trail.note(&link);
                 link.connection.close().await;
                 Err(failure)
             }

@@ -6,7 +6,7 @@
 //! domain, `dane` and `sts` what it demands of their TLS, `clerk` reads the disk, all on threads that mail in motion does not wait
 //! for. `question` is the operator's way to the scheduler, `plan` what the settings say to all of them. `tls_policy` is what a
 //! delivery demands in the end, `tls_reports` tells domains how it went, and `tls_memory` keeps what is known of both.
-//! `watch` is what the world finds when it looks at our addresses.
+//! `dialogues` are the last words with hosts that did not take a message. `watch` is what the world finds when it looks at our addresses.
 
 mod attempt_line;
 mod broken;
@@ -15,6 +15,7 @@ pub mod clerk;
 mod climbs;
 pub mod dane;
 pub mod deliver;
+pub mod dialogues;
 pub mod dispatch;
 pub mod dsn;
 pub mod link;

@@ -9,16 +9,21 @@ use std::time::{Duration, SystemTime};
 
 use scheduler::warmup::ClimbView;
 use scheduler::{
-    Cancellation, Cancelled, ClimbWish, Counts, Lane, Measure, QueueId, Routed, Scheduler, SourceHealth, SourceHealthView,
-    Survey, Whereabouts,
+    Cancellation, Cancelled, ClimbWish, Counts, DomainView, Lane, Measure, QueueId, Routed, Scheduler, SiteListed, SourceHealth,
+    SourceHealthView, Survey, Whereabouts,
 };
 use tokio::sync::{mpsc, oneshot};
+
+use super::dialogues::{Dialogues, Kept};
 
 /// Questions that may wait; past it whoever asks waits.
 const WAITING_MAX: usize = 16;
 
 /// Domains that one question looks at when it seeks those of a site.
 const DOMAINS_AT_ONCE: u32 = 4096;
+
+/// Sites that one question looks at for a list.
+const SITES_AT_ONCE: u32 = 1024;
 
 /// Asks the scheduler. Cheap to clone.
 #[derive(Clone)]
@@ -27,7 +32,7 @@ pub struct Asker(mpsc::Sender<Question>);
 /// What the dispatcher takes.
 pub struct Question(Box<Look>);
 
-type Look = dyn FnOnce(&mut Scheduler, SystemTime) + Send;
+type Look = dyn FnOnce(&mut Scheduler, &Dialogues, SystemTime) + Send;
 
 /// The scheduler's thread has ended: the daemon is going down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -42,8 +47,8 @@ pub fn questions() -> (Asker, mpsc::Receiver<Question>) {
 
 impl Question {
     /// Has it answered. Whoever asked may have gone.
-    pub fn answer(self, scheduler: &mut Scheduler, now: SystemTime) {
-        (self.0)(scheduler, now);
+    pub fn answer(self, scheduler: &mut Scheduler, dialogues: &Dialogues, now: SystemTime) {
+        (self.0)(scheduler, dialogues, now);
     }
 }
 
@@ -52,8 +57,18 @@ impl Asker {
         &self,
         question: impl FnOnce(&mut Scheduler, SystemTime) -> R + Send + 'static,
     ) -> Result<R, Stopped> {
+        self.ask_about(move |scheduler, _, now| question(scheduler, now)).await
+    }
+
+    async fn ask_about<R: Send + 'static>(
+        &self,
+        question: impl FnOnce(&mut Scheduler, &Dialogues, SystemTime) -> R + Send + 'static,
+    ) -> Result<R, Stopped> {
         let (answer, answered) = oneshot::channel();
-        let question = Question(Box::new(move |scheduler, now| drop(answer.send(question(scheduler, now)))));
+        let question = move |scheduler: &mut Scheduler, dialogues: &Dialogues, now| {
+            drop(answer.send(question(scheduler, dialogues, now)));
+        };
+        let question = Question(Box::new(question));
         self.0.send(question).await.map_err(|_| Stopped)?;
         answered.await.map_err(|_| Stopped)
     }
@@ -77,6 +92,11 @@ impl Asker {
     pub async fn survey(&self, domain: &str, fresh: Option<Routed>) -> Result<Survey, Stopped> {
         let domain = domain.to_owned();
         self.ask(move |scheduler, now| scheduler.survey(now, &domain, fresh.as_ref())).await
+    }
+
+    /// What was said with hosts that did not take a message, the newest last.
+    pub async fn dialogues(&self, id: QueueId) -> Result<Vec<Kept>, Stopped> {
+        self.ask_about(move |_, dialogues, _| dialogues.of(id)).await
     }
 
     /// Counts of everything.
@@ -177,6 +197,44 @@ impl Asker {
             }
         })
         .await
+    }
+
+    /// Sites from a place on of which `find` names a part, at most `limit` of them; and where to go on, if there may be more.
+    pub async fn sites(&self, find: &str, from: u32, limit: usize) -> Result<(Vec<SiteListed>, Option<u32>), Stopped> {
+        let (mut all, mut from) = (Vec::new(), from);
+        loop {
+            let find = find.to_ascii_lowercase();
+            let part = move |scheduler: &mut Scheduler, now| {
+                let wanted = |name: &str, provider: &str| name.contains(&find) || provider.contains(&find);
+                scheduler.sites_from(now, from, SITES_AT_ONCE, wanted)
+            };
+            let (found, next) = self.ask(part).await?;
+            all.extend(found);
+            if all.len() > limit {
+                all.truncate(limit);
+                let next = all.last().map(|last| last.place + 1);
+                return Ok((all, next));
+            }
+            match next {
+                Some(next) if all.len() < limit => from = next,
+                next => return Ok((all, next)),
+            }
+        }
+    }
+
+    /// Names of the sources by number.
+    pub async fn source_names(&self) -> Result<Vec<Arc<str>>, Stopped> {
+        self.ask(|scheduler, _| scheduler.source_names()).await
+    }
+
+    /// Some of the domains that lead to sites in these places, which rise, and where to go on: see
+    /// `Scheduler::domains_of_places`.
+    pub async fn domains_of_places(
+        &self,
+        places: Arc<[u32]>,
+        from: u32,
+    ) -> Result<(Vec<(u32, DomainView)>, Option<u32>), Stopped> {
+        self.ask(move |scheduler, _| scheduler.domains_of_places(&places, from, DOMAINS_AT_ONCE)).await
     }
 
     /// Domains that are known to lead to a site now; None: no such site is known.

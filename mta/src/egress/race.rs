@@ -138,7 +138,7 @@ mod tests {
                 tested: Tested::No,
                 limits: Arc::new(Limits::without_rules(WindowLimits::default())),
                 patience: Duration::MAX,
-                begun: Rc::default(),
+                trail: Rc::default(),
             };
             let began = Instant::now();
             let (mut order, mut first) = (Vec::new(), None);

@@ -75,6 +75,7 @@ fn attempt(stored: &StoredDelivery, dsn: bool, verdict: Verdict) -> Attempt {
         connections: 1,
         unconnected: false,
         told: None,
+        dialogue: None,
     }
 }
 

@@ -2,7 +2,6 @@
 //!
 //! Not here: trying them (`deliver.rs`, `race.rs`), what a domain demands (`tls_policy.rs`).
 
-use std::cell::Cell;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -10,7 +9,7 @@ use std::time::Duration;
 use scheduler::Demand;
 
 use super::Job;
-use super::link::{Target, Tested};
+use super::link::{Target, Tested, Trail};
 use super::tls_policy::{self, TlsResult};
 use super::trouble::Trouble;
 use crate::queue::TlsWish;
@@ -61,7 +60,7 @@ pub(super) fn other_family(job: &Job) -> bool {
 }
 
 /// Hosts and addresses in the order to try, of the source's own family, without the hosts that are ruled out.
-pub(super) fn targets(job: &Job, begun: &Rc<Cell<u16>>) -> Vec<Target> {
+pub(super) fn targets(job: &Job, trail: &Rc<Trail>) -> Vec<Target> {
     let mut targets = Vec::new();
     let hasty = job.stored.attempts == 0;
     for host in &job.route.hosts {
@@ -80,7 +79,7 @@ pub(super) fn targets(job: &Job, begun: &Rc<Cell<u16>>) -> Vec<Target> {
             limits: job.limits.clone(),
             tested: tested(job, host, &demand),
             patience,
-            begun: begun.clone(),
+            trail: trail.clone(),
         }));
     }
     targets.truncate(ADDRESSES_TRIED_MAX);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use loadtest::sink::{Act, Rule, Script, Stage};
 use mta::control::admin::Operations;
-use mta::control::api::{ActionFilter, ActionWish};
+use mta::control::api::{ActionFilter, ActionWish, QueueFilter};
 use mta::events::{Event, What};
 use scheduler::MeasureKind;
 
@@ -175,6 +175,40 @@ fn a_provider_that_wants_less_gets_less() {
     let narrowed = events.iter().find(|event| event.recipient == MeasureKind::Narrow.as_str()).unwrap();
     assert_eq!((narrowed.what, narrowed.reply.as_str()), (What::ActionStarted, slow));
     assert_eq!(count(&events, What::ActionStarted, MeasureKind::LeaveSite), 0, "it speaks of us and not of the site");
+}
+
+#[test]
+fn what_was_said_with_a_host_that_did_not_take_a_message_is_shown_without_the_message() {
+    let later = Rule::new(Stage::Rcpt, Act::reply("450 4.2.1 come back later")).first(1);
+    let full = Rule::new(Stage::EndOfData, Act::reply("452 4.3.1 disk full")).first(1);
+    let mut world = World::seed(67)
+        .provider("mx.example", Script::accepts_all().with(later))
+        .provider("full.example", Script::accepts_all().with(full))
+        .provider("good.example", Script::accepts_all());
+    world.live(2 * HOUR, |day| async move {
+        for (n, to) in (1..).zip(["one@mx.example", "two@full.example", "three@good.example"]) {
+            day.submit(n, &[to]).await;
+        }
+        tokio::time::sleep(10 * Duration::from_secs(1)).await;
+        let desk = day.desk();
+        let page = desk.queue(QueueFilter { limit: Some(10), ..QueueFilter::default() }).await.unwrap();
+        let mut told = Vec::new();
+        for delivery in &page.deliveries {
+            let why = desk.why(&delivery.id).await.unwrap();
+            told.extend(why.dialogues.into_iter().map(|it| (it.domain, it.host, it.lines.join("\n"))));
+        }
+        told.sort();
+        let [(full, _, ended), (mx, host, refused)] = &told[..] else { panic!("{told:?}") };
+        assert_eq!((full.as_str(), mx.as_str(), host.as_str()), ("full.example", "mx.example", "mx.mx.example"));
+        assert!(refused.contains("C: RCPT TO:<one@mx.example>\n"), "{refused}");
+        assert!(refused.starts_with("S: 220 ") && refused.contains("\nS: 450 4.2.1 come back later"), "{refused}");
+        assert!(ended.contains("\n* the message follows, ") && ended.ends_with("\nS: 452 4.3.1 disk full"), "{ended}");
+        for text in [refused, ended] {
+            assert!(!text.contains("X-World-Message") && !text.contains("Subject"), "the message is nobody's business: {text}");
+        }
+    });
+    world.check_all_arrived_once();
+    world.check_queue_is_empty();
 }
 
 #[test]

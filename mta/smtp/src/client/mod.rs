@@ -22,10 +22,11 @@
 //! as success only if it has a code that speaks of no address.
 //!
 //! Files: `session.rs` the machine · `transaction.rs` one transaction's commands, replies and fates ·
-//! `replies.rs` octets to replies · `extensions.rs` what EHLO told.
+//! `replies.rs` octets to replies · `extensions.rs` what EHLO told · `dialogue.rs` what was said, for people.
 //!
 //! Not here: which host, when to try again, what a reply means for the site, whether a certificate is good.
 
+mod dialogue;
 mod extensions;
 mod replies;
 mod session;

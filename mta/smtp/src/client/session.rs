@@ -7,6 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 
+use super::dialogue::Dialogue;
 use super::replies::Replies;
 use super::transaction::{Next, Running};
 use super::{Extensions, Fate, Settings, Stage, Step, Transaction};
@@ -30,6 +31,7 @@ pub struct Session {
     tells_apart: bool,
     transactions: u32,
     trouble: Option<Fate>,
+    dialogue: Dialogue,
 }
 
 enum State {
@@ -70,6 +72,7 @@ impl Session {
             tells_apart: false,
             transactions: 0,
             trouble: None,
+            dialogue: Dialogue::default(),
         }
     }
 
@@ -120,15 +123,26 @@ impl Session {
     pub fn begin(&mut self, transaction: Transaction) {
         assert!(matches!(self.state, State::Ready), "begin belongs to Step::Ready");
         let chunking = self.settings.chunking && self.tells_apart;
+        self.dialogue.begin();
         match Running::begin(transaction, &self.peer, chunking, self.needs_rset) {
             Ok((running, commands)) => {
                 self.needs_rset = false;
                 self.transactions += 1;
                 self.phase += 1;
+                let content = running.bytes_sent_at_once();
+                self.dialogue.sent(&commands[..commands.len().saturating_sub(content)]);
+                if content > 0 {
+                    self.dialogue.note_message(content);
+                }
                 self.output = commands;
                 self.state = State::Transaction(Box::new(running));
             }
-            Err(fates) => self.state = State::Done { fates, usable: true },
+            Err(fates) => {
+                if let Some(Fate::Refused { reply, .. }) = fates.first() {
+                    self.dialogue.note(&format!("nothing is sent: {reply}"));
+                }
+                self.state = State::Done { fates, usable: true };
+            }
         }
     }
 
@@ -157,6 +171,7 @@ impl Session {
     pub fn handle_tls(&mut self) {
         assert!(matches!(self.state, State::Handshake), "handle_tls belongs to Step::StartTls");
         self.tls = true;
+        self.dialogue.note("TLS from here on");
         self.peer = Extensions::default();
         self.phase += 1;
         self.send_ehlo();
@@ -166,6 +181,9 @@ impl Session {
     /// transaction in progress have their fates.
     pub fn handle_broken(&mut self, reason: impl Into<String>) {
         let reason = reason.into();
+        if !matches!(self.state, State::Ready | State::Quit | State::Closing) {
+            self.dialogue.note(&reason);
+        }
         self.output = Vec::new();
         self.replies = Replies::default();
         let stage = match mem::replace(&mut self.state, State::Closing) {
@@ -222,6 +240,12 @@ impl Session {
         self.starttls_refusal.as_ref()
     }
 
+    /// What was said on both sides since the last transaction began, and before the first one: a line each, at most some two
+    /// thousand octets, without secrets and without the message.
+    pub fn dialogue(&self) -> String {
+        self.dialogue.text()
+    }
+
     /// Whether the session runs inside TLS.
     pub fn is_tls(&self) -> bool {
         self.tls
@@ -252,6 +276,11 @@ impl Session {
         self.state = then;
         if self.replies.is_empty() {
             self.output = command.into();
+            match self.state {
+                // The password is in it.
+                State::Auth => self.dialogue.sent(b"AUTH PLAIN (secret)\r\n"),
+                _ => self.dialogue.sent(&self.output),
+            }
             return;
         }
         let reason = match self.replies.next() {
@@ -267,6 +296,7 @@ impl Session {
     }
 
     fn handle_reply(&mut self, reply: Reply) {
+        self.dialogue.heard(&reply);
         match mem::replace(&mut self.state, State::Closing) {
             State::Greeting => {
                 self.greeting = Some(reply.clone());
@@ -301,7 +331,10 @@ impl Session {
             State::Transaction(mut running) => match running.handle_reply(reply, &self.peer) {
                 Next::Wait => self.state = State::Transaction(running),
                 Next::Send(commands) => self.send(commands, State::Transaction(running)),
-                Next::SendBody => self.send(Vec::new(), State::Transaction(running)),
+                Next::SendBody => {
+                    self.dialogue.note_message(running.message_bytes());
+                    self.send(Vec::new(), State::Transaction(running));
+                }
                 Next::Done { usable, needs_rset } => {
                     self.needs_rset = needs_rset;
                     self.tells_apart = running.tells_apart().unwrap_or(self.tells_apart);
@@ -309,7 +342,10 @@ impl Session {
                     self.peer.rcpt_max = running.room_found().or(self.peer.rcpt_max);
                     self.state = State::Done { fates: running.into_fates(), usable };
                 }
-                Next::Broken(reason) => self.state = State::Done { fates: running.handle_broken(&reason), usable: false },
+                Next::Broken(reason) => {
+                    self.dialogue.note(&reason);
+                    self.state = State::Done { fates: running.handle_broken(&reason), usable: false };
+                }
             },
             State::Quit | State::Closing => {}
             // Nothing is read in these.
@@ -344,6 +380,7 @@ impl Session {
     }
 
     fn give_up(&mut self, stage: Stage, reason: &str) {
+        self.dialogue.note(reason);
         self.trouble = Some(Fate::Broken { stage, reason: reason.to_owned() });
         self.output = b"QUIT\r\n".to_vec();
         self.state = State::Closing;

@@ -140,6 +140,16 @@ impl Running {
         Ok((running, out))
     }
 
+    /// Octets of the message at the end of what [`begin`](Self::begin) gave.
+    pub(super) fn bytes_sent_at_once(&self) -> usize {
+        if self.chunked { self.message_bytes() } else { 0 }
+    }
+
+    /// Octets of the message.
+    pub(super) fn message_bytes(&self) -> usize {
+        self.transaction.octets.len()
+    }
+
     pub(super) fn within(&self, timeouts: &Timeouts) -> std::time::Duration {
         match self.at {
             Command::Rset | Command::Mail => timeouts.mail,
