@@ -107,6 +107,7 @@ if (pictures !== '-') { await one.screenshot({ path: `${pictures}/simulation.png
 await one.fill('#why', 'slower at first');
 await one.click('text=Apply');
 await one.waitForURL(/done=applied/);
+row('and the page says so', await one.innerText('main > [role=status]'), (await one.innerText('main > [role=status]')).includes('applied'));
 const kept = await one.inputValue('#text');
 row('applied', (await one.innerText('p.lead')).split('.')[0], kept.includes('stages = [60,'));
 
@@ -132,8 +133,8 @@ row('and what the first one did is still there', 'burst = 30', (await one.inputV
 await one.click('summary:has-text("Undo")');
 await one.fill('details[open] input[name=why]', 'not needed after all');
 await one.click('details[open] button');
-await one.waitForURL(`${base}/plans/gentle`);
-row('undone', 'burst = 20', (await one.inputValue('#text')).includes('burst = 20'));
+await one.waitForURL(/done=undone/);
+row('undone', await one.innerText('main > [role=status]'), (await one.inputValue('#text')).includes('burst = 20'));
 
 // An automatic action is cancelled.
 await one.goto(base + action);

@@ -20,6 +20,85 @@ pub struct SiteShown {
     pub how: Where,
 }
 
+/// Which sites to tell.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SitesFilter {
+    /// Only those with this in their name, which is their hosts' names, or in their provider's.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub find: Option<String>,
+    /// Where to go on: a former answer's `next`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub after: Option<u32>,
+    /// At most so many, and at most [`SITES_MAX`].
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub limit: Option<usize>,
+}
+
+/// Sites on a page, at most and by default.
+pub const SITES_MAX: usize = 100;
+
+/// Deliveries of a site that a list counts; what is beyond is said to be more.
+pub const SITE_COUNTED_MAX: usize = 1000;
+
+/// Some sites. The table changes while one reads: a site that comes meanwhile may be on no page, and none is on two.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SitesPage {
+    /// In no order that means something.
+    pub sites: Vec<SiteRow>,
+    /// Give this as `after` to go on. None: that was all.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub next: Option<u32>,
+}
+
+/// A site that has mail now, or had some lately.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SiteRow {
+    /// Its name: its hosts' names.
+    pub site: String,
+    /// Who operates it.
+    pub provider: String,
+    /// One of the domains that lead there. None: none does now.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub domain: Option<String>,
+    /// How many do.
+    pub domains: u64,
+    /// Deliveries in the queue to some twenty of them, held ones included; counting stops at [`SITE_COUNTED_MAX`].
+    pub queued: u64,
+    /// Whether that is all.
+    pub counted_all: bool,
+    /// When the first of what lies only on disk is due.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub next_due_at: Option<String>,
+    /// Deliveries being tried, each over a connection of its own.
+    pub in_flight: u64,
+    /// Attempts that delivered in this hour and the one before, by the clock.
+    pub delivered: u64,
+    /// Attempts that were deferred.
+    pub deferred: u64,
+    /// Failures of the site in a row.
+    pub failures: u32,
+    /// It is left alone until then.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub suspended_until: Option<String>,
+    /// Our sources that have sent there.
+    pub sources: Vec<SiteSource>,
+}
+
+/// One of our sources at a site.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SiteSource {
+    /// Its name.
+    pub source: String,
+    /// How many deliveries at once the site bears from it.
+    pub window: u16,
+    /// Deliveries being tried.
+    pub in_flight: u16,
+    /// Left alone until then.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub suspended_until: Option<String>,
+}
+
 /// A credential, without its secret.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CredentialRow {

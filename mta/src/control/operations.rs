@@ -18,8 +18,8 @@ use super::{
         ActionFilter, ActionPage, ActionRow, ActionShown, ActionWish, AddMember, AddToken, AuditFilter, AuditPage, AuditRow,
         ClimbFilter, ClimbRow, ClimbShown, ClimbVerb, CredentialRow, Enrolled, ImportKey, Key, Member, NewSecret, NewToken,
         Overview, PAGE_MAX, PlanChecked, PlanRow, PlanShown, PlanWish, QueueFilter, QueuePage, QueuedMessage, Reason, Refusal,
-        RemoveKeys, RepliesFilter, RepliesPage, SetMember, ShapingRow, Simulated, SiteShown, SourceHealthRow, SourceRow, Status,
-        StepFilter, StepRow, TokenRow, WarmupPage, WarmupWish,
+        RemoveKeys, RepliesFilter, RepliesPage, SetMember, ShapingRow, Simulated, SiteShown, SitesFilter, SitesPage,
+        SourceHealthRow, SourceRow, Status, StepFilter, StepRow, TokenRow, WarmupPage, WarmupWish,
     },
     daemon::Daemon,
     members::{domain, refuse_store},
@@ -417,6 +417,10 @@ impl Operations for Daemon {
 
     async fn revoke_credential(&self, member: &str, id: u32) -> Result<CredentialRow, Refusal> {
         self.drop_credential(member, id).await
+    }
+
+    async fn sites(&self, filter: SitesFilter) -> Result<SitesPage, Refusal> {
+        self.list_sites(filter).await
     }
 
     async fn site(&self, site: &str) -> Result<SiteShown, Refusal> {

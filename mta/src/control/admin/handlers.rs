@@ -19,7 +19,8 @@ use crate::control::{
         ClimbRow, ClimbShown, CredentialRow, Enrolled, EventFilter, EventPage, ImportKey, Key, Member, NewSecret, NewToken,
         Overview, PAGE_MAX, PlanChecked, PlanRow, PlanShown, PlanWish, QueueDone, QueueFilter, QueuePage, QueueWish,
         QueuedMessage, Reason, Refusal, RemoveKeys, RepliesFilter, RepliesPage, RotateKeys, SetMember, ShapingRow, Simulated,
-        SiteShown, SourceHealthRow, SourceRow, Status, StepFilter, StepRow, TokenRow, WarmupPage, WarmupWish, Where, Why,
+        SiteShown, SitesFilter, SitesPage, SourceHealthRow, SourceRow, Status, StepFilter, StepRow, TokenRow, WarmupPage,
+        WarmupWish, Where, Why,
     },
     wishes::Verb,
 };
@@ -315,6 +316,13 @@ pub(super) async fn revoke_credential<O: Operations>(
 
 fn credential_id(id: &str) -> Result<u32, Refusal> {
     id.parse().map_err(|_| Refusal::Wrong(format!("{id:?} is not the number of a credential")))
+}
+
+pub(super) async fn sites<O: Operations>(
+    State(admin): State<Admin<O>>,
+    filter: Result<Query<SitesFilter>, QueryRejection>,
+) -> Answer<SitesPage> {
+    admin.operations.sites(query(filter)?).await.map(Json)
 }
 
 pub(super) async fn site<O: Operations>(State(admin): State<Admin<O>>, UrlPath(site): UrlPath<String>) -> Answer<SiteShown> {

@@ -9,7 +9,8 @@ use crate::control::{
         ClimbFilter, ClimbRow, ClimbShown, ClimbVerb, CredentialRow, Enrolled, EventFilter, EventPage, ImportKey, Key, Member,
         NewSecret, NewToken, Overview, PlanChecked, PlanRow, PlanShown, PlanWish, QueueDone, QueueFilter, QueuePage, QueueWish,
         QueuedMessage, Reason, Refusal, RemoveKeys, RepliesFilter, RepliesPage, SetMember, ShapingRow, Simulated, SiteShown,
-        SourceHealthRow, SourceRow, Status, StepFilter, StepRow, TokenRow, WarmupPage, WarmupWish, Where, Why,
+        SitesFilter, SitesPage, SourceHealthRow, SourceRow, Status, StepFilter, StepRow, TokenRow, WarmupPage, WarmupWish, Where,
+        Why,
     },
     wishes::Verb,
 };
@@ -146,6 +147,10 @@ pub trait Operations: Send + Sync + 'static {
     }
     /// Makes one worthless.
     fn revoke_credential(&self, _member: &str, _id: u32) -> impl Future<Output = Result<CredentialRow, Refusal>> + Send {
+        async { Err(absent()) }
+    }
+    /// A page of the sites that are known.
+    fn sites(&self, _filter: SitesFilter) -> impl Future<Output = Result<SitesPage, Refusal>> + Send {
         async { Err(absent()) }
     }
     /// A site by its name.

@@ -96,6 +96,12 @@ pub(super) fn table<O: Operations>() -> Vec<Route<O>> {
         get("/v1/why/{id}", Read, h::why::<O>, "Why a message waits, or what became of it"),
         get("/v1/where/{domain}", Read, h::whereabouts::<O>, "How a domain's mail travels"),
         get(
+            "/v1/sites",
+            Read,
+            h::sites::<O>,
+            "The sites that are known now, with windows, what waits and what was deferred lately",
+        ),
+        get(
             "/v1/sites/{site}",
             Read,
             h::site::<O>,

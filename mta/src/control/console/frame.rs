@@ -6,7 +6,7 @@ use axum::{
 };
 use maud::{DOCTYPE, Markup, html};
 
-use super::{ask::Refused, assets};
+use super::{ask::Refused, assets, done};
 use crate::control::admin::Role;
 
 /// Scripts, styles and pictures come from here only; nothing is framed, nothing is sent elsewhere.
@@ -73,6 +73,8 @@ pub(super) struct Viewer {
     pub(super) csrf: String,
     /// The host name of the daemon, so that nobody works on the wrong one.
     pub(super) hostname: String,
+    /// What the form led to that they come from, if the address says so.
+    pub(super) done: Option<String>,
 }
 
 impl Viewer {
@@ -84,6 +86,7 @@ impl Viewer {
 
 /// A whole page.
 pub(super) fn page(place: Place, viewer: &Viewer, title: &str, body: &Markup) -> Response {
+    let says = viewer.done.as_deref().and_then(|word| done::says(place, word));
     let body = html! {
         a.skip href="#main" { "Skip to content" }
         header.side {
@@ -103,7 +106,10 @@ pub(super) fn page(place: Place, viewer: &Viewer, title: &str, body: &Markup) ->
                 }
             }
         }
-        main #main tabindex="-1" { (body) }
+        main #main tabindex="-1" {
+            @if let Some(says) = says { div.notice role="status" { (says) } }
+            (body)
+        }
     };
     answer(StatusCode::OK, document(title, Some(&viewer.hostname), &body))
 }

@@ -12,6 +12,7 @@ use serde::de::IgnoredAny;
 use super::{
     Desk, Fields,
     ask::{Change, Found, Refused, with_query},
+    done,
     frame::{self, Place},
     given,
     members::Versions,
@@ -21,8 +22,8 @@ use super::{
 };
 use crate::control::api::{
     ActionPage, ActionShown, ActionWish, AuditFilter, AuditPage, ClimbShown, CredentialRow, Key, Member, NewSecret, Overview,
-    QueueDone, QueueFilter, QueuePage, QueueWish, QueuedMessage, RepliesFilter, RepliesPage, ShapingRow, SourceRow, WarmupPage,
-    WarmupWish, Where, Why,
+    QueueDone, QueueFilter, QueuePage, QueueWish, QueuedMessage, RepliesFilter, RepliesPage, ShapingRow, SitesPage, SourceRow,
+    WarmupPage, WarmupWish, Where, Why,
 };
 
 pub(super) type Shown = Result<Response, Response>;
@@ -36,6 +37,11 @@ impl<T> OrPage<T> for Result<T, Refused> {
     fn or_page(self, place: Place, desk: &Desk) -> Result<T, Response> {
         self.map_err(|refused| frame::refused(place, &desk.viewer, &refused))
     }
+}
+
+/// Back to a page that says what was done there.
+pub(super) fn back(page: &str, done: &str) -> Response {
+    Redirect::to(&with_query(page, &[(done::NAME, Some(done))])).into_response()
 }
 
 /// The version that the form's page showed. A form without one wants whatever there is: it was made by hand.
@@ -85,7 +91,7 @@ pub(super) async fn steer(
     let page = format!("/warmup/{}/{}", segment(&source), segment(&provider));
     let steered = desk.api.post::<IgnoredAny>(&format!("/v1{page}/{}", segment(&verb)), Some(&wish), seen(&fields)).await;
     steered.or_page(Place::Warmup, &desk)?;
-    Ok(Redirect::to(&page).into_response())
+    Ok(back(&page, &verb))
 }
 
 pub(super) async fn queue(desk: Desk, Query(fields): Query<Fields>) -> Shown {
@@ -135,10 +141,15 @@ pub(super) async fn operate(desk: Desk, Path(verb): Path<String>, Form(fields): 
     let path = format!("/v1/queue/{}", segment(&verb));
     let done: QueueDone = desk.api.post(&path, Some(&wish), Change::default()).await.or_page(Place::Queue, &desk)?;
     if let Some(id) = &wish.id {
-        return Ok(Redirect::to(&format!("/queue/{}", segment(id))).into_response());
+        let said = match done {
+            QueueDone { changed: 0, in_flight: 0, .. } => "unchanged",
+            QueueDone { changed: 0, .. } => "in-flight",
+            _ => &verb,
+        };
+        return Ok(back(&format!("/queue/{}", segment(id)), said));
     }
-    let back = with_query("/queue", &[("domain", wish.domain.as_deref()), ("member", wish.member.as_deref())]);
-    let body = super::queue::done(&desk.viewer, &verb, &wish, &done, &back);
+    let list = with_query("/queue", &[("domain", wish.domain.as_deref()), ("member", wish.member.as_deref())]);
+    let body = super::queue::done(&desk.viewer, &verb, &wish, &done, &list);
     Ok(frame::page(Place::Queue, &desk.viewer, "Done", &body))
 }
 
@@ -146,8 +157,12 @@ pub(super) async fn sites(desk: Desk, Query(fields): Query<Fields>) -> Shown {
     if let Some(domain) = given(&fields, "domain") {
         return Ok(Redirect::to(&format!("/sites/{}", segment(&domain))).into_response());
     }
+    let find = given(&fields, "find");
+    let path = with_query("/v1/sites", &[("find", find.as_deref()), ("after", given(&fields, "after").as_deref())]);
+    let page: SitesPage = desk.api.get(&path).await.or_page(Place::Sites, &desk)?;
     let shaping: Vec<ShapingRow> = desk.api.get("/v1/shaping").await.or_page(Place::Sites, &desk)?;
-    Ok(frame::page(Place::Sites, &desk.viewer, "Sites", &super::sites::index(&shaping)))
+    let body = super::sites::index(find.as_deref().unwrap_or(""), &page, &shaping);
+    Ok(frame::page(Place::Sites, &desk.viewer, "Sites", &body))
 }
 
 pub(super) async fn site(desk: Desk, Path(domain): Path<String>) -> Shown {
@@ -173,7 +188,7 @@ pub(super) async fn end_or_extend(desk: Desk, Path((id, verb)): Path<(u64, Strin
     let wish = wish.or_page(Place::Actions, &desk)?;
     let done = desk.api.post::<IgnoredAny>(&format!("/v1/actions/{id}/{}", segment(&verb)), Some(&wish), seen(&fields)).await;
     done.or_page(Place::Actions, &desk)?;
-    Ok(Redirect::to(&format!("/actions/{id}")).into_response())
+    Ok(back(&format!("/actions/{id}"), &verb))
 }
 
 pub(super) async fn members(desk: Desk) -> Shown {
@@ -193,32 +208,24 @@ pub(super) async fn member(desk: Desk, Path(member): Path<String>) -> Shown {
     Ok(frame::page(Place::Members, &desk.viewer, &found.did, &body))
 }
 
-pub(super) async fn rotate_credential(
+/// `rotate` shows the new password on a page of its own, `revoke` leads back.
+pub(super) async fn renew_or_revoke(
     desk: Desk,
-    Path((member, id)): Path<(String, String)>,
-    Form(fields): Form<Fields>,
-) -> Shown {
-    let why = why(&fields).or_page(Place::Members, &desk)?;
-    let page = format!("/members/{}", segment(&member));
-    let path = format!("/v1{page}/credentials/{}/rotate", segment(&id));
-    let change = Change { why: Some(&why), ..seen(&fields) };
-    let secret: NewSecret = desk.api.post(&path, None::<&()>, change).await.or_page(Place::Members, &desk)?;
-    let body = super::members::renewed(&page, &secret);
-    Ok(frame::page(Place::Members, &desk.viewer, "A new password", &body))
-}
-
-pub(super) async fn revoke_credential(
-    desk: Desk,
-    Path((member, id)): Path<(String, String)>,
+    Path((member, id, verb)): Path<(String, String, String)>,
     Form(fields): Form<Fields>,
 ) -> Shown {
     let why = why(&fields).or_page(Place::Members, &desk)?;
     let page = format!("/members/{}", segment(&member));
     let path = format!("/v1{page}/credentials/{}", segment(&id));
     let change = Change { why: Some(&why), ..seen(&fields) };
-    let done = desk.api.send::<IgnoredAny>(Method::DELETE, &path, None::<&()>, change).await;
-    done.or_page(Place::Members, &desk)?;
-    Ok(Redirect::to(&page).into_response())
+    if verb == "revoke" {
+        let done = desk.api.send::<IgnoredAny>(Method::DELETE, &path, None::<&()>, change).await;
+        done.or_page(Place::Members, &desk)?;
+        return Ok(back(&page, "revoked"));
+    }
+    let path = format!("{path}/{}", segment(&verb));
+    let secret: NewSecret = desk.api.post(&path, None::<&()>, change).await.or_page(Place::Members, &desk)?;
+    Ok(frame::page(Place::Members, &desk.viewer, "A new password", &super::members::renewed(&page, &secret)))
 }
 
 pub(super) async fn suspend_or_resume(
@@ -231,7 +238,7 @@ pub(super) async fn suspend_or_resume(
     let change = Change { why: Some(&why), ..seen(&fields) };
     let done = desk.api.post::<IgnoredAny>(&format!("/v1{page}/{}", segment(&verb)), None::<&()>, change).await;
     done.or_page(Place::Members, &desk)?;
-    Ok(Redirect::to(&page).into_response())
+    Ok(back(&page, &verb))
 }
 
 pub(super) async fn audit(desk: Desk, Query(fields): Query<Fields>) -> Shown {

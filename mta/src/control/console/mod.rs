@@ -19,7 +19,7 @@
 //! | [`audit`] | `/audit`: who changed what |
 //! | [`login`] | `/login`: to sign in |
 //! | [`ask`], [`handlers`], [`plan_handlers`] | the way to the API |
-//! | [`frame`], [`parts`], [`chart`], [`assets`] | what pages have in common |
+//! | [`frame`], [`done`], [`parts`], [`chart`], [`assets`] | what pages have in common |
 //!
 //! Not here: who may look ([`admin`](super::admin)), what can be asked ([`api`](super::api)).
 
@@ -32,6 +32,7 @@ mod assets;
 mod audit;
 mod chart;
 mod climb;
+mod done;
 mod frame;
 mod handlers;
 mod login;
@@ -50,7 +51,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{
     Router,
-    extract::FromRequestParts,
+    extract::{FromRequestParts, Query},
     http::{Method, Uri, request::Parts},
     response::{IntoResponse, Redirect, Response},
     routing::{get, post},
@@ -106,8 +107,7 @@ pub(super) fn routes(console: Console) -> Router {
         .route("/members", get(h::members))
         .route("/members/{member}", get(h::member))
         .route("/members/{member}/{verb}", post(h::suspend_or_resume))
-        .route("/members/{member}/credentials/{id}/rotate", post(h::rotate_credential))
-        .route("/members/{member}/credentials/{id}/revoke", post(h::revoke_credential))
+        .route("/members/{member}/credentials/{id}/{verb}", post(h::renew_or_revoke))
         .route("/sources", get(h::sources))
         .route("/replies", get(h::replies))
         .route("/audit", get(h::audit))
@@ -129,7 +129,14 @@ impl FromRequestParts<Console> for Desk {
         let Ok(MaybeOperator(operator)) = MaybeOperator::from_request_parts(parts, console).await;
         let Some(operator) = operator else { return Err(sign_in(&parts.method, &parts.uri)) };
         let csrf = parts.extensions.get::<Csrf>().map(|csrf| csrf.0.clone()).unwrap_or_default();
-        let viewer = Viewer { name: operator.to_string(), role: operator.role, csrf, hostname: (console.hostname)() };
+        let fields = Query::<Fields>::try_from_uri(&parts.uri).map(|Query(fields)| fields).unwrap_or_default();
+        let viewer = Viewer {
+            name: operator.to_string(),
+            role: operator.role,
+            csrf,
+            hostname: (console.hostname)(),
+            done: given(&fields, done::NAME),
+        };
         let stage = *console.stage.borrow();
         Ok(Desk {
             viewer,

@@ -10,10 +10,10 @@ use serde::de::IgnoredAny;
 
 use super::{
     Desk, Fields,
-    ask::{Found, Refused, with_query},
+    ask::{Found, Refused},
     frame::{self, Place},
     given,
-    handlers::{OrPage, Shown, seen},
+    handlers::{OrPage, Shown, back, seen},
     number,
     parts::segment,
     plans::{self, Draft, evenly, path, with_stages},
@@ -83,7 +83,7 @@ pub(super) async fn apply_plan(desk: Desk, Path(name): Path<String>, Form(fields
     let wish = wish.or_page(PLACE, &desk)?;
     let of = format!("/v1/plans/{}", segment(&name));
     desk.api.post::<IgnoredAny>(&of, Some(&wish), seen(&fields)).await.or_page(PLACE, &desk)?;
-    Ok(Redirect::to(&with_query(&path(&name), &[("done", Some("applied"))])).into_response())
+    Ok(back(&path(&name), "applied"))
 }
 
 /// Puts back what was there before.
@@ -91,7 +91,7 @@ pub(super) async fn undo_plan(desk: Desk, Path(name): Path<String>, Form(fields)
     let wish = why(&fields).map(|why| Reason { why }).or_page(PLACE, &desk)?;
     let of = format!("/v1/plans/{}/undo", segment(&name));
     desk.api.post::<IgnoredAny>(&of, Some(&wish), seen(&fields)).await.or_page(PLACE, &desk)?;
-    Ok(Redirect::to(&path(&name)).into_response())
+    Ok(back(&path(&name), "undone"))
 }
 
 async fn found(desk: &Desk, name: &str) -> Result<Option<Found<PlanShown>>, Refused> {

@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 
 use super::{
-    super::api::{QueueDone, QueueFilter, QueuePage, QueueWish, QueuedMessage, Why, Would},
+    super::api::{DialogueRow, QueueDone, QueueFilter, QueuePage, QueueWish, QueuedMessage, Why, Would},
     frame::{Viewer, token},
     parts::{self, Act, Tone, act, count, segment, time},
 };
@@ -114,7 +114,26 @@ pub(super) fn message(viewer: &Viewer, id: &str, message: Option<&QueuedMessage>
                 }
             }
         }
+        (dialogues(&why.dialogues))
         @if message.is_some() { (one(viewer, id)) }
+    }
+}
+
+/// What was said, where mail was not taken.
+fn dialogues(all: &[DialogueRow]) -> Markup {
+    html! {
+        @if !all.is_empty() { h2 { "Last dialogue" } }
+        @for it in all.iter().rev() {
+            section aria-label=(format!("Dialogue about {}", it.domain)) {
+                p {
+                    "With " (it.host) " [" (it.address) "] from " (it.source) ", about " (it.domain) ", " (it.tls.as_deref().unwrap_or("in clear text")) ", "
+                    (time(&it.at)) "."
+                }
+                pre.dialogue tabindex="0" role="region" aria-label=(format!("Lines of the dialogue about {}", it.domain)) {
+                    @for line in &it.lines { (line) "\n" }
+                }
+            }
+        }
     }
 }
 

@@ -3,19 +3,50 @@
 use maud::{Markup, html};
 
 use super::{
-    super::api::{Layer, ShapingRow, Where, WhereLimit, Would},
+    super::api::{Layer, ShapingRow, SiteRow, SitesPage, Where, WhereLimit, Would},
+    ask::with_query,
     parts::{self, Tone, count, segment, time},
 };
 
-/// The way in: a domain to look at, and what shaping says.
-pub(super) fn index(shaping: &[ShapingRow]) -> Markup {
+/// The way in: sites that are known now, a domain to look at, and what shaping says.
+pub(super) fn index(find: &str, page: &SitesPage, shaping: &[ShapingRow]) -> Markup {
     html! {
         h1 { "Sites" }
-        p.lead { "A site is the set of hosts that several recipient domains share." }
-        form.row method="get" action="/sites" role="search" {
+        p.lead { "A site is the set of hosts that several recipient domains share. One without mail is forgotten after a while." }
+        form.row method="get" action="/sites" role="search" aria-label="A domain" {
             label { "Recipient domain" br; input name="domain" required autocomplete="off" autofocus; }
             button { "Show" }
         }
+        form.row method="get" action="/sites" role="search" aria-label="Sites" {
+            label { "Part of a host's name, or a provider" br; input name="find" value=(find) autocomplete="off"; }
+            button { "Find" }
+        }
+        div.table tabindex="0" role="region" aria-label="Sites" {
+            table {
+                thead { tr {
+                    th scope="col" { "Site" } th scope="col" { "Provider" } th.n scope="col" { "Domains" } th.n scope="col" { "In the queue" } th.n scope="col" { "In flight" }
+                    th.n scope="col" { "Delivered" } th.n scope="col" { "Deferred" } th scope="col" { "Window by source" } th scope="col" { "State" }
+                } }
+                tbody {
+                    @for it in &page.sites {
+                        tr {
+                            th.wide scope="row" { @match &it.domain { Some(domain) => { a href=(format!("/sites/{}", segment(domain))) { (it.site) } } None => (it.site) } }
+                            td { (it.provider) }
+                            td.n { (count(it.domains)) }
+                            td.n { (count(it.queued)) @if !it.counted_all { "+" } }
+                            td.n { (count(it.in_flight)) }
+                            td.n { (count(it.delivered)) }
+                            td.n { (count(it.deferred)) }
+                            td { @for of in &it.sources { (of.source) " " (of.in_flight) "/" (of.window) @if let Some(until) = &of.suspended_until { ", left alone until " (time(until)) } br; } }
+                            td { (site_state(it)) }
+                        }
+                    }
+                    @if page.sites.is_empty() { (parts::empty(9, if find.is_empty() { "None: no mail has gone anywhere lately." } else { "None of those that are known now." })) }
+                }
+            }
+        }
+        p.quiet { "Delivered and deferred are attempts of this hour and the one before, by the clock." }
+        @if let Some(next) = page.next { p { a.button rel="next" href=(with_query("/sites", &[("after", Some(&next.to_string())), ("find", Some(find).filter(|find| !find.is_empty()))])) { "Next" } } }
         h2 { "What shaping, pools and providers say now" }
         div.table tabindex="0" role="region" aria-label="Shaping" {
             table {
@@ -25,6 +56,16 @@ pub(super) fn index(shaping: &[ShapingRow]) -> Markup {
                     @if shaping.is_empty() { (parts::empty(4, "Nothing beyond what is built in.")) }
                 }
             }
+        }
+    }
+}
+
+fn site_state(it: &SiteRow) -> Markup {
+    html! {
+        @match (&it.suspended_until, it.failures) {
+            (Some(until), _) => { (parts::state(Tone::Bad, "left alone")) " until " (time(until)) }
+            (None, 0) => { @if it.domain.is_some() { (parts::state(Tone::Good, "open")) } @else { (parts::state(Tone::None, "at rest")) } }
+            (None, failures) => { (parts::state(Tone::Warn, "looked at")) " after " (failures) " failures in a row" }
         }
     }
 }

@@ -54,7 +54,12 @@ fn answer(path: &str) -> Value {
         "/v1/queue" => json!({"deliveries": [{"id": "abc", "domain": evil, "member": DID, "class": "otp", "recipients": 1,
             "attempts": 2, "due_at": "2026-11-26T00:00:00.000Z", "last": evil}], "more": true, "next": "n&x"}),
         "/v1/why/abc" => json!({"id": "abc", "asked_at": "2026-11-26T00:00:00.000Z", "queued": false, "deliveries": [],
-            "more": false, "events": [event]}),
+            "more": false, "events": [event], "dialogues": [{"domain": evil, "at": "2026-11-26T00:00:00.000Z", "source": "ip-a", "host": evil,
+            "address": "192.0.2.1", "lines": ["S: 220 ready", evil]}]}),
+        "/v1/sites" => {
+            json!({"sites": [{"site": evil, "provider": evil, "domain": "big.example", "domains": 1, "queued": 1000, "counted_all": false,
+            "in_flight": 1, "delivered": 2, "deferred": 3, "failures": 1, "sources": [{"source": evil, "window": 5, "in_flight": 1}]}], "next": 7})
+        }
         "/v1/shaping" => json!([{"of": "everywhere", "key": "connections", "value": "20", "by": "shipped"}]),
         "/v1/where/big.example" => json!({"domain": "big.example", "asked_at": "2026-11-26T00:00:00.000Z", "route": "trouble",
             "hosts": [], "trouble": evil, "tls_policy": "unknown", "pool": "default", "sources": [], "site_in_flight": 0,
@@ -113,6 +118,11 @@ fn console(role: Role) -> (Router, Asked) {
             if path.ends_with("/simulate") {
                 return Json(json!({"says": "30 days", "drawing": "<svg></svg>", "sides": []})).into_response();
             }
+            if path.ends_with("/rotate") {
+                let secret = json!({"id": 1, "domain": "a.example", "class": "otp", "classes": [], "mark": "n", "username": "a.example",
+                    "password": "tw_x", "smtp_url": "smtps://x"});
+                return Json(secret).into_response();
+            }
             return Json(json!({"changed": 1, "unchanged": 0, "in_flight": 0})).into_response();
         }
         match answer(path) {
@@ -144,7 +154,7 @@ async fn fill(pages: &Router, path: &str, form: &str) -> (u16, String, String) {
     ask(pages, request.body(Body::from(form.to_owned())).unwrap()).await
 }
 
-const PAGES: [&str; 18] = [
+const PAGES: [&str; 19] = [
     "/",
     "/warmup",
     "/warmup/ip-a/google",
@@ -152,6 +162,7 @@ const PAGES: [&str; 18] = [
     "/queue?domain=big.example&held=true",
     "/queue/abc",
     "/sites",
+    "/sites?find=google&after=7",
     "/sites/big.example",
     "/actions",
     "/actions/7",
@@ -215,23 +226,23 @@ async fn a_reader_sees_no_form_that_changes_anything() {
 async fn forms_become_requests_with_a_reason_and_the_version_that_was_seen() {
     let (pages, asked) = console(Role::Operate);
     let cases = [
-        ("/queue/hold", "id=abc&why=odd", "/queue/abc", "POST /v1/queue/hold  {\"id\":\"abc\",\"reason\":\"odd\"}"),
+        ("/queue/hold", "id=abc&why=odd", "/queue/abc?done=hold", "POST /v1/queue/hold  {\"id\":\"abc\",\"reason\":\"odd\"}"),
         (
             "/warmup/ip-a/google/pin",
             "why=moved&recipients=5&version=%22v1%22",
-            "/warmup/ip-a/google",
+            "/warmup/ip-a/google?done=pin",
             "POST /v1/warmup/ip-a/google/pin \"v1\" {\"why\":\"moved\",\"recipients\":5}",
         ),
         (
             "/actions/7/extend",
             "why=w&for=2h&version=%22v1%22",
-            "/actions/7",
+            "/actions/7?done=extend",
             "POST /v1/actions/7/extend \"v1\" {\"why\":\"w\",\"for\":\"2h\"}",
         ),
         (
             "/members/did:web:localhost%253A3100/suspend",
             "why=w&version=%22v1%22",
-            "/members/did:web:localhost%253A3100",
+            "/members/did:web:localhost%253A3100?done=suspend",
             "POST /v1/members/did:web:localhost%253A3100/suspend \"v1\" ",
         ),
     ];
@@ -246,6 +257,41 @@ async fn forms_become_requests_with_a_reason_and_the_version_that_was_seen() {
         assert_eq!(fill(&pages, path, form).await.0, 400, "{path}");
     }
     assert!(asked.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn whatever_a_form_does_is_said_on_the_page_that_it_leads_to() {
+    let (pages, _) = console(Role::Admin);
+    let mut forms = std::collections::BTreeSet::new();
+    for path in PAGES {
+        let (_, text) = look(&pages, path).await;
+        let posts = text.split("method=\"post\" action=\"").skip(1).map(|rest| rest.split('"').next().unwrap().to_owned());
+        forms.extend(posts.filter(|to| !to.ends_with("/try")));
+    }
+    // The button of a form that tries a plan applies it.
+    forms.insert("/plans/gentle".to_owned());
+    // What stands only on pages about something in another state.
+    for (form, verbs) in [("/warmup/ip-a/google", &["resume", "unpin"][..]), ("/members/did:web:localhost%253A3100", &["resume"])]
+    {
+        forms.extend(verbs.iter().map(|verb| format!("{form}/{verb}")));
+    }
+    assert!(forms.len() > 15, "{forms:?}");
+    for form in &forms {
+        let queued = if form.starts_with("/queue/") { "&id=abc" } else { "" };
+        let filled = format!("why=w&stage=1&stages=1&recipients=1&for=1h&text=x&version=%22v1%22{queued}");
+        let (status, to, text) = fill(&pages, form, &filled).await;
+        let said = if status == 303 { look(&pages, &to).await.1 } else { text };
+        assert_eq!(said.matches("role=\"status\">").count(), 1, "{form}, {status}: {said}");
+    }
+    let (_, text) = look(&pages, "/plans/gentle?done=%3Cb%3Emine").await;
+    assert!(!text.contains("mine"), "an address may be anybody's: {text}");
+}
+
+#[tokio::test]
+async fn a_message_s_page_shows_what_was_last_said_line_by_line() {
+    let (pages, _) = console(Role::Read);
+    let (_, text) = look(&pages, "/queue/abc").await;
+    assert!(text.contains("[192.0.2.1] from ip-a") && text.contains("S: 220 ready\n&lt;script&gt;"), "{text}");
 }
 
 #[tokio::test]
