@@ -20,21 +20,26 @@ pub(super) fn seq_of(row: &[u8]) -> Result<u64, StoreError> {
 
 /// The row of a label, for the key `name`.
 pub(super) fn row(seq: u64, label: &Label, issuer: &str, name: &[u8]) -> Vec<u8> {
-    let json = label.to_json_text();
-    if let Some(row) = short(seq, label) {
-        let mut again = Vec::with_capacity(json.len());
-        if write_json(&mut again, &row, issuer, name).is_ok() && again == json.as_bytes() {
-            return row;
-        }
-    }
-    [&seq.to_be_bytes(), json.as_bytes()].concat()
+    short(seq, label, issuer, name).unwrap_or_else(|| [&seq.to_be_bytes(), label.to_json_text().as_bytes()].concat())
 }
 
-fn short(seq: u64, label: &Label) -> Option<Vec<u8>> {
+/// None when [`write_json`] would not make this label of it again.
+fn short(seq: u64, label: &Label, issuer: &str, name: &[u8]) -> Option<Vec<u8>> {
     let signature = &label.sig.as_ref().filter(|sig| sig.0.len() == SIGNATURE_BYTES)?.0;
     let (cts, exp) = (label.cts.as_str(), label.exp.as_ref().map_or("", |exp| exp.as_str()));
+    let ours = label.ver == Some(1) && label.src.as_str() == issuer && label.cid.is_none() && label.neg != Some(false);
+    let no_empty_exp = exp.is_empty() == label.exp.is_none();
+    let named = name.strip_prefix(label.uri.as_bytes()).and_then(|rest| rest.strip_prefix(b"\0")) == Some(label.val.as_bytes());
+    if !(ours && no_empty_exp && named && [issuer, &label.uri, &label.val, cts, exp].into_iter().all(is_itself_in_json)) {
+        return None;
+    }
     let head = [SHORT, u8::from(label.negates()), u8::try_from(cts.len()).ok()?, u8::try_from(exp.len()).ok()?];
     Some([&seq.to_be_bytes(), &head[..], cts.as_bytes(), exp.as_bytes(), signature].concat())
+}
+
+/// Nothing in it has to be escaped (RFC 8259 §7).
+fn is_itself_in_json(text: &str) -> bool {
+    text.bytes().all(|octet| octet >= b' ' && octet != b'"' && octet != b'\\')
 }
 
 /// Appends the JSON of the label in a row.
@@ -106,6 +111,7 @@ mod tests {
             with(&|it| it.ver = None),
             with(&|it| it.src = "did:web:other.example.test".parse().unwrap()),
             with(&|it| it.uri = "at://\"quoted\\\"/x".into()),
+            with(&|it| it.uri = "at://tab\t/x".into()),
             plain.clone(),
         ];
         let rows = short.iter().map(|label| (label, true)).chain(whole.iter().map(|label| (label, false)));

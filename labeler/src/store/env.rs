@@ -96,8 +96,11 @@ pub(super) fn let_go(map: Range<usize>) -> io::Result<()> {
     }
 }
 
+/// Octets of [`file_identity`].
+pub(super) const IDENTITY_BYTES: usize = 16;
+
 /// Which file the store is: another one, also a copy of this one, has another inode or was made at another time.
-pub(super) fn file_identity(path: &Path) -> Result<[u8; 16], heed::Error> {
+pub(super) fn file_identity(path: &Path) -> Result<[u8; IDENTITY_BYTES], heed::Error> {
     let file = std::fs::metadata(path.join(DATA))?;
     // Not every file system knows when; then the inode alone has to do.
     let made = file.created().ok().and_then(|made| made.duration_since(UNIX_EPOCH).ok()).map_or(0, |made| made.as_nanos());

@@ -18,7 +18,7 @@ use atproto::stream::SEQ_MAX;
 use heed::{RoTxn, RwTxn};
 
 use super::current::{self, seq_of};
-use super::{FLOOR, RESTORED, SEQ, Store, StoreError, current_key, millis, number};
+use super::{FLOOR, SEQ, Store, StoreError, current_key, millis, number};
 
 /// Labels issued again, or forgotten, in one transaction: others who write wait no longer than this takes.
 const UPKEEP_BATCH: usize = 500;
@@ -111,7 +111,7 @@ impl Store {
         key: &SigningKey,
     ) -> Result<Option<Label>, StoreError> {
         let newest = self.newest(txn, did.as_str(), value.as_str())?;
-        let restored = UNIX_EPOCH + Duration::from_millis(self.counter(txn, RESTORED)?);
+        let restored = UNIX_EPOCH + Duration::from_millis(self.restored_ms);
         let said = match &newest {
             None => !holds,
             Some(label) if holds => label.in_force(now) && label.exp.is_some() && atproto::instant(&label.cts) >= restored,
@@ -158,7 +158,7 @@ impl Store {
         self.put_current(txn, seq, label)
     }
 
-    fn put_current(&self, txn: &mut RwTxn<'_>, seq: u64, label: &Label) -> Result<(), StoreError> {
+    pub(super) fn put_current(&self, txn: &mut RwTxn<'_>, seq: u64, label: &Label) -> Result<(), StoreError> {
         let name = current_key(&label.uri, &label.val);
         self.current.put(txn, &name, &current::row(seq, label, self.issuer.as_str(), &name))?;
         if let (Some(exp), false) = (&label.exp, label.negates()) {
@@ -179,30 +179,9 @@ impl Store {
         }
     }
 
-    fn label(&self, txn: &RoTxn<'_>, seq: u64) -> Result<Label, StoreError> {
+    pub(super) fn label(&self, txn: &RoTxn<'_>, seq: u64) -> Result<Label, StoreError> {
         let corrupt = || StoreError::Corrupt(format!("label {seq}"));
         Label::from_cbor(self.log.get(txn, &seq.to_be_bytes())?.ok_or_else(corrupt)?).map_err(|_| corrupt())
-    }
-
-    /// The same statements with the same times under the new key (label spec, "Key rotation").
-    pub(super) fn sign_again(&self, txn: &mut RwTxn<'_>, key: &SigningKey, now: SystemTime) -> Result<usize, StoreError> {
-        let rows = self.current.iter(txn)?.map(|entry| seq_of(entry?.1)).collect::<Result<Vec<_>, _>>()?;
-        for seq in &rows {
-            let mut label = self.label(txn, *seq)?;
-            label.sign(key);
-            self.append(txn, &label, now)?;
-        }
-        Ok(rows.len())
-    }
-
-    /// Makes `current` and `renew` anew from the log: an older version kept less in them.
-    pub(super) fn rebuild(&self, txn: &mut RwTxn<'_>) -> Result<(), StoreError> {
-        let seqs = self.current.iter(txn)?.map(|entry| seq_of(entry?.1)).collect::<Result<Vec<_>, _>>()?;
-        for seq in seqs {
-            let label = self.label(txn, seq)?;
-            self.put_current(txn, seq, &label)?;
-        }
-        Ok(())
     }
 
     /// Issues again what will run out, forgets what was superseded long ago; a bounded part of it. Call it again at once if there is more,

@@ -27,6 +27,7 @@ mod current;
 mod env;
 mod labels;
 mod log;
+mod opening;
 #[cfg(test)]
 mod patience_tests;
 mod query;
@@ -82,6 +83,8 @@ pub struct Store {
     standing: Table,
     issuer: Did,
     terms: Terms,
+    /// What was said before is said again: [`RESTORED`].
+    restored_ms: u64,
     news: watch::Sender<u64>,
     pages: log::Pages,
     _lock: std::fs::File,
@@ -130,7 +133,7 @@ impl Store {
         let (news, _) = watch::channel(0);
         let pages = log::Pages::default();
         let issuer = issuer.clone();
-        let store = Self {
+        let mut store = Self {
             env,
             meta,
             attested,
@@ -145,52 +148,14 @@ impl Store {
             standing,
             issuer,
             terms,
+            restored_ms: 0,
             news,
             pages,
             _lock: lock,
         };
-        let mut txn = store.env.write_txn()?;
-        match store.meta.get(&txn, ISSUER)? {
-            Some(found) if found != store.issuer.as_str().as_bytes() => {
-                return Err(StoreError::OtherIssuer(String::from_utf8_lossy(found).into_owned()));
-            }
-            _ => store.meta.put(&mut txn, ISSUER, store.issuer.as_str().as_bytes())?,
-        }
-        if store.counter(&txn, FORMAT)? != FORMAT_NOW {
-            store.rebuild(&mut txn)?;
-            store.rebuild_queue(&mut txn)?;
-            store.meta.put(&mut txn, FORMAT, &FORMAT_NOW.to_be_bytes())?;
-        }
-        let other_file = store.meta.get(&txn, FILE)?.is_some_and(|known| known != file);
-        if other_file || store.meta.get(&txn, COPY)?.is_some() {
-            store.begin_after_copy(&mut txn, now)?;
-        }
-        store.meta.put(&mut txn, FILE, &file)?;
-        let did_key = key.verifying_key().did_key();
-        let known = store.meta.get(&txn, KEY)?.map(<[u8]>::to_vec);
-        if known.as_deref().is_some_and(|known| known != did_key.as_bytes()) {
-            let again = store.sign_again(&mut txn, key, now)?;
-            tracing::warn!(labels = again, key = did_key, "the signing key has changed: labels were signed again");
-        }
-        store.meta.put(&mut txn, KEY, did_key.as_bytes())?;
-        txn.commit()?;
+        store.begin(file, key, now)?;
         store.tell();
         Ok(store)
-    }
-
-    /// This is a copy of the store as it was once: what the original said since is not known.
-    fn begin_after_copy(&self, txn: &mut RwTxn<'_>, now: SystemTime) -> Result<(), StoreError> {
-        let seq = self.counter(txn, SEQ)? + COPY_GAP;
-        self.meta.put(txn, SEQ, &seq.to_be_bytes())?;
-        self.meta.put(txn, RESTORED, &millis(now).to_be_bytes())?;
-        self.meta.delete(txn, COPY)?;
-        let due = self.ask_all(txn, now)?;
-        tracing::warn!(
-            attestations = due,
-            after = seq,
-            "the store is a copy: all is looked at and said again, and numbers go on far beyond"
-        );
-        Ok(())
     }
 
     /// How far a stream was read.

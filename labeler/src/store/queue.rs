@@ -7,9 +7,7 @@ use std::collections::HashSet;
 use std::ops::Bound;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use heed::RwTxn;
-
-use super::rows::{by_domain, names, row_key};
+use super::rows::{names, row_key};
 use super::{Lane, Row, Store, StoreError, Task, millis};
 
 const KEY_BYTES: usize = 17;
@@ -83,19 +81,6 @@ impl Store {
             self.put_row(&mut txn, &name, &row)?;
         }
         Ok(txn.commit()?)
-    }
-
-    /// Writes the table anew, for stores of a version that ordered it otherwise.
-    pub(super) fn rebuild_queue(&self, txn: &mut RwTxn<'_>) -> Result<(), StoreError> {
-        self.due.clear(txn)?;
-        let rows = self.attested.iter(txn)?.map(|entry| Ok(entry?.0.to_vec())).collect::<Result<Vec<_>, StoreError>>()?;
-        for name in rows {
-            if let Some(row) = self.row_in(txn, &name)? {
-                self.due.put(txn, &key(&row), &name)?;
-                self.domains.put(txn, &by_domain(&name), &[])?;
-            }
-        }
-        Ok(())
     }
 }
 

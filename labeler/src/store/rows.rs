@@ -13,7 +13,8 @@ use crate::judge::Judgement;
 /// In place of a record key; none is empty.
 const WHOLE_REPO: &str = "";
 
-/// What is known of one attestation.
+/// What is known of one attestation. What is as it is in a new row is not written: most rows are half as long for it, and the store is
+/// mostly rows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Row {
     /// Names the row in the `due` table; never used twice.
@@ -23,36 +24,42 @@ pub struct Row {
     /// When to look again, in milliseconds since 1970.
     pub due_ms: u64,
     /// Revision of the repository that the record was last proven by. An older one is not believed.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub rev: Option<String>,
     /// The last definite finding: whether this domain carries its DID's labels. Trouble on the way does not change it.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub stands: bool,
     /// Whether the member asks for the relay.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub relay: bool,
     /// The last finding, definite or not.
     pub state: State,
     /// Why it is not `pass`: what was wrong and what to do.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub reasons: Vec<String>,
     /// When it was found.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub checked_ms: Option<u64>,
     /// Checks in a row that did not pass.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub failures: u32,
     /// Definite failures in a row, and when the first of them was seen.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub refused: u32,
     /// See `refused`.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub refused_since_ms: u64,
     /// The host that holds the account, as far as it is known; empty when it was looked for in vain.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub host: Option<String>,
     /// Since when it stands without a break. 0: since before this was written down.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub stands_since_ms: u64,
     /// The selectors of the record that was last found in order.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub selectors: Vec<String>,
     /// The server that showed the record last.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub pds: Option<String>,
 }
 
@@ -207,7 +214,7 @@ impl Store {
         let key = row_key(did, WHOLE_REPO);
         let row = match self.row_in(txn, &key)? {
             Some(row) => row,
-            None => self.new_row(txn)?,
+            None => self.new_row(txn, &key)?,
         };
         self.ask(txn, &key, row, now)
     }
@@ -231,13 +238,15 @@ impl Store {
             None if self.rows_in(txn, did)?.iter().filter(|(key, _)| !is_repo(key)).count() >= DOMAINS_MAX => {
                 return Ok(Some(format!("{} attests more than {DOMAINS_MAX} domains; {rkey} is not looked at", did.as_str())));
             }
-            None => self.new_row(txn)?,
+            None => self.new_row(txn, &key)?,
         };
         self.ask(txn, &key, row, now)?;
         Ok(None)
     }
 
-    fn new_row(&self, txn: &mut RwTxn<'_>) -> Result<Row, StoreError> {
+    /// A row that is not written yet; its domain is.
+    fn new_row(&self, txn: &mut RwTxn<'_>, key: &[u8]) -> Result<Row, StoreError> {
+        self.domains.put(txn, &by_domain(key), &[])?;
         Ok(Row {
             id: self.next(txn, ROW)?,
             asked: 0,
@@ -258,27 +267,15 @@ impl Store {
         })
     }
 
-    fn ask(&self, txn: &mut RwTxn<'_>, key: &[u8], mut row: Row, now: SystemTime) -> Result<(), StoreError> {
+    pub(super) fn ask(&self, txn: &mut RwTxn<'_>, key: &[u8], mut row: Row, now: SystemTime) -> Result<(), StoreError> {
         self.due.delete(txn, &queue::key(&row))?;
         (row.asked, row.due_ms) = (row.asked + 1, millis(now));
         self.put_row(txn, key, &row)
     }
 
-    /// Makes every attestation due now; says how many there are.
-    pub(super) fn ask_all(&self, txn: &mut RwTxn<'_>, now: SystemTime) -> Result<usize, StoreError> {
-        let keys = self.attested.iter(txn)?.map(|entry| Ok(entry?.0.to_vec())).collect::<Result<Vec<_>, StoreError>>()?;
-        for key in &keys {
-            if let Some(row) = self.row_in(txn, key)? {
-                self.ask(txn, key, row, now)?;
-            }
-        }
-        Ok(keys.len())
-    }
-
     pub(super) fn put_row(&self, txn: &mut RwTxn<'_>, key: &[u8], row: &Row) -> Result<(), StoreError> {
         let Ok(json) = serde_json::to_vec(row) else { unreachable!("a row is numbers, flags and strings") };
         self.attested.put(txn, key, &json)?;
-        self.domains.put(txn, &by_domain(key), &[])?;
         Ok(self.due.put(txn, &queue::key(row), key)?)
     }
 
@@ -380,6 +377,10 @@ impl Store {
     }
 }
 
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
 fn read(octets: &[u8]) -> Result<Row, StoreError> {
     serde_json::from_slice(octets).map_err(|error| StoreError::Corrupt(format!("an attestation ({error})")))
 }
@@ -403,4 +404,21 @@ pub(super) fn names(key: &[u8]) -> Result<(Did, String), StoreError> {
     let corrupt = || StoreError::Corrupt("the name of an attestation".into());
     let (did, rkey) = std::str::from_utf8(key).ok().and_then(|key| key.split_once('\0')).ok_or_else(corrupt)?;
     Ok((did.parse().map_err(|_| corrupt())?, rkey.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_is_read_as_earlier_versions_wrote_it_and_written_without_what_says_nothing() {
+        let earlier = br#"{"id":7,"asked":1,"due_ms":9,"rev":null,"stands":false,"relay":false,"state":"new","reasons":[],
+            "checked_ms":null,"failures":0}"#;
+        let row = read(earlier).unwrap();
+        let written = serde_json::to_string(&row).unwrap();
+        assert_eq!(written, r#"{"id":7,"asked":1,"due_ms":9,"state":"new"}"#);
+        assert_eq!(read(written.as_bytes()).unwrap(), row);
+        let full = Row { stands: true, relay: true, refused: 2, selectors: vec!["s1".into()], host: Some(String::new()), ..row };
+        assert_eq!(read(&serde_json::to_vec(&full).unwrap()).unwrap(), full);
+    }
 }

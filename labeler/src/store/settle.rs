@@ -97,9 +97,11 @@ impl Store {
         key: &SigningKey,
     ) -> Result<Vec<Label>, StoreError> {
         let name = row_key(&task.did, &task.rkey);
-        let Some(mut row) = self.row_in(txn, &name)?.filter(|row| row.id == task.id) else {
+        let mut rows = self.rows_in(txn, &task.did)?;
+        let Some(at) = rows.iter().position(|(key, row)| *key == name && row.id == task.id) else {
             return Ok(Vec::new());
         };
+        let (_, mut row) = rows.swap_remove(at);
         self.due.delete(txn, &queue::key(&row))?;
         row.checked_ms = Some(millis(now));
         row.host = Some(task.host.clone().or(row.host).unwrap_or_default());
@@ -125,13 +127,15 @@ impl Store {
             // Somebody pointed at it again meanwhile: what was found may be old already.
             row.due_ms = millis(now);
             self.put_row(txn, &name, &row)?;
+            rows.push((name, row));
         } else if matches!(found, Found::Absent | Found::Records(_)) || (task.is_repo() && row.failures >= REPO_FAILURES_MAX) {
             self.forget_row(txn, &name)?;
         } else {
             row.due_ms = millis(now + wait(&row, patience, now));
             self.put_row(txn, &name, &row)?;
+            rows.push((name, row));
         }
-        let rows = self.rows_in(txn, &task.did)?;
+        // Those that the repository turned out to hold stand for nothing before they were looked at.
         let mut wanted = Vec::new();
         if rows.iter().any(|(_, row)| row.stands) {
             wanted.push(CooperativeLabel::VerifiedMailOperator);

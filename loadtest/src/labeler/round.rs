@@ -80,12 +80,16 @@ struct Round {
     seconds: f64,
     cpu_seconds: f64,
     peak_mib: f64,
+    /// The highest that was seen of our own memory, and of mapped files.
+    parts_mib: [f64; 2],
 }
 
 impl Round {
     fn said(&self, count: usize) -> String {
         let each = self.cpu_seconds * 1e3 / count as f64;
-        format!("{:7.1} s, {:7.1} CPU seconds ({each:.2} ms each), peak {:.0} MiB", self.seconds, self.cpu_seconds, self.peak_mib)
+        let (peak, [own, mapped]) = (self.peak_mib, self.parts_mib);
+        let memory = format!("peak {peak:.0} MiB (own at most {own:.0}, mapped {mapped:.0})");
+        format!("{:7.1} s, {:7.1} CPU seconds ({each:.2} ms each), {memory}", self.seconds, self.cpu_seconds)
     }
 }
 
@@ -104,9 +108,13 @@ fn labeler(at: &Path, net: &AtNet, dns: &Server, count: usize, times: u64) -> Re
     let mut running = Running::start("tradewind-labeler", command, &log)?;
     running.wait_for_line("ready", from, Duration::from_secs(60))?;
     let patience = Duration::from_secs(120 + count as u64 / 20);
+    let mut parts_mib = [0_f64; 2];
     while net.requests().1 < times * count as u64 {
         ensure!(running.is_running(), "the labeler is gone: {}", running.last_lines());
         ensure!(began.elapsed() < patience, "only {} of {} looks came", net.requests().1, times * count as u64);
+        for (highest, field) in parts_mib.iter_mut().zip(["RssAnon", "RssFile"]) {
+            *highest = highest.max(cpu::status_kib(running.pid(), field).unwrap_or(0) as f64 / 1024.0);
+        }
         std::thread::sleep(Duration::from_millis(20));
     }
     // The last of them are settled within a moment; who was asked about last may still be waiting for an answer of DNS.
@@ -123,5 +131,5 @@ fn labeler(at: &Path, net: &AtNet, dns: &Server, count: usize, times: u64) -> Re
     let peak_mib = cpu::status_kib(running.pid(), "VmHWM").context("the labeler is gone")? as f64 / 1024.0;
     let cpu_seconds = quiet.as_secs_f64();
     running.stop(Duration::from_secs(10))?;
-    Ok(Round { seconds, cpu_seconds, peak_mib })
+    Ok(Round { seconds, cpu_seconds, peak_mib, parts_mib })
 }
