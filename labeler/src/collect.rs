@@ -12,6 +12,7 @@ use atproto::Did;
 use futures_util::future::{join, join_all, join3, join4};
 use url::Url;
 
+use crate::admin::Asked;
 use crate::dns::Dns;
 use crate::fetch::{Fetcher, From};
 use crate::judge::{Answer, Evaluated, Facts, Judgement, Sender, Verdict, has_dmarc, judge, spf_senders};
@@ -57,6 +58,11 @@ impl Views {
     /// The first resolver, for what need not be agreed on.
     pub(crate) fn dns(&self) -> &Dns {
         &self.first().dns
+    }
+
+    /// What each resolver was asked, with its name.
+    pub(crate) fn asked(&self) -> Vec<(String, Arc<Asked>)> {
+        self.collectors.iter().map(|(name, collector)| (name.clone(), collector.dns.asked())).collect()
     }
 
     /// The account that a domain names over HTTPS, as the first resolver sees it.

@@ -15,6 +15,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 use url::Url;
 
+pub use crate::admin::Admin;
 pub use crate::standing::Standing;
 use crate::store::Patience;
 
@@ -49,6 +50,8 @@ pub struct Config {
     /// Who may ask how much.
     #[serde(default)]
     pub serve: Serve,
+    /// The operator's listener. Absent: none.
+    pub admin: Option<Admin>,
     /// What MTAs report and read. Absent: nothing.
     pub standing: Option<Standing>,
 }

@@ -4,6 +4,7 @@
 //! has one.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use hickory_resolver::TokioResolver;
@@ -13,6 +14,7 @@ use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
 
+use crate::admin::Asked;
 use crate::judge::Answer;
 use crate::spf::Evaluator;
 
@@ -23,7 +25,10 @@ const RECORDS_MAX: usize = 100;
 
 /// Asks the configured name servers.
 #[derive(Clone)]
-pub(crate) struct Dns(TokioResolver);
+pub(crate) struct Dns {
+    resolver: TokioResolver,
+    asked: Arc<Asked>,
+}
 
 impl Dns {
     /// These name servers, or the system's.
@@ -52,7 +57,12 @@ impl Dns {
         options.attempts = 2;
         options.use_hosts_file = ResolveHosts::Never;
         options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
-        Ok(Self(builder.build()?))
+        Ok(Self { resolver: builder.build()?, asked: Arc::default() })
+    }
+
+    /// What it was asked so far, and will be.
+    pub(crate) fn asked(&self) -> Arc<Asked> {
+        self.asked.clone()
     }
 
     /// TXT records, each joined from its strings (RFC 7208 §3.3).
@@ -84,28 +94,32 @@ impl Dns {
 
     /// An evaluator of SPF that asks the same name servers.
     pub(crate) fn spf(&self) -> Evaluator {
-        Evaluator::new(self.0.clone())
+        Evaluator::new(self.resolver.clone(), self.asked.clone())
     }
 
     /// Addresses of a host.
     pub(crate) async fn addresses(&self, name: &str) -> Answer<IpAddr> {
         let Ok(name) = absolute(name) else { return Answer::Absent };
-        match self.0.lookup_ip(name).await {
+        let answer = match self.resolver.lookup_ip(name).await {
             Ok(found) => Answer::Found(found.iter().take(RECORDS_MAX).collect()),
             Err(error) => missing(error),
-        }
+        };
+        self.asked.answer(&answer);
+        answer
     }
 
     async fn ask<T>(&self, name: &str, kind: RecordType, read: impl Fn(&RData) -> Option<T>) -> Answer<T> {
         // A name that DNS cannot hold has no records in it.
         let Ok(name) = absolute(name) else { return Answer::Absent };
-        match self.0.lookup(name, kind).await {
+        let answer = match self.resolver.lookup(name, kind).await {
             Ok(found) => {
                 let records: Vec<T> = found.answers().iter().filter_map(|record| read(&record.data)).take(RECORDS_MAX).collect();
                 if records.is_empty() { Answer::Absent } else { Answer::Found(records) }
             }
             Err(error) => missing(error),
-        }
+        };
+        self.asked.answer(&answer);
+        answer
     }
 }
 

@@ -15,9 +15,11 @@
 //! | a member is told what stands in the way of one | [`explain`] |
 //! | anybody is told who vouches for a message | [`vouching`] |
 //! | MTAs report what became of mail, and are told of doubts | [`standing`] |
+//! | the operator sees how it is | [`admin`] |
 //!
 //! [`start`] runs all of it inside of a tokio runtime; the program `tradewind-labeler` is a thin wrapper.
 
+pub mod admin;
 mod collect;
 pub mod config;
 mod dns;
@@ -74,6 +76,7 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Running {
     address: SocketAddr,
+    admin: Option<SocketAddr>,
     did_key: String,
     store: Arc<Store>,
     stop: watch::Sender<bool>,
@@ -91,6 +94,10 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let store = Arc::new(store);
     let listener = TcpListener::bind(config.listen).await.map_err(|error| StartError::Listen(config.listen, error))?;
     let address = listener.local_addr().map_err(|error| StartError::Listen(config.listen, error))?;
+    let admin_listener = match config.admin {
+        Some(admin) => Some(TcpListener::bind(admin.address).await.map_err(|error| StartError::Listen(admin.address, error))?),
+        None => None,
+    };
     let tls = fetch::tls().map_err(|error| other(&error))?;
     let checker = explain::Checker::new(&config.identity, &config.dns, &config.verify, &tls).map_err(StartError::Other)?;
     let document = web_origin(&config.did).map(|endpoint| labeler_document(&config.did, &key.verifying_key(), &endpoint));
@@ -108,7 +115,9 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     });
     let methods = serve::Methods { explainer, vouching, desk };
     let answers = serve::Answers::new(store.clone(), config.did.as_str(), document, methods, &config.serve, stopped.clone());
-    tasks.spawn(serve::run(listener, answers, config.serve, stopped.clone()));
+    let counts = Arc::new(admin::Counts::default());
+    let subscribers = Box::new(answers.subscribers.count());
+    tasks.spawn(serve::run(listener, answers, config.serve, counts.clone(), stopped.clone()));
     tasks.spawn(upkeep::run(store.clone(), key.clone(), stopped.clone()));
     // Also without a word about it: what was granted before is withdrawn when reports stop.
     tasks.spawn(standing::run(store.clone(), rule, key.clone(), stopped.clone()));
@@ -119,10 +128,14 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         let backfilling = ingest::Backfilling { relay, fetcher, store, bell, missed: missed.clone() };
         tasks.spawn(backfilling.run(stopped.clone()));
     }
+    let firehose = config.ingest.firehose.map(|url| (ingest::Kind::Firehose, url));
+    let jetstream = config.ingest.jetstream.map(|url| (ingest::Kind::of_jetstream(&url), url));
+    let streams: Vec<_> = firehose.into_iter().chain(jetstream).collect();
+    let resolvers = checker.views.asked();
     let verifier = verify::Verifier { resolver: checker.resolver, views: checker.views };
     let rounds = rounds::Rounds {
         store: store.clone(),
-        looker: verifier,
+        looker: admin::Counted { looker: verifier, counts: counts.clone(), clock: outside::now },
         key,
         patience: config.verify.patience(),
         fair: rounds::Fair::new(config.verify.concurrency, config.verify.per_host),
@@ -130,22 +143,34 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         clock: outside::now,
     };
     tasks.spawn(rounds.run(stopped.clone()));
-    let firehose = config.ingest.firehose.map(|url| (ingest::Kind::Firehose, url));
-    let jetstream = config.ingest.jetstream.map(|url| (ingest::Kind::of_jetstream(&url), url));
-    for (kind, url) in firehose.into_iter().chain(jetstream) {
+    let mut admin = None;
+    if let Some(listener) = admin_listener {
+        admin = listener.local_addr().ok();
+        let watched = streams.iter().map(|(kind, url)| admin::Stream::new(*kind, url, outside::now()));
+        let streams = std::sync::Mutex::new(watched.collect());
+        let (store, clock) = (store.clone(), outside::now as fn() -> std::time::SystemTime);
+        let instruments = admin::Instruments { store, counts, resolvers, subscribers, streams, clock };
+        tasks.spawn(admin::run(listener, Arc::new(instruments), stopped.clone()));
+    }
+    for (kind, url) in streams {
         let (store, bell, missed) = (store.clone(), bell.clone(), missed.clone());
         let (tls, strangers) = (tls.clone(), ingest::Strangers::default());
         let ingest = ingest::Ingest { kind, url, store, bell, missed, tls, strangers };
         tasks.spawn(ingest.run(stopped.clone()));
     }
     tracing::info!(did = config.did.as_str(), key = did_key, %address, "the labeler serves");
-    Ok(Running { address, did_key, store, stop, tasks })
+    Ok(Running { address, admin, did_key, store, stop, tasks })
 }
 
 impl Running {
     /// Where it listens.
     pub fn local_addr(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where the operator's listener listens, if there is one.
+    pub fn admin_addr(&self) -> Option<SocketAddr> {
+        self.admin
     }
 
     /// The public half of the signing key, as did:key.

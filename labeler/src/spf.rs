@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use hickory_resolver::TokioResolver;
@@ -17,7 +17,8 @@ use mail_auth::common::parse::TxtRecordParser;
 use mail_auth::spf::verify::SpfParameters;
 use mail_auth::{MX, MessageAuthenticator, Parameters, RecordSet, ResolverCache, Txt};
 
-use crate::judge::{Evaluated, SpfResult};
+use crate::admin::Asked;
+use crate::judge::{Answer, Evaluated, SpfResult};
 use crate::outside;
 
 /// mail-auth gives up after 20 s.
@@ -25,6 +26,7 @@ const TIME_MAX: Duration = Duration::from_secs(15);
 
 /// Evaluates the record of one domain for several addresses; what was looked up for one serves the next.
 pub(crate) struct Evaluator {
+    asked: Arc<Asked>,
     dns: MessageAuthenticator,
     txt: Seen<Box<str>, Txt>,
     mx: Seen<Box<str>, RecordSet<MX>>,
@@ -34,8 +36,9 @@ pub(crate) struct Evaluator {
 }
 
 impl Evaluator {
-    pub(crate) fn new(resolver: TokioResolver) -> Self {
+    pub(crate) fn new(resolver: TokioResolver, asked: Arc<Asked>) -> Self {
         Self {
+            asked,
             dns: MessageAuthenticator(resolver),
             txt: Seen::new(),
             mx: Seen::new(),
@@ -70,6 +73,12 @@ impl Evaluator {
             Ok(mail_auth::SpfResult::PermError) if began.elapsed() > TIME_MAX => SpfResult::TempError,
             Ok(result) => read(result),
         };
+        // One for all that it has looked up on the way.
+        self.asked.answer(&match result {
+            SpfResult::TempError => Answer::Unknown(String::new()),
+            SpfResult::None => Answer::Absent,
+            _ => Answer::Found(vec![()]),
+        });
         Evaluated { address, result, voids: self.voids().saturating_sub(voids) }
     }
 

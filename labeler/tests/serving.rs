@@ -147,3 +147,49 @@ async fn who_asks_too_often_is_told_to_wait_and_others_are_not() {
     assert_eq!(refused.status().as_u16(), 429);
     drop(first);
 }
+
+#[tokio::test]
+async fn the_operator_sees_how_it_is_and_nobody_else_does() {
+    let world = World::start_with("[admin]\naddress = \"127.0.0.1:0\"").await;
+    let account = world.member("alice.test", "member.example").await;
+    let subscriber = Subscriber::connect(&world, "").await.unwrap();
+    let admin = world.labeler.as_ref().unwrap().admin_addr().unwrap();
+    let scrape = async || {
+        let (status, head, text) = world.ask_at(admin, "GET /metrics", "").await;
+        assert!(status == 200 && head.contains("content-type: text/plain; version=0.0.4"), "{head}");
+        String::from_utf8(text).unwrap()
+    };
+    let value = |text: &str, series: &str| {
+        let found = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        found.and_then(|value| value.parse::<f64>().ok()).unwrap_or(0.0)
+    };
+    // The log is followed, and streams are looked at, now and then.
+    let mut text = scrape().await;
+    while value(&text, "labeler_labels_issued_total{value=\"relay-member\",negated=\"false\"}") < 1.0 {
+        text = scrape().await;
+    }
+    for (series, least) in [
+        ("labeler_looks_total{result=\"pass\"}", 1.0),
+        ("labeler_attestations", 1.0),
+        ("labeler_statements", 2.0),
+        ("labeler_last_sequence_number", 2.0),
+        ("labeler_subscribers", 1.0),
+        ("labeler_requests_total{method=\"queryLabels\",status=\"200\"}", 2.0),
+        ("labeler_requests_total{method=\"subscribeLabels\",status=\"101\"}", 1.0),
+        ("labeler_dns_questions_total{resolver=\"nameservers\",answer=\"found\"}", 4.0),
+        ("labeler_store_used_bytes", 4096.0),
+    ] {
+        assert!(value(&text, series) >= least, "{series}: {text}");
+    }
+    for private in [account.did.as_str(), "member.example", "alice.test"] {
+        assert!(!text.contains(private), "{private}: {text}");
+    }
+    assert_eq!(world.ask_at(admin, "GET /healthz", "").await.0, 200);
+    assert_eq!(world.ask_at(admin, &format!("GET {QUERY}"), "").await.0, 404);
+    for hidden in ["/metrics", "/healthz"] {
+        assert_eq!(world.get(hidden).await.0, 404, "{hidden}");
+    }
+    drop(subscriber);
+    let mut world = world;
+    world.stop_labeler().await;
+}

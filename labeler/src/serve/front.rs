@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use tower::ServiceExt;
 
 use super::error;
+use crate::admin::Counts;
 use crate::config::Serve;
 use crate::outside;
 
@@ -48,17 +49,19 @@ pub(super) struct Front {
     router: Router,
     proxies: Vec<IpAddr>,
     limiter: Limiter,
+    counts: Arc<Counts>,
 }
 
 impl Front {
-    pub(super) fn new(router: Router, settings: &Serve) -> Self {
+    pub(super) fn new(router: Router, settings: &Serve, counts: Arc<Counts>) -> Self {
         let router = router.layer(DefaultBodyLimit::max(BODY_BYTES_MAX));
         let proxies = settings.trusted_proxies.clone();
-        Self { router, proxies, limiter: Limiter::new(settings.requests_per_minute) }
+        Self { router, proxies, limiter: Limiter::new(settings.requests_per_minute), counts }
     }
 
     pub(super) async fn answer(self: Arc<Self>, peer: IpAddr, request: Request<Incoming>) -> Result<Response, Infallible> {
         let asker = asker(peer, request.headers(), &self.proxies);
+        let uri = request.uri().clone();
         let gzip = request.method() != Method::HEAD && takes_gzip(request.headers());
         let mut response = match self.limiter.take(asker, outside::moment()) {
             Err(wait) => too_many(wait),
@@ -76,6 +79,7 @@ impl Front {
                 }
             }
         };
+        self.counts.request(uri.path(), response.status());
         if gzip {
             response = compressed(response).await;
         }

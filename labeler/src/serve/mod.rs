@@ -7,15 +7,18 @@ mod front;
 pub(crate) mod query;
 mod subscribe;
 
-use std::net::SocketAddr;
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::http::{HeaderValue, StatusCode, Uri, header};
+use axum::http::{HeaderValue, Request, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -24,6 +27,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 
+use crate::admin::Counts;
 use crate::config::Serve;
 use crate::explain::{self, Explainer};
 use crate::standing;
@@ -79,10 +83,26 @@ impl Answers {
 }
 
 /// Serves until told to stop, then lets requests in progress finish.
-pub(crate) async fn run(listener: TcpListener, answers: Answers, settings: Serve, mut stop: watch::Receiver<bool>) {
+pub(crate) async fn run(
+    listener: TcpListener,
+    answers: Answers,
+    settings: Serve,
+    counts: Arc<Counts>,
+    stop: watch::Receiver<bool>,
+) {
     let answers = Arc::new(answers);
-    let front = Arc::new(Front::new(router(answers.clone()), &settings));
-    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let front = Arc::new(Front::new(router(answers.clone()), &settings, counts));
+    accept_all(listener, CONNECTIONS_MAX, stop, move |peer, request| front.clone().answer(peer, request)).await;
+    let _ = tokio::time::timeout(DRAIN_MAX, answers.subscribers.gone()).await;
+}
+
+/// Serves so many connections at a time until told to stop, then lets requests in progress finish.
+pub(crate) async fn accept_all<A, F>(listener: TcpListener, connections_max: usize, mut stop: watch::Receiver<bool>, answer: A)
+where
+    A: Fn(IpAddr, Request<Incoming>) -> F + Clone + Send + 'static,
+    F: Future<Output = Result<Response, Infallible>> + Send + 'static,
+{
+    let room = Arc::new(Semaphore::new(connections_max));
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -92,7 +112,9 @@ pub(crate) async fn run(listener: TcpListener, answers: Answers, settings: Serve
         };
         match accepted {
             Ok((stream, peer, permit)) => {
-                connections.spawn(connection(stream, peer, front.clone(), stop.clone(), permit));
+                let answer = answer.clone();
+                let service = service_fn(move |request| answer(peer.ip(), request));
+                connections.spawn(connection(stream, service, stop.clone(), permit));
             }
             Err(error) => {
                 // Out of descriptors, mostly: those that are open finish first.
@@ -103,7 +125,6 @@ pub(crate) async fn run(listener: TcpListener, answers: Answers, settings: Serve
     }
     drop(listener);
     while connections.join_next().await.is_some() {}
-    let _ = tokio::time::timeout(DRAIN_MAX, answers.subscribers.gone()).await;
 }
 
 async fn accept(listener: &TcpListener, room: &Arc<Semaphore>) -> std::io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
@@ -115,14 +136,10 @@ async fn accept(listener: &TcpListener, room: &Arc<Semaphore>) -> std::io::Resul
     Ok((stream, peer, permit))
 }
 
-async fn connection(
-    stream: TcpStream,
-    peer: SocketAddr,
-    front: Arc<Front>,
-    mut stop: watch::Receiver<bool>,
-    permit: OwnedSemaphorePermit,
-) {
-    let service = service_fn(move |request| front.clone().answer(peer.ip(), request));
+async fn connection<S>(stream: TcpStream, service: S, mut stop: watch::Receiver<bool>, permit: OwnedSemaphorePermit)
+where
+    S: hyper::service::Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send> + Send,
+{
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(HEAD_MAX).max_buf_size(front::HEAD_BYTES_MAX);
     let mut connection = std::pin::pin!(server.serve_connection(TokioIo::new(stream), service).with_upgrades());

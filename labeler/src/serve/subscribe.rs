@@ -89,6 +89,12 @@ impl Subscribers {
         Some(Place { address, of_address: self.of_address.clone(), _room: room })
     }
 
+    /// How many there are, for who wants to know later.
+    pub(crate) fn count(&self) -> impl Fn() -> u64 + Send + Sync + 'static {
+        let (room, max) = (self.room.clone(), u64::from(self.max));
+        move || max.saturating_sub(room.available_permits() as u64)
+    }
+
     /// Returns when the last one has gone.
     pub(super) async fn gone(&self) {
         let _ = self.room.acquire_many(self.max).await;

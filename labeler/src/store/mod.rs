@@ -27,6 +27,7 @@ mod current;
 mod env;
 mod labels;
 mod log;
+mod measures;
 mod opening;
 #[cfg(test)]
 mod patience_tests;
@@ -55,6 +56,7 @@ pub use backup::{BackupError, backup, restore};
 use env::Table;
 pub use labels::{Terms, Upkeep};
 pub use log::LogPage;
+pub use measures::{DUE_COUNTED_MAX, Measures};
 use query::KEY_BYTES_MAX;
 pub use query::{Cursor, Pattern};
 pub use rows::{Bearer, Found, Lane, Row, State, Task, Touch};

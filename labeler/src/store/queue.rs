@@ -23,7 +23,7 @@ impl Store {
         newest: bool,
     ) -> Result<Vec<Task>, StoreError> {
         let txn = self.env.read_txn()?;
-        let (from, to) = (place(lane, 0, 0), place(lane, millis(now), u64::MAX));
+        let (from, to) = until(lane, now);
         let range: (Bound<&[u8]>, Bound<&[u8]>) = (Bound::Included(&from), Bound::Included(&to));
         let mut tasks = Vec::new();
         let mut take = |at: &[u8], key: &[u8]| -> Result<bool, StoreError> {
@@ -87,6 +87,11 @@ impl Store {
 /// Where a row stands in the table.
 pub(super) fn key(row: &Row) -> [u8; KEY_BYTES] {
     place(row.lane(), row.due_ms, row.id)
+}
+
+/// The first and the last place of what is due in a lane.
+pub(super) fn until(lane: Lane, now: SystemTime) -> ([u8; KEY_BYTES], [u8; KEY_BYTES]) {
+    (place(lane, 0, 0), place(lane, millis(now), u64::MAX))
 }
 
 fn place(lane: Lane, due_ms: u64, id: u64) -> [u8; KEY_BYTES] {

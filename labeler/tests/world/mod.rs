@@ -178,7 +178,12 @@ impl World {
 
     /// Any request, with more fields for its head; the answer's status, head in lower case, and body.
     pub(crate) async fn ask(&self, line: &str, fields: &str) -> (u16, String, Vec<u8>) {
-        let mut stream = tokio::net::TcpStream::connect(self.labeler.as_ref().unwrap().local_addr()).await.unwrap();
+        self.ask_at(self.labeler.as_ref().unwrap().local_addr(), line, fields).await
+    }
+
+    /// The same of another listener.
+    pub(crate) async fn ask_at(&self, address: SocketAddr, line: &str, fields: &str) -> (u16, String, Vec<u8>) {
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
         let request = format!("{line} HTTP/1.1\r\nHost: labeler\r\n{fields}Connection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = Vec::new();

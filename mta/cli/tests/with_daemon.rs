@@ -142,3 +142,40 @@ fn the_operator_enrols_looks_rotates_and_removes() {
     assert_eq!((unknown.code, unknown.out.as_str()), (1, ""));
     assert_eq!(unknown.err, "tradewind: did:plc:abc is no member; `tradewind member list` shows them all\n");
 }
+
+#[test]
+fn the_audit_says_who_changed_what_the_newest_first() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = start(folder.path());
+    assert_eq!(tradewind(&file, "audit").out, "nothing was changed\n");
+    let password = json(&file, "member add --did did:plc:abc --domain host.example")["password"].as_str().unwrap().to_owned();
+    json(&file, "member set host.example --tier small");
+    json(&file, "key rotate --domain host.example");
+    assert_eq!(tradewind(&file, "member set host.example --tier huge").code, 1);
+
+    let page = json(&file, "audit");
+    let rows = page["rows"].as_array().unwrap();
+    let is = |row: &Value, key: &str| row[key].as_str().unwrap().to_owned();
+    let numbers: Vec<_> = rows.iter().map(|row| row["number"].as_u64().unwrap()).collect();
+    assert_eq!(numbers, [4, 3, 2, 1], "{page}");
+    let outcomes: Vec<_> = rows.iter().map(|row| is(row, "outcome")).collect();
+    assert_eq!(outcomes, ["refused", "done", "done", "done"], "{page}");
+    assert_eq!((&rows[2]["before"]["tier"], &rows[2]["after"]["tier"]), (&"default".into(), &"small".into()), "{page}");
+    assert!(!page.to_string().contains(&password), "no secret is kept");
+
+    // The same for people, in columns.
+    let text = tradewind(&file, "audit").out;
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines[0].starts_with("NUMBER") && lines[0].ends_with("WHAT") && lines.len() == 5, "{text}");
+    assert!(lines[3].starts_with('2') && lines[3].contains("\"small\""), "{text}");
+
+    // Filters, and pages.
+    let who = is(&rows[0], "who");
+    let count = |line: &str| json(&file, line)["rows"].as_array().unwrap().len();
+    assert_eq!((count(&format!("audit --who {}", who.replace(' ', "_"))), count("audit --about /v1/keys")), (0, 1));
+    assert_eq!((count("audit --about /v1/members"), count("audit --about /v1/plans")), (3, 0));
+    let first = tradewind(&file, "audit --limit 3");
+    assert!(first.out.ends_with("… and older: --before 2\n"), "{}", first.out);
+    let rest = json(&file, "audit --limit 3 --before 2");
+    assert_eq!((rest["rows"].as_array().unwrap().len(), &rest["rows"][0]["number"]), (1, &1.into()));
+}

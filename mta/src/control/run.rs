@@ -226,3 +226,7 @@ async fn bind(config: &Config) -> io::Result<Ready> {
     let certificate = Arc::new(ArcSwap::from_pointee(certificate));
     Ok((socket, Some(port.with_tls(certificate.clone())), Some(address), Some(certificate), fetch))
 }
+
+#[cfg(test)]
+#[path = "run_tests.rs"]
+mod tests;
