@@ -19,6 +19,8 @@ struct Program {
 enum Verb {
     /// What a message costs, beside Postfix in the same run
     Report(report::Arguments),
+    /// What it costs the mail that the console is open and metrics are scraped
+    Watched(report::watched::Arguments),
     /// Where the CPU of a message goes, sampled by perf
     Profile(profile::Arguments),
     /// `kill -9` under load, again and again: nothing lost, no copies but what was in flight
@@ -56,6 +58,7 @@ enum Verb {
 fn main() -> ExitCode {
     let done = match Program::parse().command {
         Verb::Report(arguments) => report::run(&arguments),
+        Verb::Watched(arguments) => report::watched::run(&arguments),
         Verb::Profile(arguments) => profile::run(&arguments),
         Verb::Kill(arguments) => kill::run(&arguments),
         Verb::Powercut(arguments) => powercut::run(&arguments),

@@ -14,6 +14,7 @@
 
 mod peers;
 mod table;
+pub mod watched;
 
 use std::fs;
 use std::net::SocketAddr;
@@ -287,7 +288,12 @@ impl Bench {
 
     /// As fast as it goes: what the peer used, and what generator and sink did.
     fn full(&self, stage: &Stage) -> Result<(Watched, f64)> {
-        let full = Arc::new(Ledger::numbered_from(PHASE, self.messages));
+        self.full_of(stage, PHASE)
+    }
+
+    /// The same with messages of these numbers.
+    fn full_of(&self, stage: &Stage, numbered_from: u64) -> Result<(Watched, f64)> {
+        let full = Arc::new(Ledger::numbered_from(numbered_from, self.messages));
         stage.provider.set_ledger(full.clone());
         // What the warm-up left behind is cleaned up before the count begins.
         std::thread::sleep(CLEANUP);
