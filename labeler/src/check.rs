@@ -57,7 +57,9 @@ fn as_text(run: &DryRun) -> String {
     let verdict = match run.verdict {
         Verdict::Pass => "all is in order",
         Verdict::Fail => "not in order",
-        Verdict::Unknown => "not everything could be found out",
+        Verdict::Unknown => {
+            "not everything could be found out (labels stand for a week of that, unless the labeler says otherwise)"
+        }
     };
     let mut lines = vec![format!("{}: {verdict}", run.domain)];
     for check in &run.checks {

@@ -168,12 +168,16 @@ pub struct Verify {
     /// Addresses that the co-op's relay sends from. SPF of whoever asks for the relay must pass for each. Default: none, and SPF
     /// is checked without.
     pub sources: Vec<IpAddr>,
-    /// Definite failures in a row that take labels away. Servers that do not answer are none. What the account itself says (its
+    /// Definite failures in a row that take labels away. Servers that do not answer are none (see `silent_for`). What the account itself says (its
     /// record is gone) and a domain that names another DID counts at once. Default: 3.
     pub failures: NonZeroU32,
     /// and how much time must lie between the first and the last of them. Default: a 24th of `interval`, at most `1h`.
     #[serde(deserialize_with = "optional_duration")]
     pub failing_for: Option<Duration>,
+    /// How long labels stand although no look can confirm them, because name servers, the PDS or the directory do not answer: from the
+    /// first such look on, five at least. Days when the labeler itself did not run do not count. Default: `168h`.
+    #[serde(deserialize_with = "hours")]
+    pub silent_for: Duration,
     /// Attestations that are looked at at the same time, 12 to 1024. Further ones wait in the store. Default: 96.
     pub concurrency: usize,
     /// Accounts a second of one host (by the last labels of its name) that do not carry labels yet. Default: 10.
@@ -195,6 +199,7 @@ impl Default for Verify {
             sources: Vec::new(),
             failures: three,
             failing_for: None,
+            silent_for: Duration::from_secs(7 * 86_400),
             concurrency: 96,
             per_host: ten,
         }
@@ -276,7 +281,8 @@ impl Verify {
     /// See [`Patience`].
     pub fn patience(&self) -> Patience {
         let usual = (self.interval / 24).min(Duration::from_secs(3600));
-        Patience { interval: self.interval, failures: self.failures.get(), failing_for: self.failing_for.unwrap_or(usual) }
+        let failing_for = self.failing_for.unwrap_or(usual);
+        Patience { interval: self.interval, failures: self.failures.get(), failing_for, silent_for: self.silent_for }
     }
 }
 
@@ -474,7 +480,10 @@ interval = "24h"
             |text: &str| Config::parse(&CONTRACT.replace("interval = \"24h\"", text), Path::new("x")).unwrap().verify.patience();
         let secs = Duration::from_secs;
         assert_eq!(patience("").failing_for, secs(3600));
-        assert_eq!(patience("interval = \"48s\""), Patience { interval: secs(48), failures: 3, failing_for: secs(2) });
+        let week = secs(7 * 86_400);
+        let expected = Patience { interval: secs(48), failures: 3, failing_for: secs(2), silent_for: week };
+        assert_eq!(patience("interval = \"48s\""), expected);
+        assert_eq!(patience("silent_for = \"36h\"").silent_for, secs(36 * 3600));
         assert_eq!(patience("failures = 1\nfailing_for = \"5m\"").failing_for, secs(300));
     }
 
@@ -508,6 +517,7 @@ interval = "24h"
             ("http://127.0.0.1:12582", "127.0.0.1:12582", "labeler.toml:7: key `identity.plc_url`: "),
             ("ws://127.0.0.1:12583", "http://127.0.0.1:12583", "labeler.toml:9: key `ingest.firehose`: "),
             ("/subscribe", "/xrpc/network.bsky.jetstream.subscribe", "is read at /xrpc/network.bsky.jetstream.subscribeEvents"),
+            ("interval = \"24h\"", "silent_for = \"5m\"", "labeler.toml:14: key `verify.silent_for`: at least \"1h\""),
             ("listen ", "liste ", "unknown field `liste`"),
             ("listen      = \"127.0.0.1:3100\"", "", "missing field `listen`"),
             ("[dns]", "[dns", "labeler.toml:11"),

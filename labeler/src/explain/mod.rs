@@ -85,6 +85,9 @@ pub struct DomainStatus {
     pub next_check_at: Option<Datetime>,
     /// Looks in a row that did not pass.
     pub failures: u32,
+    /// When the first of them was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unconfirmed_since: Option<Datetime>,
     /// What was seen.
     pub checks: Vec<Check>,
 }
@@ -174,6 +177,7 @@ impl Explainer {
                 checked_at: row.checked_ms.map(datetime),
                 next_check_at: (row.due_ms > 0).then(|| datetime(row.due_ms)),
                 failures: row.failures,
+                unconfirmed_since: (row.unconfirmed_since_ms > 0).then(|| datetime(row.unconfirmed_since_ms)),
                 checks,
             });
         }

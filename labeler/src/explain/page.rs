@@ -96,12 +96,19 @@ fn domain_section(body: &mut String, status: &DomainStatus) {
         (State::Pass, _) => "All is in order.",
         (State::Fail, true) => "Something is wrong. The labels stand for now, and are taken back if it stays so.",
         (State::Fail, false) => "Something is wrong, so that this domain carries no label.",
-        (State::Unknown, true) => "Not everything could be found out at the last look. The labels stand.",
-        (State::Unknown, false) => "Not everything could be found out, so that there is no label yet.",
+        (State::Unknown, true) => {
+            "Not everything could be found out at the last look. The labels stand for now, and are taken back if it stays so for days."
+        }
+        (State::Unknown, false) => {
+            "Not everything could be found out, so that this domain carries no label. One look that finds all in order is enough for it."
+        }
     };
     push(body, format_args!("<h3>{}</h3><p><strong>{}</strong>", Escaped(&name), Escaped(state)));
     if let Some(at) = &status.checked_at {
         push(body, format_args!(" Looked at {}.", Escaped(at.as_str())));
+    }
+    if let Some(at) = &status.unconfirmed_since {
+        push(body, format_args!(" No look has confirmed it since {}.", Escaped(at.as_str())));
     }
     if let Some(at) = &status.next_check_at {
         push(body, format_args!(" Next look {}.", Escaped(at.as_str())));

@@ -31,6 +31,7 @@ fn status() -> Status {
             checked_at: Some(datetime(1)),
             next_check_at: Some(datetime(2)),
             failures: 2,
+            unconfirmed_since: Some(datetime(1)),
             checks: vec![check()],
         }],
     }
@@ -107,6 +108,13 @@ fn a_page_says_all_of_it_and_lets_no_strangers_markup_through() {
     let account = page::account(&status());
     assert!(account.contains("bücher.example (xn--bcher-kva.example)"), "{account}");
     assert!(account.contains("verified-mail-operator") && account.contains("The labels stand for now"));
+    // What nobody could confirm: while labels stand, and when they do not any more.
+    for (carries_labels, said) in [(true, "The labels stand for now"), (false, "so that this domain carries no label")] {
+        let mut silent = status();
+        (silent.domains[0].state, silent.domains[0].carries_labels) = (State::Unknown, carries_labels);
+        let page = page::account(&silent);
+        assert!(page.contains(said) && page.contains("No look has confirmed it since 1970-01-01T00:00:00.001Z."), "{page}");
+    }
     let dressed = page::trouble("a\u{202e}b");
     assert!(!dressed.contains('\u{202e}'));
 }

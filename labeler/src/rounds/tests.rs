@@ -80,7 +80,7 @@ impl World {
             store: store.clone(),
             looker: script.clone(),
             key,
-            patience: Patience { interval, failures: 3, failing_for: HOUR },
+            patience: Patience { interval, failures: 3, failing_for: HOUR, silent_for: Duration::from_secs(7 * 86_400) },
             fair: Fair::new(96, NonZeroU32::new(10).unwrap()),
             bell: bell.clone(),
             clock,

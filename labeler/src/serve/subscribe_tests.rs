@@ -132,7 +132,12 @@ impl Bench {
         let due = |lane| self.store.due(lane, self.now, &Default::default(), 1000, false).unwrap();
         let due: Vec<_> = Lane::ALL.into_iter().flat_map(due).collect();
         let due: Vec<_> = due.iter().map(|task| (task, &found)).collect();
-        let patience = Patience { interval: Duration::from_secs(86_400), failures: 1, failing_for: Duration::ZERO };
+        let patience = Patience {
+            interval: Duration::from_secs(86_400),
+            failures: 1,
+            failing_for: Duration::ZERO,
+            silent_for: Duration::from_secs(7 * 86_400),
+        };
         self.store.settle_all(due, patience, self.now, &self.key).unwrap();
     }
 

@@ -93,7 +93,12 @@ mod tests {
         let task = due().remove(0);
         assert!(task.is_repo());
         let found = Found::Records(vec!["a.example".into(), "b.example".into(), String::new(), "x".repeat(300)]);
-        let patience = Patience { interval: Duration::from_secs(86_400), failures: 1, failing_for: Duration::ZERO };
+        let patience = Patience {
+            interval: Duration::from_secs(86_400),
+            failures: 1,
+            failing_for: Duration::ZERO,
+            silent_for: Duration::from_secs(7 * 86_400),
+        };
         assert!(store.settle(&task, &found, patience, now, &key).unwrap().is_empty());
         let domains: Vec<String> = due().into_iter().map(|task| task.rkey).collect();
         assert_eq!(domains, ["a.example", "b.example"]);

@@ -7,7 +7,9 @@ use super::*;
 use crate::judge::{Check, Judgement, Kind, Verdict};
 
 const HOUR: Duration = Duration::from_secs(3600);
-const PATIENCE: Patience = Patience { interval: Duration::from_secs(86_400), failures: 3, failing_for: HOUR };
+const DAY: Duration = Duration::from_secs(86_400);
+const WEEK: Duration = Duration::from_secs(7 * 86_400);
+const PATIENCE: Patience = Patience { interval: DAY, failures: 3, failing_for: HOUR, silent_for: WEEK };
 
 struct Bench {
     store: Store,
@@ -102,14 +104,111 @@ fn a_record_that_is_missing_for_a_while_takes_nothing() {
 }
 
 #[test]
-fn servers_that_do_not_answer_take_nothing_however_long() {
-    let mut bench = Bench::new();
-    let began = bench.now;
-    for nth in 0..100 {
-        assert_eq!(bench.look(&dns(Verdict::Unknown)), [""; 0], "{nth}");
+fn servers_that_do_not_answer_take_nothing_for_a_week_and_then_all() {
+    // Name servers, the PDS, the directory: whatever could not be asked.
+    for silent in [
+        dns(Verdict::Unknown),
+        found(Check::unknown(Kind::Pds, "https://pds.example", "no answer within 10 s")),
+        found(Check::unknown(Kind::Identity, "did:plc:alice", "the document is answered with 500")),
+    ] {
+        let mut bench = Bench::new();
+        assert_eq!(bench.look(&silent), [""; 0]);
+        let first = bench.now;
+        for nth in 0..100 {
+            assert_eq!(bench.look(&silent), [""; 0], "{nth}");
+        }
+        assert!(bench.now > first + DAY * 3, "and they are asked ever more rarely");
+        assert_eq!((bench.row().state, bench.row().stands), (State::Unknown, true));
+        let issued = loop {
+            let issued = bench.look(&silent);
+            if !issued.is_empty() {
+                break issued;
+            }
+            assert!(bench.now < first + WEEK, "no later than the settings say, and the pause between two looks");
+        };
+        assert_eq!(issued, ["!verified-mail-operator"]);
+        assert!(bench.now >= first + WEEK && bench.now <= first + WEEK + HOUR);
+        for _ in 0..2 {
+            let since = atproto::datetime(first);
+            let reasons = bench.row().reasons;
+            assert!(reasons[1].contains(&format!("no look has confirmed it since {}", since.as_str())), "{reasons:?}");
+            assert_eq!(bench.look(&silent), [""; 0], "said once");
+        }
+        assert_eq!(bench.look(&dns(Verdict::Pass)), ["verified-mail-operator"], "once is enough to come back");
+        assert_eq!((bench.row().unconfirmed_since_ms, bench.row().reasons.len()), (0, 0));
     }
-    assert!(bench.now > began + HOUR * 24 * 3, "and they are asked ever more rarely");
-    assert_eq!((bench.row().state, bench.row().stands), (State::Unknown, true));
+}
+
+#[test]
+fn one_answer_in_a_week_is_enough_and_a_failure_is_no_confirmation() {
+    let mut bench = Bench::new();
+    for _ in 0..4 {
+        let began = bench.now;
+        while bench.now < began + DAY * 6 {
+            assert_eq!(bench.look(&dns(Verdict::Unknown)), [""; 0]);
+        }
+        assert_eq!(bench.look(&dns(Verdict::Pass)), [""; 0]);
+    }
+    // Two failures and silence before, between and after them.
+    let mut since = None;
+    for nth in 0.. {
+        assert!(nth < 200, "it ends");
+        let verdict = if nth == 20 || nth == 90 { Verdict::Fail } else { Verdict::Unknown };
+        let issued = bench.look(&dns(verdict));
+        let since = *since.get_or_insert(bench.now);
+        if !issued.is_empty() {
+            assert!(bench.now >= since + WEEK && bench.now <= since + WEEK + HOUR);
+            break;
+        }
+    }
+}
+
+#[test]
+fn days_when_the_labeler_did_not_run_are_nobodys_silence() {
+    let mut bench = Bench::new();
+    let down_for = |bench: &mut Bench, days: u32| bench.now += DAY * days;
+    for _ in 0..6 {
+        bench.look(&dns(Verdict::Unknown));
+    }
+    down_for(&mut bench, 9);
+    let back = bench.now;
+    for nth in 0..40 {
+        assert_eq!(bench.look(&dns(Verdict::Unknown)), [""; 0], "its network may be what does not work: {nth}");
+    }
+    while bench.look(&dns(Verdict::Unknown)).is_empty() {
+        assert!(bench.now < back + WEEK, "from then on it counts");
+    }
+    assert!(bench.now >= back + WEEK);
+
+    // Looks that are rare because many wait for the same host count all the same.
+    let mut bench = Bench::new();
+    bench.look(&dns(Verdict::Unknown));
+    let first = bench.now;
+    let mut looks = 1;
+    loop {
+        down_for(&mut bench, 2);
+        looks += 1;
+        if !bench.look(&dns(Verdict::Unknown)).is_empty() {
+            break;
+        }
+    }
+    assert_eq!((looks, bench.now), (5, first + DAY * 8));
+}
+
+#[test]
+fn rows_of_earlier_versions_are_read_and_their_silence_begins_with_the_next_look() {
+    let mut bench = Bench::new();
+    bench.look(&dns(Verdict::Unknown));
+    let mut json = serde_json::to_value(bench.row()).unwrap();
+    assert!(json.as_object_mut().unwrap().remove("unconfirmed_since_ms").is_some());
+    let old: Row = serde_json::from_value(json).unwrap();
+    assert_eq!((old.unconfirmed_since_ms, old.stands, old.failures), (0, true, 1));
+    let mut txn = bench.store.env.write_txn().unwrap();
+    bench.store.attested.put(&mut txn, &rows::row_key(&did(), "a.example"), &serde_json::to_vec(&old).unwrap()).unwrap();
+    txn.commit().unwrap();
+    bench.now += DAY;
+    bench.look(&dns(Verdict::Unknown));
+    assert_eq!(bench.row().unconfirmed_since_ms, millis(bench.now));
 }
 
 #[test]

@@ -61,6 +61,10 @@ pub struct Row {
     /// The server that showed the record last.
     #[serde(default, skip_serializing_if = "is_default")]
     pub pds: Option<String>,
+    /// When the first look was that did not pass, of those since the last that did. 0: the last one did, or this was not written
+    /// down yet; then it begins with the next.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub unconfirmed_since_ms: u64,
 }
 
 /// Which account carries the labels of a domain.
@@ -264,6 +268,7 @@ impl Store {
             stands_since_ms: 0,
             selectors: Vec::new(),
             pds: None,
+            unconfirmed_since_ms: 0,
         })
     }
 

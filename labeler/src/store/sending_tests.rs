@@ -10,7 +10,8 @@ use crate::judge::{Check, Judgement, Kind};
 
 const MTA: &str = "did:web:mta.example";
 const DAY: Duration = Duration::from_secs(86_400);
-const PATIENCE: Patience = Patience { interval: DAY, failures: 1, failing_for: Duration::ZERO };
+const PATIENCE: Patience =
+    Patience { interval: DAY, failures: 1, failing_for: Duration::ZERO, silent_for: Duration::from_secs(7 * 86_400) };
 
 struct Bench {
     folder: tempfile::TempDir,

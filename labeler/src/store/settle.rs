@@ -1,12 +1,13 @@
 //! What follows from a look at an attestation: how the row stands, which labels are issued, when to look again, and what the
 //! member is told.
 //!
-//! A pass gives at once. Trouble on the way (a server that does not answer) takes nothing. A definite failure of DNS takes only
-//! when it was seen several times over some time, because zones are broken for minutes while somebody works on them; what the
-//! account itself says, or a domain that names somebody else, counts at once.
+//! A pass gives at once. A definite failure of DNS takes only when it was seen several times over some time, because zones are
+//! broken for minutes while somebody works on them; what the account itself says, or a domain that names somebody else, counts
+//! at once. Trouble on the way (name servers, a PDS or a directory that do not answer) takes nothing for days, since it is seldom
+//! the member's; but whose domain nobody could confirm for so long is not vouched for any more ([`Patience::silent_for`]).
 
 use std::io::{Read, Write};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use atproto::Did;
 use atproto::key::SigningKey;
@@ -34,6 +35,10 @@ const RETRY_LAST_WITHOUT_LABELS: Duration = Duration::from_secs(6 * 3600);
 /// when its server works again the stream says so.
 const REPO_FAILURES_MAX: u32 = 24;
 
+/// Looks without a pass, one at least, before silence takes labels: so few because a host with thousands of accounts that does not
+/// answer is asked some five times a minute for all of them together.
+const SILENT_LOOKS_MIN: u32 = 5;
+
 /// How long is waited, and what is forgiven.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Patience {
@@ -43,6 +48,9 @@ pub struct Patience {
     pub failures: u32,
     /// when so much time lies between the first and the last of them.
     pub failing_for: Duration,
+    /// From the first look that did not confirm what was found before, when none has since, until labels are taken away although
+    /// nothing definite was found. Days when nobody looked do not count: after a pause of half of it, it begins anew.
+    pub silent_for: Duration,
 }
 
 /// What was found at the last look, for the member.
@@ -103,7 +111,6 @@ impl Store {
         };
         let (_, mut row) = rows.swap_remove(at);
         self.due.delete(txn, &queue::key(&row))?;
-        row.checked_ms = Some(millis(now));
         row.host = Some(task.host.clone().or(row.host).unwrap_or_default());
         match found {
             Found::Absent => {
@@ -123,6 +130,7 @@ impl Store {
                 self.put_checks(txn, &name, judgement, now)?;
             }
         }
+        row.checked_ms = Some(millis(now));
         if row.asked != task.asked {
             // Somebody pointed at it again meanwhile: what was found may be old already.
             row.due_ms = millis(now);
@@ -216,24 +224,43 @@ impl Row {
                     self.stands_since_ms = millis(now);
                 }
                 (self.stands, self.relay, self.state) = (true, relay, State::Pass);
-                (self.failures, self.refused) = (0, 0);
+                (self.failures, self.refused, self.unconfirmed_since_ms) = (0, 0, 0);
             }
             Verdict::Fail => {
                 self.state = State::Fail;
-                self.failures = self.failures.saturating_add(1);
+                let silent = self.is_silent(patience, now);
                 if self.refused == 0 {
                     self.refused_since_ms = millis(now);
                 }
                 self.refused = self.refused.saturating_add(1);
                 let long = millis(now).saturating_sub(self.refused_since_ms) >= whole_millis(patience.failing_for);
                 let often = self.refused >= patience.failures;
-                if judgement.is_decisive(self.pds.as_deref()) || patience.failures <= 1 || (often && long) {
+                if judgement.is_decisive(self.pds.as_deref()) || patience.failures <= 1 || (often && long) || silent {
                     (self.stands, self.relay) = (false, relay);
                 }
             }
             // Not a failure, and no end of a row of them either.
-            Verdict::Unknown => (self.state, self.failures) = (State::Unknown, self.failures.saturating_add(1)),
+            Verdict::Unknown => {
+                self.state = State::Unknown;
+                if self.is_silent(patience, now) {
+                    self.stands = false;
+                    let since = atproto::datetime(UNIX_EPOCH + Duration::from_millis(self.unconfirmed_since_ms));
+                    self.reasons
+                        .push(format!("no look has confirmed it since {}, which is too long to vouch for it", since.as_str()));
+                }
+            }
         }
+    }
+
+    /// Counts a look that did not pass, and says whether it is one too many, whatever it found.
+    fn is_silent(&mut self, patience: Patience, now: SystemTime) -> bool {
+        let (now, days) = (millis(now), whole_millis(patience.silent_for));
+        let away = now.saturating_sub(self.checked_ms.unwrap_or(0)) >= days / 2;
+        if self.unconfirmed_since_ms == 0 || (away && self.stands) {
+            self.unconfirmed_since_ms = now;
+        }
+        self.failures = self.failures.saturating_add(1);
+        self.failures >= SILENT_LOOKS_MIN && now.saturating_sub(self.unconfirmed_since_ms) >= days
     }
 }
 

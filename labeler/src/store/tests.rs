@@ -11,7 +11,8 @@ use crate::judge::{Check, Judgement, Kind, Verdict};
 const TERMS: Terms = Terms { expires_after: Duration::from_secs(8 * 86_400), history: Duration::from_secs(30 * 86_400) };
 const INTERVAL: Duration = Duration::from_secs(86_400);
 /// A definite failure counts at once: what is forgiven has tests of its own.
-const PATIENCE: Patience = Patience { interval: INTERVAL, failures: 1, failing_for: Duration::ZERO };
+const PATIENCE: Patience =
+    Patience { interval: INTERVAL, failures: 1, failing_for: Duration::ZERO, silent_for: Duration::from_secs(7 * 86_400) };
 
 struct Bench {
     folder: tempfile::TempDir,

@@ -164,7 +164,12 @@ pub(super) fn issue(data: &Path, count: usize) -> Result<Issued> {
     let (store, key, now) = seen(data, count)?;
     let judgement = Judgement { verdict: Verdict::Pass, checks: Vec::new() };
     let found = Found::Judged { judgement, relay: false, rev: None };
-    let patience = Patience { interval: Duration::from_secs(86_400), failures: 1, failing_for: Duration::ZERO };
+    let patience = Patience {
+        interval: Duration::from_secs(86_400),
+        failures: 1,
+        failing_for: Duration::ZERO,
+        silent_for: Duration::from_secs(7 * 86_400),
+    };
     let issued = timed(|| {
         loop {
             let due = store.due(Lane::Fresh, now, &Default::default(), BATCH, false)?;
