@@ -11,6 +11,7 @@ use std::sync::Arc;
 use atproto::Did;
 use futures_util::future::{join, join_all, join3, join4};
 use url::Url;
+use vouch::organization::organizational;
 
 use crate::admin::Asked;
 use crate::dns::Dns;
@@ -22,8 +23,6 @@ use crate::quorum;
 const MX_HOSTS_MAX: usize = 3;
 /// Addresses of a member's SPF record whose names are looked up.
 const SENDERS_MAX: usize = 3;
-/// From a domain upwards, in search of a policy.
-const DMARC_STEPS_MAX: usize = 5;
 /// Nobody sends from here (RFC 7600 §6, the IPv4 dummy address), so that whoever lets it in lets everybody in.
 const PROBE: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 8);
 /// A DID, with space around it.
@@ -214,11 +213,11 @@ impl Collector {
         Sender { address, names, back }
     }
 
-    /// The domain's policy, or the nearest parent's. A top-level domain's is no member's.
+    /// The domain's policy or, where it has none, its organizational domain's (RFC 7489 §6.6.3).
     async fn dmarc(&self, domain: &str) -> Vec<(String, Answer<String>)> {
+        let organization = organizational(domain).filter(|organization| *organization != domain);
         let mut asked = Vec::new();
-        let mut at = domain;
-        for _ in 0..DMARC_STEPS_MAX {
+        for at in [domain].into_iter().chain(organization) {
             let name = format!("_dmarc.{at}");
             let answer = self.dns.txt(&name).await;
             let done = match &answer {
@@ -227,9 +226,8 @@ impl Collector {
                 Answer::Absent => false,
             };
             asked.push((name, answer));
-            match at.split_once('.') {
-                Some((_, parent)) if !done && parent.contains('.') => at = parent,
-                _ => break,
+            if done {
+                break;
             }
         }
         asked

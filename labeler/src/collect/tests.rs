@@ -151,6 +151,31 @@ async fn a_subdomain_may_rest_on_its_parents_policy() {
 }
 
 #[tokio::test]
+async fn a_policy_is_inherited_from_the_organizational_domain_and_from_nobody_else() {
+    let policy = |name: &str, text: &str| (name.to_owned(), text.to_owned());
+    let reject = |name: &str| policy(name, "v=DMARC1; p=reject");
+    for (domain, policies, passes, never_asked) in [
+        ("a.b.bank.co.uk", vec![reject("_dmarc.bank.co.uk")], true, "_dmarc.b.bank.co.uk"),
+        ("a.b.bank.co.uk", vec![reject("_dmarc.b.bank.co.uk")], false, "_dmarc.b.bank.co.uk"),
+        ("bank.co.uk", vec![reject("_dmarc.co.uk")], false, "_dmarc.co.uk"),
+        ("a.shop.com.au", vec![reject("_dmarc.com.au")], false, "_dmarc.com.au"),
+        ("a.shop.com.au", vec![policy("_dmarc.shop.com.au", "v=DMARC1; p=reject; sp=none")], false, "_dmarc.com.au"),
+        ("a.someone.github.io", vec![reject("_dmarc.someone.github.io")], true, "_dmarc.github.io"),
+        ("someone.github.io", vec![reject("_dmarc.github.io")], false, "_dmarc.github.io"),
+        // mail.bücher.公司.cn
+        ("mail.xn--bcher-kva.xn--55qx5d.cn", vec![reject("_dmarc.xn--bcher-kva.xn--55qx5d.cn")], true, "_dmarc.xn--55qx5d.cn"),
+        ("mail.xn--bcher-kva.xn--55qx5d.cn", vec![reject("_dmarc.xn--55qx5d.cn")], false, "_dmarc.xn--55qx5d.cn"),
+    ] {
+        let bench = Bench::new();
+        policies.iter().for_each(|(name, text)| bench.zone.set(name, vec![txt(text)]));
+        let judgement = bench.judge(domain, true).await;
+        let check = judgement.checks.iter().find(|check| check.kind == Kind::Dmarc).unwrap();
+        assert_eq!(check.status == Status::Note, passes, "{domain} {policies:?}: {check:?}");
+        assert_eq!(bench.zone.queries_of(never_asked, loadtest::dns::RecordType::TXT), 0, "{domain}: {never_asked}");
+    }
+}
+
+#[tokio::test]
 async fn addresses_of_one_who_sends_himself_should_have_names_that_lead_back() {
     let bench = Bench::new();
     bench.zone.set("7.100.51.198.in-addr.arpa", vec![Record::Ptr("out.member.example".into())]);

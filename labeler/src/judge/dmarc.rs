@@ -1,7 +1,9 @@
-//! DMARC: a policy that asks receivers to act, at the domain itself or, for a subdomain, at a parent (RFC 7489 §6.6.3).
+//! DMARC: a policy that asks receivers to act, at the domain itself or, for a subdomain, at its organizational domain (RFC 7489
+//! §6.6.3).
 //!
-//! The parent is found by walking up rather than by a list of public suffixes. The co-op signs with the member's own domain, so
-//! both alignment modes hold; strict ones are noted because mail signed for a subdomain would fail.
+//! The latter is found by the Public Suffix List (§3.2; `vouch::organization` says why): no names in between are asked, and nothing is
+//! inherited from a public suffix. The co-op signs with the member's own domain, so both alignment modes hold; strict ones are
+//! noted because mail signed for another domain of the organization would fail.
 
 use super::{Answer, Check, Facts, Kind, advice, is_spoiled, shown, tag, twice, with_tag};
 
@@ -30,7 +32,9 @@ pub(super) fn check(facts: &Facts) -> Check {
             }
         }
     }
-    Check::fail(Kind::Dmarc, &own, format!("{own} has no DMARC record")).publish_txt(&own, WANTED)
+    let parents = facts.dmarc.iter().skip(1).map(|(name, _)| format!(", nor has {name}"));
+    let why = format!("{own} has no DMARC record{}", parents.collect::<String>());
+    Check::fail(Kind::Dmarc, &own, why).publish_txt(&own, WANTED)
 }
 
 /// RFC 7489 §6.6.3: records that do not begin with the version are not DMARC.
@@ -74,7 +78,7 @@ fn policy(name: &str, record: &String, inherited: bool, own: &str) -> Check {
         });
     }
     if of("adkim").as_deref() == Some("s") {
-        return passed.note("strict alignment (`adkim=s`): mail signed for another subdomain fails");
+        return passed.note("strict alignment (`adkim=s`): mail signed for another domain of yours fails");
     }
     if inherited { passed.note("the policy is a parent's") } else { passed }
 }

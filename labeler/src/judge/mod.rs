@@ -71,7 +71,7 @@ pub struct Facts {
     pub spf_sources: Vec<Evaluated>,
     /// TXT of `<selector>._domainkey.<domain>`, for each selector.
     pub dkim: Vec<(String, Answer<String>)>,
-    /// TXT of `_dmarc.<domain>` and, where that has no policy, of its parents, nearest first.
+    /// TXT of `_dmarc.<domain>` and, where that has no policy, of its organizational domain.
     pub dmarc: Vec<(String, Answer<String>)>,
     /// Addresses that the SPF record names one by one, of a member who sends without the relay.
     pub senders: Vec<Sender>,
@@ -223,12 +223,20 @@ pub struct Judgement {
 
 /// Makes every check.
 pub fn judge(facts: &Facts) -> Judgement {
-    let mut checks = vec![control::check(facts), noted::mx(facts)];
+    let mut checks: Vec<Check> = nobodys(&facts.domain).into_iter().collect();
+    checks.extend([control::check(facts), noted::mx(facts)]);
     checks.extend(spf::check(facts));
     checks.extend(facts.dkim.iter().map(|(selector, answer)| dkim::check(&facts.domain, selector, answer)));
     checks.push(dmarc::check(facts));
     checks.extend(noted::checks(facts));
     Judgement::of(checks)
+}
+
+/// Below a registry's suffix everybody has a name, so that whoever gets records into the suffix itself speaks for none of them. (A private
+/// suffix is its owner's, who may attest it.)
+fn nobodys(domain: &str) -> Option<Check> {
+    let why = || format!("{domain} is a public suffix, below which anybody may have a name: attest your own domain below it");
+    vouch::organization::is_registry(domain).then(|| Check::fail(Kind::Record, domain, why()))
 }
 
 /// The policy that `_dmarc` records of a domain or a parent carry, if they do: where a search for one may stop.

@@ -216,6 +216,18 @@ fn each_case_ends_as_the_table_says_and_says_what_to_publish() {
 }
 
 #[test]
+fn a_registrys_suffix_is_nobodys_and_a_private_one_is_its_owners() {
+    for (domain, refused) in
+        [("co.uk", true), ("com.au", true), ("xn--55qx5d.cn", true), ("github.io", false), ("bank.co.uk", false), ("member.example", false)]
+    {
+        let judgement = judged(|f| f.domain = domain.into());
+        assert_eq!(judgement.verdict == Verdict::Fail, refused, "{domain}: {:?}", judgement.reasons());
+        assert_eq!(judgement.is_decisive(None), refused, "{domain}: it was never right, so it counts at once");
+        assert_eq!(judgement.reasons().iter().any(|why| why.contains("is a public suffix")), refused, "{domain}");
+    }
+}
+
+#[test]
 fn a_failure_is_a_failure_whatever_else_is_unknown() {
     let judgement = judged(|f| {
         f.mx = unknown();

@@ -9,7 +9,7 @@
 //! again and again is left alone for a while. A DID has a rate of its own. Whoever must wait is given a time, one after another:
 //! the queue on disk is put in order by that, and here is memory only for hosts and DIDs that are ahead of their time.
 //!
-//! A host is known by the last labels of its name: names below one domain cost their owner nothing.
+//! A host is known by the domain that was registered: names below one cost their owner nothing.
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
@@ -203,20 +203,9 @@ impl Fair {
     }
 }
 
-/// The last two labels of a host, three below a short second level (`co.uk`): about what one has to pay for.
+/// What one has to pay for.
 fn site(host: &str) -> &str {
-    if host.parse::<std::net::IpAddr>().is_ok() {
-        return host;
-    }
-    let mut dots = host.rmatch_indices('.').map(|(at, _)| at);
-    let (last, second, third) = (dots.next(), dots.next(), dots.next());
-    let is_short = |from: usize, to: usize| to - from <= 4;
-    match (last, second, third) {
-        (Some(last), Some(second), Some(third)) if is_short(second, last) => &host[third + 1..],
-        (Some(last), Some(second), None) if is_short(second, last) => host,
-        (Some(_), Some(second), _) => &host[second + 1..],
-        _ => host,
-    }
+    if host.parse::<std::net::IpAddr>().is_ok() { host } else { vouch::organization::registered(host) }
 }
 
 #[cfg(test)]
@@ -365,6 +354,8 @@ mod tests {
             ("example.com", "example.com"),
             ("pds.example.co.uk", "example.co.uk"),
             ("example.co.uk", "example.co.uk"),
+            ("pds.example.info", "example.info"),
+            ("a.tunnel.github.io", "github.io"),
             ("localhost", "localhost"),
             ("127.0.0.1", "127.0.0.1"),
             ("", ""),

@@ -153,9 +153,10 @@ impl Signature {
         self.terms.as_ref().ok().map(|_| format!("{}._domainkey.{}", self.selector, self.domain))
     }
 
-    /// Whether it speaks for mail of `domain`.
+    /// Whether it speaks for mail of `domain`: made by that domain or by a parent of it, not across a public suffix. (Relaxed alignment, RFC 7489
+    /// §3.1.1, would take a child's or a sibling's as well, which may be anybody's to whom the organization gave a name.)
     pub(crate) fn aligns_with(&self, domain: &str) -> bool {
-        covers(&self.domain, domain)
+        self.domain == domain || organizational(domain).is_some_and(|top| covers(&self.domain, domain) && covers(top, &self.domain))
     }
 
     pub(crate) fn check(&self, message: &Message, bodies: &mut Bodies, key: &Answer, now: SystemTime) -> Checked {

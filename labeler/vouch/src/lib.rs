@@ -9,7 +9,7 @@
 //! 3. [`Claim::report`] puts both together.
 //!
 //! A message is *vouched* for when a DKIM signature that can be relied on (RFC 6376, RFC 8301, RFC 8463) was made by the domain
-//! of its only author or by a parent of it; when that domain is attested by one account, with the signature's selector; when the
+//! of its only author or by a parent of it within the same organization; when that domain is attested by one account, with the signature's selector; when the
 //! message names no other account in a field that the signature covers; and when the labeler's `verified-mail-operator` is in
 //! force and was so when the message was signed, as far as that is known. Everything else that a reader should know is said
 //! beside it ([`Report::does_not_prove`]).
@@ -20,11 +20,13 @@
 //! | `tags` | tag lists of signatures and keys |
 //! | `dkim` | one signature: is it sound, and is it good for anything? |
 //! | `report` | the answer |
+//! | `organization` | whose a name is: public suffixes |
 //!
 //! Nothing of a message is kept or shown but its author's address, the names of its fields, and what its signatures say.
 
 mod dkim;
 mod message;
+pub mod organization;
 mod report;
 mod tags;
 #[cfg(test)]

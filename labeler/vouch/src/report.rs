@@ -91,7 +91,7 @@ pub struct SignatureReport {
     /// Of the key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key_bits: Option<u32>,
-    /// Whether it is of the author's domain or a parent of it.
+    /// Whether it is of the author's domain or a parent of it within the same organization.
     pub aligned: bool,
     /// `t=`.
     #[serde(skip_serializing_if = "Option::is_none")]
