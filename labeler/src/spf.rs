@@ -1,7 +1,8 @@
 //! Evaluating SPF for an address (RFC 7208), by mail-auth, against one resolver.
 //!
 //! mail-auth keeps the limit of ten lookups. Lookups that find nothing are counted here, where its cache is asked and not
-//! filled. It takes its own running out of time for a permanent error, which would make a definite failure of a slow name
+//! filled. A name that a term asks for and DNS cannot hold is a temporary error to it, and would be one for ever: here it is named, so
+//! that whoever published it hears of it ([`Evaluated::unaskable`]). It takes its own running out of time for a permanent error, which would make a definite failure of a slow name
 //! server: what takes long is a temporary one here.
 
 use std::borrow::Borrow;
@@ -13,8 +14,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use hickory_resolver::TokioResolver;
+use hickory_resolver::proto::rr::Name;
 use mail_auth::common::parse::TxtRecordParser;
 use mail_auth::spf::verify::SpfParameters;
+use mail_auth::spf::{Macro, Mechanism, Spf, Variables};
 use mail_auth::{MX, MessageAuthenticator, Parameters, RecordSet, ResolverCache, Txt};
 
 use crate::admin::Asked;
@@ -50,7 +53,7 @@ impl Evaluator {
 
     /// These texts of a domain were looked up already.
     pub(crate) fn know(&self, domain: &str, texts: &[String]) {
-        if let Some(record) = texts.iter().find_map(|text| mail_auth::spf::Spf::parse(text.as_bytes()).ok()) {
+        if let Some(record) = texts.iter().find_map(|text| Spf::parse(text.as_bytes()).ok()) {
             // mail-auth's own form of a name.
             self.txt.put(format!("{domain}.").into_boxed_str(), Txt::from(record));
         }
@@ -79,13 +82,51 @@ impl Evaluator {
             SpfResult::None => Answer::Absent,
             _ => Answer::Found(vec![()]),
         });
-        Evaluated { address, result, voids: self.voids().saturating_sub(voids) }
+        let errs = matches!(result, SpfResult::TempError | SpfResult::PermError);
+        let unaskable = if errs { self.unaskable(domain, address, &sender) } else { None };
+        Evaluated { address, result, voids: self.voids().saturating_sub(voids), unaskable }
+    }
+
+    /// A name that a term of a record which was read expands to, and that cannot be in DNS: longer than 253 characters, a label of none or of
+    /// more than 63 (RFC 1035 §2.3.4). RFC 7208 §7.3 would have the first sort shortened from the left, which mail-auth does not do, and
+    /// not every receiver either.
+    fn unaskable(&self, domain: &str, address: IpAddr, sender: &str) -> Option<String> {
+        let found = self.txt.found.lock().unwrap_or_else(PoisonError::into_inner);
+        let name_of_address =
+            self.ptr.found.lock().unwrap_or_else(PoisonError::into_inner).get(&address).and_then(|it| it.rrset.first().cloned());
+        let mut variables = Variables::new();
+        variables.set_ip(&address);
+        variables.set_sender(sender.as_bytes());
+        variables.set_helo_domain(domain.as_bytes());
+        variables.set_host_domain(domain.as_bytes());
+        if let Some(name) = &name_of_address {
+            variables.set_validated_domain(name.as_bytes());
+        }
+        found.iter().find_map(|(of, texts)| {
+            let Txt::Spf(record) = texts else { return None };
+            variables.set_domain(of.trim_end_matches('.').as_bytes().to_vec());
+            let names = asked_for(record).map(|name| name.eval(&variables, of, true).into_owned());
+            names.into_iter().find(|name| Name::from_str_relaxed(name).is_err())
+        })
     }
 
     fn voids(&self) -> u32 {
         let all = [&self.txt.voids, &self.mx.voids, &self.v4.voids, &self.v6.voids, &self.ptr.voids];
         all.iter().map(|voids| voids.load(Ordering::Relaxed)).sum()
     }
+}
+
+/// The names that a record's terms ask for.
+fn asked_for(record: &Spf) -> impl Iterator<Item = &Macro> {
+    let terms = record.directives.iter().filter_map(|directive| match &directive.mechanism {
+        Mechanism::Include { macro_string }
+        | Mechanism::A { macro_string, .. }
+        | Mechanism::Mx { macro_string, .. }
+        | Mechanism::Ptr { macro_string }
+        | Mechanism::Exists { macro_string } => Some(macro_string),
+        Mechanism::All | Mechanism::Ip4 { .. } | Mechanism::Ip6 { .. } => None,
+    });
+    terms.chain(&record.redirect)
 }
 
 fn read(result: mail_auth::SpfResult) -> SpfResult {

@@ -40,7 +40,7 @@ fn facts(text: &str) -> Facts {
     if !matches!(&dmarc, Answer::Found(texts) if has_dmarc(texts)) {
         asked.push(("_dmarc.example".into(), of('p')));
     }
-    let evaluated = |result| Evaluated { address: [192, 0, 2, 1].into(), result, voids: 0 };
+    let evaluated = |result| Evaluated { address: [192, 0, 2, 1].into(), result, voids: 0, unaskable: None };
     Facts {
         did: DID.into(),
         domain: DOMAIN.into(),

@@ -92,6 +92,14 @@ const ROWS: &[Row] = &[
     ("SPF includes what does not answer", |b| { b.spf("v=spf1 include:relay.example -all"); b.zone.fail("relay.example", None, Failure::ServFail); }, Kind::Spf, Status::Unknown, "could not be looked up"),
     ("SPF includes what is refused", |b| { b.spf("v=spf1 include:relay.example -all"); b.zone.fail("relay.example", None, Failure::Refused); }, Kind::Spf, Status::Unknown, "could not be looked up"),
     ("SPF includes itself", |b| b.spf("v=spf1 include:member.example -all"), Kind::Spf, Status::Fail, "more than 10 lookups"),
+    ("SPF with macros longer than a name", |b| b.spf(&format!("v=spf1 exists:{} -all", "%{d}.".repeat(20) + "member.example")), Kind::Spf, Status::Fail, "no name that DNS can hold"),
+    ("SPF with a label that is too long", |b| b.spf(&format!("v=spf1 a:{}.member.example -all", "x".repeat(64))), Kind::Spf, Status::Fail, "no name that DNS can hold"),
+    ("SPF redirects to a name that is too long", |b| b.spf(&format!("v=spf1 redirect={}member.example", "%{d}.".repeat(20))), Kind::Spf, Status::Fail, "no name that DNS can hold"),
+    ("SPF includes one with macros longer than a name", |b| {
+        b.spf("v=spf1 include:relay.example -all");
+        b.zone.set("relay.example", vec![txt(&format!("v=spf1 exists:{}x.example ~all", "%{o}.%{d}.".repeat(12)))]);
+    }, Kind::Spf, Status::Fail, "no name that DNS can hold"),
+    ("SPF with macros that just fit", |b| b.spf(&format!("v=spf1 ip4:198.51.100.7 exists:{}example -all", "%{d}.".repeat(16))), Kind::Spf, Status::Pass, ""),
     ("SPF with a bomb of includes", |b| {
         let names: Vec<String> = (0..40).map(|nth| format!("include:i{nth}.example")).collect();
         b.spf(&format!("v=spf1 {} -all", names.join(" ")));
@@ -167,7 +175,9 @@ async fn a_policy_is_inherited_from_the_organizational_domain_and_from_nobody_el
         ("mail.xn--bcher-kva.xn--55qx5d.cn", vec![reject("_dmarc.xn--55qx5d.cn")], false, "_dmarc.xn--55qx5d.cn"),
     ] {
         let bench = Bench::new();
-        policies.iter().for_each(|(name, text)| bench.zone.set(name, vec![txt(text)]));
+        policies.iter().for_each(|(name, text)| {
+            bench.zone.set(name, vec![txt(text)]);
+        });
         let judgement = bench.judge(domain, true).await;
         let check = judgement.checks.iter().find(|check| check.kind == Kind::Dmarc).unwrap();
         assert_eq!(check.status == Status::Note, passes, "{domain} {policies:?}: {check:?}");

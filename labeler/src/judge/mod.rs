@@ -92,6 +92,8 @@ pub struct Evaluated {
     pub result: SpfResult,
     /// Lookups that found nothing on the way (RFC 7208 §4.6.4).
     pub voids: u32,
+    /// When it is an error: a name that the record asks for and DNS cannot hold, which will not be otherwise tomorrow.
+    pub unaskable: Option<String>,
 }
 
 /// RFC 7208 §2.6.

@@ -64,6 +64,14 @@ fn whole(facts: &Facts, record: &String) -> Check {
         return wrong(format!("the SPF record of {domain} cannot be read"), plain());
     };
     let Some(probe) = &facts.spf_probe else { return passed() };
+    if let Some(name) = &probe.unaskable {
+        let why = format!(
+            "the SPF record of {domain} asks for {}, which is no name that DNS can hold (253 characters, 63 in a label): \
+             receivers do not agree on what follows; leave that term out, or some of its macros",
+            shown(name)
+        );
+        return wrong(why, plain());
+    }
     match probe.result {
         SpfResult::TempError => {
             let why = format!("a record that the SPF record of {domain} refers to could not be looked up");
@@ -111,8 +119,8 @@ fn sources(facts: &Facts, record: &String) -> Check {
     }
     if let Some(source) = with(SpfResult::TempError).chain(with(SpfResult::PermError)).next() {
         let why = format!("whether SPF of {domain} passes for {} could not be found out", source.address);
-        // A permanent error is said, and fails, with the record as a whole.
-        let unknown = source.result == SpfResult::TempError;
+        // A permanent error is said, and fails, with the record as a whole; so is one that only looks temporary.
+        let unknown = source.result == SpfResult::TempError && source.unaskable.is_none();
         let check = if unknown { Check::unknown } else { Check::fail };
         return check(Kind::SpfSources, domain.clone(), why).seeing([record]);
     }

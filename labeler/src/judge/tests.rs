@@ -22,7 +22,7 @@ fn unknown<T>() -> Answer<T> {
 }
 
 fn evaluated(address: &str, result: SpfResult) -> Evaluated {
-    Evaluated { address: address.parse().unwrap(), result, voids: 0 }
+    Evaluated { address: address.parse().unwrap(), result, voids: 0, unaskable: None }
 }
 
 fn right() -> Facts {
@@ -120,6 +120,7 @@ const CASES: &[(&str, Change, Kind, Status, &str, &str)] = &[
     ("not to be read", |f| spf(f, "v=spf1 ip4:1.2.3 -all"), Kind::Spf, Status::Fail, "cannot be read", "v=spf1"),
     ("too many lookups", |f| f.spf_probe = Some(evaluated(PROBE, SpfResult::PermError)), Kind::Spf, Status::Fail, "more than 10 lookups", "v=spf1"),
     ("an include that fails", |f| f.spf_probe = Some(evaluated(PROBE, SpfResult::TempError)), Kind::Spf, Status::Unknown, "could not be looked up", ""),
+    ("a name that cannot be", |f| f.spf_probe = Some(Evaluated { unaskable: Some("x".repeat(300)), ..evaluated(PROBE, SpfResult::TempError) }), Kind::Spf, Status::Fail, "no name that DNS can hold", "v=spf1 ip4:198.51.100.7 -all"),
     ("void lookups", |f| f.spf_probe = Some(Evaluated { voids: 3, ..evaluated(PROBE, SpfResult::Fail) }), Kind::Spf, Status::Warn, "3 of its lookups", ""),
     ("ptr", |f| spf(f, "v=spf1 ptr ip4:198.51.100.7 -all"), Kind::Spf, Status::Warn, "`ptr`", ""),
     ("no end", |f| { spf(f, "v=spf1 ip4:198.51.100.7"); f.spf_probe = Some(evaluated(PROBE, SpfResult::Neutral)) }, Kind::Spf, Status::Warn, "end it with", ""),
@@ -217,9 +218,14 @@ fn each_case_ends_as_the_table_says_and_says_what_to_publish() {
 
 #[test]
 fn a_registrys_suffix_is_nobodys_and_a_private_one_is_its_owners() {
-    for (domain, refused) in
-        [("co.uk", true), ("com.au", true), ("xn--55qx5d.cn", true), ("github.io", false), ("bank.co.uk", false), ("member.example", false)]
-    {
+    for (domain, refused) in [
+        ("co.uk", true),
+        ("com.au", true),
+        ("xn--55qx5d.cn", true),
+        ("github.io", false),
+        ("bank.co.uk", false),
+        ("member.example", false),
+    ] {
         let judgement = judged(|f| f.domain = domain.into());
         assert_eq!(judgement.verdict == Verdict::Fail, refused, "{domain}: {:?}", judgement.reasons());
         assert_eq!(judgement.is_decisive(None), refused, "{domain}: it was never right, so it counts at once");

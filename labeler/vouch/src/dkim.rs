@@ -14,6 +14,7 @@ use mail_auth::common::verify::DomainKey;
 use mail_auth::dkim::Canonicalization;
 
 use crate::message::Message;
+use crate::organization::organizational;
 use crate::report::Outcome;
 use crate::tags::Tags;
 use crate::{Answer, CLOCKS_DIFFER_MAX, SIGNATURES_MAX};
@@ -156,7 +157,8 @@ impl Signature {
     /// Whether it speaks for mail of `domain`: made by that domain or by a parent of it, not across a public suffix. (Relaxed alignment, RFC 7489
     /// §3.1.1, would take a child's or a sibling's as well, which may be anybody's to whom the organization gave a name.)
     pub(crate) fn aligns_with(&self, domain: &str) -> bool {
-        self.domain == domain || organizational(domain).is_some_and(|top| covers(&self.domain, domain) && covers(top, &self.domain))
+        self.domain == domain
+            || organizational(domain).is_some_and(|top| covers(&self.domain, domain) && covers(top, &self.domain))
     }
 
     pub(crate) fn check(&self, message: &Message, bodies: &mut Bodies, key: &Answer, now: SystemTime) -> Checked {

@@ -76,10 +76,13 @@ mod tests {
 
     #[test]
     fn only_a_registrys_suffix_is_nobodys() {
-        for name in ["co.uk", "com.au", "uk", "com", "co.ck", "xn--55qx5d.cn", "xn--fiqs8s", "gov.uk", "example", "b.kawasaki.jp"] {
+        for name in ["co.uk", "com.au", "uk", "com", "co.ck", "xn--55qx5d.cn", "xn--fiqs8s", "gov.uk", "example", "b.kawasaki.jp"]
+        {
             assert!(is_registry(name), "{name}");
         }
-        for name in ["github.io", "blogspot.com", "bank.co.uk", "member.example", "www.ck", "city.kawasaki.jp", "s3.amazonaws.com", ""] {
+        for name in
+            ["github.io", "blogspot.com", "bank.co.uk", "member.example", "www.ck", "city.kawasaki.jp", "s3.amazonaws.com", ""]
+        {
             assert!(!is_registry(name), "{name}");
         }
     }

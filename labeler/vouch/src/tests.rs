@@ -459,3 +459,27 @@ fn what_the_labeler_and_the_account_say_decides() {
     assert_eq!((anew.verdict, anew.binding.unwrap().at_signature), (Vouched, When::Unknown));
     assert!(anew.does_not_prove.iter().any(|it| it.contains("already when it was signed")));
 }
+
+#[test]
+fn a_signature_speaks_for_its_domain_and_below_and_not_across_a_public_suffix() {
+    for (author, signer, aligned) in [
+        ("mail.bank.co.uk", "mail.bank.co.uk", true),
+        ("mail.bank.co.uk", "bank.co.uk", true),
+        ("bank.co.uk", "co.uk", false),
+        ("bank.co.uk", "uk", false),
+        ("bank.co.uk", "mail.bank.co.uk", false),
+        ("shop.com.au", "com.au", false),
+        ("someone.github.io", "github.io", false),
+        ("a.someone.github.io", "someone.github.io", true),
+        ("github.io", "github.io", true),
+        ("mail.xn--bcher-kva.xn--55qx5d.cn", "xn--bcher-kva.xn--55qx5d.cn", true),
+        ("xn--bcher-kva.xn--55qx5d.cn", "xn--55qx5d.cn", false),
+        ("member.example", "other.example", false),
+    ] {
+        let message = format!(
+            "DKIM-Signature: v=1; a=ed25519-sha256; d={signer}; s=s1; h=From; bh=AAAA; b=AAAA\r\nFrom: a@{author}\r\n\r\nx\r\n"
+        );
+        let claim = claim(message.as_bytes(), &Zone::new(), then());
+        assert_eq!(claim.report.signatures[0].aligned, aligned, "{signer} for {author}");
+    }
+}
