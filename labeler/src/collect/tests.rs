@@ -107,8 +107,35 @@ const ROWS: &[Row] = &[
     }, Kind::Spf, Status::Fail, "more than 10 lookups"),
     ("SPF whose lookups find nothing", |b| b.spf("v=spf1 a:n1.example a:n2.example a:n3.example ip4:198.51.100.7 -all"), Kind::Spf, Status::Warn, "3 of its lookups"),
     ("a key behind a CNAME", |b| { b.zone.set("s1._domainkey.member.example", vec![Record::Cname("s1.keys.relay.example".into())]); b.zone.set("s1.keys.relay.example", vec![txt(KEY)]); }, Kind::Dkim, Status::Pass, ""),
+    ("the word about the DID behind a CNAME", |b| { b.zone.set("_atproto.member.example", vec![Record::Cname("a.hoster.example".into())]); b.zone.set("a.hoster.example", vec![txt(&format!("did={DID}"))]); }, Kind::Control, Status::Pass, ""),
+    ("a policy behind a CNAME", |b| { b.zone.set("_dmarc.member.example", vec![Record::Cname("d.hoster.example".into())]); b.zone.set("d.hoster.example", vec![txt("v=DMARC1; p=reject")]); }, Kind::Dmarc, Status::Pass, ""),
+    ("a domain that is a CNAME: its exchanges", |b| behind_a_cname(b), Kind::Mx, Status::Pass, ""),
+    ("a domain that is a CNAME: its SPF", |b| behind_a_cname(b), Kind::SpfSources, Status::Pass, ""),
+    ("a chain of CNAMEs", |b| {
+        b.zone.set("s1._domainkey.member.example", vec![Record::Cname("c1.relay.example".into())]);
+        for nth in 1..5 { b.zone.set(&format!("c{nth}.relay.example"), vec![Record::Cname(format!("C{}.Relay.Example", nth + 1))]); }
+        b.zone.set("c5.relay.example", vec![txt(KEY)]);
+    }, Kind::Dkim, Status::Pass, ""),
     ("a CNAME to nowhere", |b| { b.zone.set("s1._domainkey.member.example", vec![Record::Cname("gone.relay.example".into())]); }, Kind::Dkim, Status::Fail, "does not exist"),
     ("a wildcard in the way of the key", |b| { b.zone.remove("s1._domainkey.member.example"); b.zone.set("*.member.example", vec![txt("v=spf1 -all")]); }, Kind::Dkim, Status::Fail, "only other texts"),
+    ("a wildcard in the way of the word about the DID", |b| { b.zone.remove("_atproto.member.example"); b.zone.set("*.member.example", vec![txt("v=spf1 -all")]); }, Kind::Control, Status::Fail, "nothing at _atproto.member.example"),
+    ("a wildcard that is the word about the DID", |b| { b.zone.remove("_atproto.member.example"); b.zone.set("*.member.example", vec![txt(&format!("did={DID}"))]); }, Kind::Control, Status::Pass, ""),
+    ("a wildcard that is a key", |b| { b.zone.remove("s1._domainkey.member.example"); b.zone.set("*._domainkey.member.example", vec![txt(KEY)]); }, Kind::Dkim, Status::Pass, ""),
+    ("a wildcard in the way of MTA-STS", |b| { b.zone.set("*.member.example", vec![txt("v=spf1 -all")]); }, Kind::MtaSts, Status::Note, "there is none"),
+    ("MTA-STS", |b| { b.zone.set("_mta-sts.member.example", vec![txt("v=STSv1; id=20261126")]); }, Kind::MtaSts, Status::Pass, ""),
+    ("TLS-RPT", |b| { b.zone.set("_smtp._tls.member.example", vec![txt("v=TLSRPTv1; rua=mailto:a@member.example")]); }, Kind::TlsRpt, Status::Pass, ""),
+    ("BIMI", |b| { b.zone.set("default._bimi.member.example", vec![txt("v=BIMI1; l=https://member.example/logo.svg")]); }, Kind::Bimi, Status::Pass, ""),
+    ("no TLS-RPT", |_| {}, Kind::TlsRpt, Status::Note, "not required"),
+    ("no BIMI", |_| {}, Kind::Bimi, Status::Note, "not required"),
+    ("a key in testing mode", |b| { b.zone.set("s1._domainkey.member.example", vec![txt(&KEY.replace("p=", "t=y; p="))]); }, Kind::Dkim, Status::Fail, "testing mode"),
+    ("an RSA key of 512 bits", |b| { b.zone.set("s1._domainkey.member.example", vec![txt(SHORT)]); }, Kind::Dkim, Status::Fail, "512 bits is too short"),
+    ("a key cut short", |b| { b.zone.set("s1._domainkey.member.example", vec![txt(&KEY[..KEY.len() - 9])]); }, Kind::Dkim, Status::Fail, "no usable key"),
+    ("a key with quotation marks in it", |b| { b.zone.set("s1._domainkey.member.example", vec![txt(&format!("\"{KEY}\""))]); }, Kind::Dkim, Status::Fail, "quotation marks"),
+    ("SPF cut into strings inside of a term", |b| {
+        let many: String = (0..14).map(|nth| format!(" ip4:203.0.113.{nth}")).collect();
+        b.spf(&format!("v=spf1{many} ip4:198.51.100.7 -all"));
+    }, Kind::SpfSources, Status::Pass, ""),
+    ("SPF with two terms run together", |b| b.spf("v=spf1 ip4:198.51.100.7-all"), Kind::Spf, Status::Fail, "cannot be read"),
     ("a wildcard in the way of DMARC", |b| { b.zone.remove("_dmarc.member.example"); b.zone.set("*.member.example", vec![txt("v=spf1 -all")]); }, Kind::Dmarc, Status::Fail, "no DMARC record"),
     ("the policy refused", |b| { b.zone.fail("_dmarc.member.example", None, Failure::Refused); }, Kind::Dmarc, Status::Unknown, "could not be looked up"),
     ("NXDOMAIN for a name with records", |b| { b.zone.fail("_dmarc.member.example", None, Failure::NoSuchName); }, Kind::Dmarc, Status::Fail, "no DMARC record"),
@@ -117,6 +144,32 @@ const ROWS: &[Row] = &[
     ("two SPF records", |b| { b.zone.add("member.example", txt("v=spf1 mx -all")); }, Kind::Spf, Status::Fail, "2 SPF records"),
     ("many other texts", |b| { for nth in 0..90 { b.zone.add("member.example", txt(&format!("verification={nth}"))); } }, Kind::Spf, Status::Pass, ""),
 ];
+
+/// openssl genrsa 512
+const SHORT: &str = "v=DKIM1; k=rsa; p=MFwwDQYJKoZIhvcNAQEBBQADSwAwSAJBAKvuAtInIFJGZkIPiTVWQSTO8dMDVA9XwpFAkmJCLmgnFat/WMU4a3HpsSPlTN9Q2XpLCvFJcuZBvCRmihcIEZkCAwEAAQ==";
+
+fn behind_a_cname(bench: &Bench) {
+    bench.zone.set("member.example", vec![Record::Cname("host.example".into())]);
+    bench.zone.set("host.example", vec![Record::Mx(10, "mx.member.example".into()), txt("v=spf1 ip4:198.51.100.7 -all")]);
+}
+
+#[tokio::test]
+async fn a_name_in_another_alphabet_is_looked_up_as_its_a_labels() {
+    let bench = Bench::new();
+    // As a member would write it, and as an attestation has to have it.
+    let domain = atproto::lexicon::canonical_domain("Bücher.Example.").unwrap();
+    assert_eq!(domain, "xn--bcher-kva.example");
+    bench.zone.set(&domain, vec![Record::Mx(10, "MX.Member.Example".into()), txt("v=spf1 ip4:198.51.100.7 -all")]);
+    for (name, text) in
+        [("_atproto", format!("did={DID}")), ("s1._domainkey", KEY.into()), ("_dmarc", "v=DMARC1; p=reject".into())]
+    {
+        bench.zone.set(&format!("{name}.{domain}"), vec![txt(&text)]);
+    }
+    let judgement = bench.judge(&domain, true).await;
+    assert_eq!((judgement.verdict, judgement.reasons()), (Verdict::Pass, vec![]));
+    let mx = judgement.checks.iter().find(|check| check.kind == Kind::Mx).unwrap();
+    assert_eq!((mx.status, mx.seen[0].as_str()), (Status::Pass, "10 mx.member.example."), "capitals are no difference");
+}
 
 #[tokio::test]
 async fn each_zone_ends_as_the_table_says() {
@@ -191,6 +244,20 @@ async fn addresses_of_one_who_sends_himself_should_have_names_that_lead_back() {
     bench.zone.set("7.100.51.198.in-addr.arpa", vec![Record::Ptr("out.member.example".into())]);
     bench.zone.set("out.member.example", vec![Record::A(SOURCE.parse().unwrap())]);
     assert_eq!(bench.check(Kind::Ptr, false).await.status, Status::Pass);
+    // Each address by itself, of either family, whatever the case of its name.
+    bench.spf("v=spf1 ip4:198.51.100.7 ip6:2001:db8::7 ip4:203.0.113.0/24 -all");
+    let nibbles = format!("7.{}8.b.d.0.1.0.0.2.ip6.arpa", "0.".repeat(23));
+    bench.zone.set(&nibbles, vec![Record::Ptr("Out6.Member.Example".into())]);
+    bench.zone.set("out6.member.example", vec![Record::Aaaa("2001:db8::7".parse().unwrap())]);
+    let ptrs = async || {
+        let checks = bench.judge("member.example", false).await.checks;
+        let ptrs = checks.into_iter().filter(|check| check.kind == Kind::Ptr);
+        ptrs.map(|check| (check.name, check.status)).collect::<Vec<_>>()
+    };
+    assert_eq!(ptrs().await, [(SOURCE.to_owned(), Status::Pass), ("2001:db8::7".into(), Status::Pass)]);
+    bench.zone.set("out6.member.example", vec![Record::Aaaa("2001:db8::8".parse().unwrap())]);
+    assert_eq!(ptrs().await[1].1, Status::Warn);
+    bench.spf("v=spf1 ip4:198.51.100.7 -all");
     bench.zone.remove("out.member.example");
     assert_eq!(bench.check(Kind::Ptr, false).await.status, Status::Warn);
     let judgement = bench.judge("member.example", false).await;
