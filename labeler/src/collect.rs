@@ -15,7 +15,7 @@ use vouch::organization::organizational;
 
 use crate::admin::Asked;
 use crate::dns::Dns;
-use crate::fetch::{Fetcher, From};
+use crate::fetch::{Fetcher, From, Greeted, Greeter};
 use crate::judge::{Answer, Evaluated, Facts, Judgement, Sender, Verdict, has_dmarc, judge, spf_senders};
 use crate::quorum;
 
@@ -106,6 +106,8 @@ pub(crate) struct Collector {
     pub(crate) fetcher: Fetcher,
     /// What the co-op sends from.
     pub(crate) sources: Arc<[IpAddr]>,
+    /// Of the exchanges, where that is wanted.
+    pub(crate) greeter: Option<Greeter>,
 }
 
 /// What is known of a domain's SPF.
@@ -130,7 +132,8 @@ impl Collector {
             (asked, dkim)
         };
         let noted = join3(self.txt("_mta-sts.", domain), self.txt("_smtp._tls.", domain), self.txt("default._bimi.", domain));
-        let ((((control, well_known), (mx, mx_addresses), spf, dmarc), dkim), (mta_sts, tls_rpt, bimi)) = join(must, noted).await;
+        let ((((control, well_known), (mx, mx_addresses, mx_greetings), spf, dmarc), dkim), (mta_sts, tls_rpt, bimi)) =
+            join(must, noted).await;
         Facts {
             did: subject.did.into(),
             domain: domain.into(),
@@ -140,6 +143,7 @@ impl Collector {
             well_known,
             mx,
             mx_addresses,
+            mx_greetings,
             spf: spf.texts,
             spf_probe: spf.probe,
             spf_sources: spf.sources,
@@ -167,8 +171,11 @@ impl Collector {
         (control, well_known)
     }
 
-    /// The exchanges, and where the most preferred of them are.
-    async fn mx(&self, domain: &str) -> (Answer<(u16, String)>, Vec<(String, Answer<IpAddr>)>) {
+    /// The exchanges, where the most preferred of them are and, where that is wanted, how they greet.
+    async fn mx(
+        &self,
+        domain: &str,
+    ) -> (Answer<(u16, String)>, Vec<(String, Answer<IpAddr>)>, Vec<(String, Result<String, String>)>) {
         let answer = self.dns.mx(domain).await;
         let mut hosts = if let Answer::Found(hosts) = &answer { hosts.clone() } else { Vec::new() };
         hosts.retain(|(_, host)| host != "." && !host.is_empty());
@@ -178,7 +185,27 @@ impl Collector {
             let addresses = self.dns.addresses(&host).await;
             (host, addresses)
         });
-        (answer, join_all(addresses).await)
+        let addresses = join_all(addresses).await;
+        let greetings = self.greetings(&addresses).await;
+        (answer, addresses, greetings)
+    }
+
+    /// One after another until one greets.
+    async fn greetings(&self, hosts: &[(String, Answer<IpAddr>)]) -> Vec<(String, Result<String, String>)> {
+        let mut greetings = Vec::new();
+        let Some(greeter) = &self.greeter else { return greetings };
+        for (host, answer) in hosts {
+            let Answer::Found(addresses) = answer else { continue };
+            match greeter.ask(&self.fetcher, addresses).await {
+                Greeted::Yes(line) => {
+                    greetings.push((host.clone(), Ok(line)));
+                    break;
+                }
+                Greeted::No(why) => greetings.push((host.clone(), Err(why))),
+                Greeted::NotAsked => {}
+            }
+        }
+        greetings
     }
 
     /// The record, what it says of an address of nobody's and of the co-op's sources, and the addresses that it names.

@@ -168,6 +168,9 @@ pub struct Verify {
     /// Addresses that the co-op's relay sends from. SPF of whoever asks for the relay must pass for each. Default: none, and SPF
     /// is checked without.
     pub sources: Vec<IpAddr>,
+    /// Whether a domain's exchanges are connected to (port 25) and must greet. Who is not greeted is warned, and keeps labels. It takes that nobody
+    /// blocks such connections from here. Default: false, and only their addresses are looked up.
+    pub mx_connect: bool,
     /// Definite failures in a row that take labels away. Servers that do not answer are none (see `silent_for`). What the account itself says (its
     /// record is gone) and a domain that names another DID counts at once. Default: 3.
     pub failures: NonZeroU32,
@@ -197,6 +200,7 @@ impl Default for Verify {
         Self {
             interval: Duration::from_secs(24 * 3600),
             sources: Vec::new(),
+            mx_connect: false,
             failures: three,
             failing_for: None,
             silent_for: Duration::from_secs(7 * 86_400),

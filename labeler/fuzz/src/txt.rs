@@ -50,6 +50,10 @@ fn facts(text: &str) -> Facts {
         well_known: of('w'),
         mx: Answer::Found(vec![(10, "mx.member.example.".into())]),
         mx_addresses: Vec::new(),
+        mx_greetings: match text.contains('g') {
+            true => vec![("mx.member.example.".into(), if text.contains("220") { Ok(text.into()) } else { Err(text.into()) })],
+            false => Vec::new(),
+        },
         spf: of('s'),
         spf_probe: Some(evaluated(SpfResult::Fail)),
         spf_sources: vec![evaluated(if text.contains("192.0.2.1") { SpfResult::Pass } else { SpfResult::Fail })],

@@ -33,7 +33,7 @@ impl Bench {
         let server = Server::start("127.0.0.1:0".parse().unwrap(), zone.clone()).unwrap();
         let dns = dns::Dns::new(Some(&[server.address()])).unwrap();
         let fetcher = Fetcher::new(dns.clone(), fetch::tls().unwrap(), false);
-        let collector = Collector { dns, fetcher, sources: [SOURCE.parse().unwrap()].into() };
+        let collector = Collector { dns, fetcher, sources: [SOURCE.parse().unwrap()].into(), greeter: None };
         Self { zone, _server: server, collector }
     }
 
@@ -264,6 +264,36 @@ async fn addresses_of_one_who_sends_himself_should_have_names_that_lead_back() {
     assert_eq!(judgement.verdict, Verdict::Pass, "a warning costs no label");
     let judgement = bench.judge("member.example", true).await;
     assert!(judgement.checks.iter().all(|check| check.kind != Kind::Ptr), "who asks for the relay does not send from there");
+}
+
+#[tokio::test]
+async fn exchanges_are_greeted_one_after_another_where_that_is_wanted() {
+    let mut bench = Bench::new();
+    let server = tokio::net::TcpListener::bind("127.0.0.2:0").await.unwrap();
+    let mx =
+        |names: [&str; 2]| (10..).zip(names).map(|(preference, name)| Record::Mx(preference, name.into())).collect::<Vec<_>>();
+    let records = [mx(["dead.member.example", "mx.member.example"]), vec![txt("v=spf1 ip4:198.51.100.7 -all")]].concat();
+    bench.zone.set("member.example", records);
+    bench.zone.set("mx.member.example", vec![Record::A("127.0.0.2".parse().unwrap())]);
+    bench.zone.set("dead.member.example", vec![Record::A("127.0.0.3".parse().unwrap())]);
+    assert_eq!(bench.check(Kind::Mx, true).await.status, Status::Pass, "it is not wanted, so that nobody is asked");
+    bench.collector.greeter = Some(Greeter::new(server.local_addr().unwrap().port()));
+    bench.collector.fetcher = Fetcher::new(bench.collector.dns.clone(), fetch::tls().unwrap(), true);
+    let greet = tokio::spawn(async move {
+        let (mut stream, _) = server.accept().await.unwrap();
+        tokio::io::AsyncWriteExt::write_all(&mut stream, b"220 mx.member.example\r\n").await.unwrap();
+        drop(server);
+        stream
+    });
+    let check = bench.check(Kind::Mx, true).await;
+    assert_eq!((check.status, check.seen.last().unwrap().as_str()), (Status::Pass, "mx.member.example.: 220 mx.member.example"));
+    drop(greet.await.unwrap());
+    let judgement = bench.judge("member.example", true).await;
+    let check = judgement.checks.iter().find(|check| check.kind == Kind::Mx).unwrap();
+    assert_eq!((judgement.verdict, check.status), (Verdict::Pass, Status::Warn), "a warning costs no label");
+    assert!(check.why.as_ref().unwrap().starts_with("no mail server answers: dead.member.example.: "), "{check:?}");
+    bench.collector.fetcher = Fetcher::new(bench.collector.dns.clone(), fetch::tls().unwrap(), false);
+    assert!(bench.check(Kind::Mx, true).await.why.unwrap().contains("127.0.0.2 is not a public address"));
 }
 
 #[tokio::test]

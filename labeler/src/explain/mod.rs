@@ -28,7 +28,7 @@ use tokio::sync::{Notify, Semaphore};
 
 use crate::collect::{Collector, Subject, Views};
 use crate::config::{Config, Dns, Identity, Verify};
-use crate::fetch::{self, Fetcher};
+use crate::fetch::{self, Fetcher, Greeter};
 use crate::identity::{Resolver, Unresolved};
 use crate::judge::{Check, Judgement, Kind, Verdict};
 use crate::store::{Pattern, State, Store, StoreError, Touch};
@@ -40,6 +40,8 @@ pub(crate) use xrpc::router;
 const RUNS_MAX: usize = 16;
 /// For one dry run: less than a request may take.
 const TIME_MAX: Duration = Duration::from_secs(25);
+/// RFC 5321 §4.5.4.2.
+const MX_PORT: u16 = 25;
 /// Accounts of one domain that a page names.
 pub(crate) const ATTESTERS_MAX: usize = 10;
 
@@ -211,6 +213,7 @@ impl Checker {
     pub(crate) fn new(identity: &Identity, dns: &Dns, verify: &Verify, tls: &Arc<ClientConfig>) -> Result<Self, String> {
         let allow_private = identity.allows_private_addresses();
         let sources: Arc<[IpAddr]> = verify.sources.as_slice().into();
+        let greeter = verify.mx_connect.then(|| Greeter::new(MX_PORT));
         let fetcher = |dns: &dns::Dns| Fetcher::new(dns.clone(), tls.clone(), allow_private);
         let open = |servers: Option<&[SocketAddr]>| dns::Dns::new(servers).map_err(|error| error.to_string());
         let first = open(dns.nameservers.as_deref())?;
@@ -219,7 +222,8 @@ impl Checker {
             resolvers.push((vantage.name.clone(), open(Some(&vantage.nameservers))?));
         }
         let collectors = resolvers.into_iter().map(|(name, dns)| {
-            let collector = Collector { fetcher: fetcher(&dns), dns, sources: sources.clone() };
+            let (sources, greeter) = (sources.clone(), greeter.clone());
+            let collector = Collector { fetcher: fetcher(&dns), dns, sources, greeter };
             (name, collector)
         });
         let views = Views::new(collectors.collect(), dns.quorum());

@@ -5,6 +5,7 @@
 //! between the two. A redirect is an answer like any other, except to [`Fetcher::get_on`], where each step is vetted as the
 //! first one was.
 
+mod greet;
 #[cfg(test)]
 mod tests;
 mod vet;
@@ -26,6 +27,7 @@ use url::{Host, Url};
 
 use crate::dns::Dns;
 use crate::judge::Answer;
+pub(crate) use greet::{Greeted, Greeter};
 
 /// For a whole answer: PDSes that need longer are asked again later.
 const TIME_MAX: Duration = Duration::from_secs(10);

@@ -63,6 +63,8 @@ pub struct Facts {
     pub mx: Answer<(u16, String)>,
     /// Addresses of the most preferred of these hosts.
     pub mx_addresses: Vec<(String, Answer<IpAddr>)>,
+    /// How those greeted that were connected to (none, unless that is wanted), or why they did not; the last is the first that did.
+    pub mx_greetings: Vec<(String, Result<String, String>)>,
     /// TXT of the domain.
     pub spf: Answer<String>,
     /// What SPF says of an address that nobody can send from: it fails, or the record lets everybody in.

@@ -1,11 +1,11 @@
-//! MX, and what is only noted: names of sending addresses (FCrDNS), MTA-STS, TLS-RPT, BIMI.
+//! MX and whether it answers, and what is only noted: names of sending addresses (FCrDNS), MTA-STS, TLS-RPT, BIMI.
 //!
 //! None of the latter is asked for. A member who sends without the relay is warned when an address has no name that leads back
 //! to it, because large receivers refuse such mail.
 
 use std::net::IpAddr;
 
-use super::{Answer, Check, Facts, Kind, Sender, Status, shown};
+use super::{Answer, Check, Facts, Kind, SEEN_MAX, Sender, Status, shown};
 
 pub(super) fn mx(facts: &Facts) -> Check {
     let domain = &facts.domain;
@@ -26,7 +26,17 @@ pub(super) fn mx(facts: &Facts) -> Check {
         let hosts: Vec<&str> = facts.mx_addresses.iter().map(|(host, _)| host.as_str()).collect();
         return passed.warn(format!("{} has no address", shown(&hosts.join(", "))));
     }
-    passed
+    match facts.mx_greetings.last() {
+        None => passed,
+        Some((host, Ok(line))) => {
+            Check::pass(Kind::Mx, domain).seeing(seen.iter().take(SEEN_MAX - 1).chain([&format!("{host}: {line}")]))
+        }
+        Some((_, Err(_))) => {
+            let whys =
+                facts.mx_greetings.iter().filter_map(|(host, greeted)| Some(format!("{host}: {}", greeted.as_ref().err()?)));
+            passed.warn(format!("no mail server answers: {}", shown(&whys.collect::<Vec<_>>().join("; "))))
+        }
+    }
 }
 
 pub(super) fn checks(facts: &Facts) -> Vec<Check> {

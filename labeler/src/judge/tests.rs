@@ -35,6 +35,7 @@ fn right() -> Facts {
         well_known: Answer::Absent,
         mx: found((10, "mx.member.example.".into())),
         mx_addresses: vec![("mx.member.example.".into(), found("203.0.113.1".parse().unwrap()))],
+        mx_greetings: Vec::new(),
         spf: texts(&["google-site-verification=x", "v=spf1 ip4:198.51.100.7 -all"]),
         spf_probe: Some(evaluated(PROBE, SpfResult::Fail)),
         spf_sources: vec![evaluated(SOURCE, SpfResult::Pass)],
@@ -108,6 +109,8 @@ const CASES: &[(&str, Change, Kind, Status, &str, &str)] = &[
     ("MX lookup fails", |f| f.mx = unknown(), Kind::Mx, Status::Unknown, "SERVFAIL", ""),
     ("MX host without address", |f| f.mx_addresses[0].1 = Answer::Absent, Kind::Mx, Status::Warn, "mx.member.example. has no address", ""),
     ("MX host that cannot be looked up", |f| f.mx_addresses[0].1 = unknown(), Kind::Mx, Status::Pass, "", ""),
+    ("MX host that greets, after one that did not", |f| f.mx_greetings = vec![("a.".into(), Err("refused".into())), ("b.".into(), Ok("220 b".into()))], Kind::Mx, Status::Pass, "", ""),
+    ("MX host that does not greet", |f| f.mx_greetings = vec![("a.".into(), Err("it says \"554 no\"".into()))], Kind::Mx, Status::Warn, "no mail server answers: a.: it says \"554 no\"", ""),
     // SPF, the record.
     ("no SPF", |f| f.spf = Answer::Absent, Kind::Spf, Status::Fail, "no SPF record", "v=spf1 ip4:198.51.100.7 -all"),
     ("no SPF, no relay", |f| { f.spf = Answer::Absent; f.relay = false }, Kind::Spf, Status::Fail, "no SPF record", "v=spf1 mx -all"),
