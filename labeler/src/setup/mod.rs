@@ -1,8 +1,8 @@
 //! `tradewind-labeler setup`: makes the world know that this DID is a labeler, and what its labels mean.
 //!
 //! 1. The DID document names the signing key (`#atproto_label`) and the endpoint (`#atproto_labeler`). A did:plc is changed by an operation, signed by
-//!    a rotation key that the operator holds, or by the account's PDS, which mails a code first. A did:web is served by the labeler itself; where
-//!    another server has that name, its document is printed.
+//!    a rotation key that the operator holds, or by the account's PDS, which mails a code first. A did:web is served by the labeler itself, or by
+//!    whoever has that name: what the world is served is fetched and compared, and where something is missing the document is printed.
 //! 2. The account's record `app.bsky.labeler.service/self` defines the values. Protocol and mail need none of it; applications and other people do.
 //! 3. If asked: the lexicons of a folder as records `com.atproto.lexicon.schema`, for whoever holds the domain that they are named after.
 //!
@@ -10,10 +10,11 @@
 
 mod http;
 mod record;
+mod web;
 
 use std::path::{Path, PathBuf};
 
-use atproto::did::{Document, labeler_document, web_origin};
+use atproto::did::{Document, labeler_document, web_document_url, web_origin};
 use atproto::key::SigningKey;
 use atproto::plc::{Labeler, PlcError};
 use data_encoding::HEXLOWER_PERMISSIVE as HEX;
@@ -57,6 +58,9 @@ pub enum SetupError {
     /// Nobody answered, or with something else.
     #[error("{0}: {1}")]
     Http(String, String),
+    /// A did:web is served with something else in it: put this right, and run setup again.
+    #[error("{0} differs: {1}")]
+    Served(String, String),
     /// The PDS or the directory does not want it.
     #[error("{0} is refused: {1}")]
     Refused(String, String),
@@ -97,13 +101,7 @@ impl Setup<'_> {
         let did = &self.config.did;
         if let Some(origin) = web_origin(did) {
             let endpoint = self.options.endpoint.as_ref().map_or(origin, origin_of);
-            let document = labeler_document(did, &self.key.verifying_key(), &endpoint);
-            say(&format!(
-                "{} is this labeler's to serve, at /.well-known/did.json. Where another server has that name, it serves:",
-                did.as_str()
-            ));
-            say(&serde_json::to_string_pretty(&document).unwrap_or_default());
-            return Ok(());
+            return self.served(&labeler_document(did, &self.key.verifying_key(), &endpoint), say).await;
         }
         let endpoint = self.options.endpoint.as_ref().map(origin_of);
         let endpoint =
@@ -129,6 +127,34 @@ impl Setup<'_> {
         }
         say(&format!("{} now names key {} and endpoint {}", did.as_str(), wanted.key, wanted.endpoint));
         Ok(())
+    }
+
+    /// Whether the world is served this document of a did:web; whoever is not there yet is no error, since that may be this labeler before its start.
+    async fn served(&self, wanted: &Value, say: &mut dyn FnMut(&str)) -> Result<(), SetupError> {
+        let did = &self.config.did;
+        let url = web_document_url(did).unwrap_or_default();
+        let found = match self.client.ask(&url, None, None).await {
+            Ok(Ok(found)) => Ok(web::differences(&found, wanted)),
+            Ok(Err(refused)) => Err(refused.message),
+            Err(SetupError::Http(_, why)) => Err(why),
+            Err(other) => return Err(other),
+        };
+        if found.as_ref().is_ok_and(Vec::is_empty) {
+            say(&format!("{} names the key and the endpoint: {url} is right", did.as_str()));
+            return Ok(());
+        }
+        say(&format!(
+            "{} is this labeler's to serve, at /.well-known/did.json. Where another server has that name, it serves:",
+            did.as_str()
+        ));
+        say(&serde_json::to_string_pretty(wanted).unwrap_or_default());
+        match found {
+            Ok(differences) => Err(SetupError::Served(url, differences.join("; "))),
+            Err(why) => {
+                say(&format!("{url} could not be read ({why}). Run this again when it is served, to have it compared."));
+                Ok(())
+            }
+        }
     }
 
     /// Two runs: the first has a code mailed to the account's address, the second brings it.
@@ -277,4 +303,52 @@ fn missing(what: &str) -> SetupError {
 
 fn origin_of(url: &Url) -> String {
     url.origin().ascii_serialization()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_document_of_a_did_web_is_compared_when_it_is_served() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let did = format!("did:web:localhost%3A{}", listener.local_addr().unwrap().port());
+        let served = Arc::new(Mutex::new(None::<Value>));
+        let serve = |served: Arc<Mutex<Option<Value>>>| async move {
+            served.lock().unwrap().clone().map(axum::Json).ok_or(axum::http::StatusCode::NOT_FOUND)
+        };
+        let route = axum::routing::get({
+            let served = served.clone();
+            move || serve(served.clone())
+        });
+        tokio::spawn(async move { axum::serve(listener, axum::Router::new().route("/.well-known/did.json", route)).await });
+        let folder = tempfile::tempdir().unwrap();
+        let text = format!(
+            "did = {did:?}\nsigning_key = {:?}\ndata_dir = \"data\"\nlisten = \"127.0.0.1:0\"\n[ingest]\nfirehose = \"ws://127.0.0.1:1\"\n",
+            folder.path().join("key")
+        );
+        let config = Config::parse(&text, Path::new("labeler.toml")).unwrap();
+        let run = async || {
+            let mut said = Vec::new();
+            let done = setup(&config, &Options::default(), &mut |line| said.push(line.to_owned())).await;
+            (done.map_err(|error| error.to_string()), said)
+        };
+        let (done, said) = run().await;
+        assert_eq!(done, Ok(()), "nothing is there yet");
+        assert!(said.iter().any(|line| line.contains("404") && line.contains("Run this again")), "{said:?}");
+        let mut document: Value = said.iter().find_map(|line| serde_json::from_str(line).ok()).unwrap();
+
+        *served.lock().unwrap() = Some(document.clone());
+        let (done, said) = run().await;
+        assert_eq!(done, Ok(()));
+        assert!(said[0].contains("did.json is right"), "{said:?}");
+
+        document["service"][0]["serviceEndpoint"] = json!("https://old.example");
+        *served.lock().unwrap() = Some(document);
+        let (done, said) = run().await;
+        assert!(done.unwrap_err().contains("`serviceEndpoint` of `#atproto_labeler` is \"https://old.example\", not"));
+        assert!(said.iter().any(|line| line.contains("publicKeyMultibase")), "what is right is printed: {said:?}");
+    }
 }
