@@ -108,8 +108,12 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let explainer = Arc::new(explain::Explainer::new(store.clone(), checker.clone(), bell.clone()));
     let vouching = Arc::new(vouching::Vouching::new(store.clone(), config.did.clone(), checker.views.dns().clone()));
     let rule = config.standing.as_ref().map(config::Standing::rule).unwrap_or_default();
-    let desk: standing::Desk = config.standing.map(|settings| {
-        let gate = standing::Gate::new(config.did.clone(), settings.mtas, checker.resolver.clone());
+    let gate = config.standing.map(|settings| {
+        let resolver = checker.resolver.clone();
+        standing::Gate::new(config.did.clone(), settings.mtas, resolver, store.clone(), outside::now())
+    });
+    let gate = gate.transpose().map_err(|error| StartError::Store(config.data_dir.clone(), error))?;
+    let desk: standing::Desk = gate.map(|gate| {
         let keeper = standing::StoreKeeper { store: store.clone(), rule, key: key.clone() };
         Arc::new((gate, Box::new(keeper) as Box<dyn standing::Keeper>))
     });

@@ -4,7 +4,8 @@
 //! all. Where there is no room, the token is refused and not the memory of another given up, since that one could then be used again.
 //! Ask only after the token was verified and its caller is known to be allowed: whoever may not call shall not fill it.
 //!
-//! Kept in memory only. After a restart a token may be used once more while it holds, so methods that write are idempotent besides.
+//! What is decided here in memory is kept by the store before the call is answered (`store::used`), and remembered when the labeler starts. Only a
+//! copy that takes the store's place does not know what was used after it was made, for an hour; methods that write are idempotent besides.
 //! Not here: whether a token is right (`atproto::jwt`).
 
 use std::collections::{BTreeSet, HashMap};
@@ -29,7 +30,26 @@ pub struct Used {
 }
 
 /// Half a SHA-256: to find a second token with the digest of a first takes 2^128 attempts.
-type Digest = [u8; 16];
+pub type Digest = [u8; 16];
+
+/// That a token was used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark {
+    /// When it expires.
+    pub until: SystemTime,
+    /// Digest of caller and `jti`.
+    pub token: Digest,
+    /// Digest of the caller.
+    pub of: Digest,
+}
+
+impl Mark {
+    /// Of a verified token.
+    pub fn of(caller: &Caller) -> Self {
+        let of = digest(&[caller.did.as_str()]);
+        Self { until: caller.expires, token: digest(&[caller.did.as_str(), &caller.jti]), of }
+    }
+}
 
 /// Why a token may not be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -46,18 +66,23 @@ impl Used {
     /// Takes note that a verified token is used, at `now`, unless it was before.
     pub fn take(&mut self, caller: &Caller, now: SystemTime) -> Result<(), ReplayError> {
         self.forget(now);
-        let of = digest(&[caller.did.as_str()]);
-        let token = digest(&[caller.did.as_str(), &caller.jti]);
+        let Mark { until, token, of } = Mark::of(caller);
         if self.until.contains_key(&token) {
             return Err(ReplayError::Replayed);
         }
         if self.until.len() >= MAX || self.of_caller.get(&of).is_some_and(|count| *count >= OF_CALLER_MAX) {
             return Err(ReplayError::Full);
         }
-        self.until.insert(token, caller.expires);
-        self.order.insert((caller.expires, token, of));
-        *self.of_caller.entry(of).or_default() += 1;
+        self.remember(Mark { until, token, of });
         Ok(())
+    }
+
+    /// A token that was taken before the labeler was started.
+    pub fn remember(&mut self, Mark { until, token, of }: Mark) {
+        if self.until.insert(token, until).is_none() {
+            self.order.insert((until, token, of));
+            *self.of_caller.entry(of).or_default() += 1;
+        }
     }
 
     /// An expired token is refused for that, so it need not be known any more.

@@ -239,3 +239,20 @@ async fn an_mta_whose_document_cannot_be_had_is_told_to_come_again() {
     let (status, answer) = post(&world, Some(&gone.token(REPORT_SENDING)), b"{\"reports\":[]}").await;
     assert_eq!((status, answer["error"].as_str().unwrap()), (503, "CallerUnresolved"));
 }
+
+#[tokio::test]
+async fn a_token_that_was_used_before_a_restart_is_not_used_again_after_it() {
+    let mta = Mta::start(0x34).await;
+    let mut world = start(&mta).await;
+    let account = world.member("alice.test", "member.example").await;
+    let query = format!("dids={}", account.did.as_str());
+    let (used, fresh) = (mta.token(GET_STANDING), mta.token(GET_STANDING));
+    assert_eq!(get(&world, Some(&used), &query).await.0, 200);
+    for _ in 0..2 {
+        world.stop_labeler().await;
+        world.start_labeler().await;
+        let (status, answer) = get(&world, Some(&used), &query).await;
+        assert_eq!((status, &answer["error"]), (401, &json!("TokenReplayed")));
+    }
+    assert_eq!(get(&world, Some(&fresh), &query).await.0, 200);
+}

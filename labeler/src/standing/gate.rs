@@ -4,7 +4,7 @@
 //! ours; only then its DID is looked up, the signature is checked, and the token is noted as used.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use atproto::Did;
@@ -14,7 +14,8 @@ use atproto::sending::SERVICE;
 use axum::http::{HeaderMap, header};
 
 use crate::identity::{Resolver, Unresolved};
-use crate::replay::{ReplayError, Used};
+use crate::replay::{Mark, ReplayError, Used};
+use crate::store::{Store, StoreError};
 
 /// How long a caller's document is believed: a key that was given up counts no longer than this.
 const DOCUMENT_FRESH: Duration = Duration::from_secs(300);
@@ -36,6 +37,9 @@ pub(super) enum Refused {
     /// 401 or 429.
     #[error("{0}")]
     Replay(#[from] ReplayError),
+    /// 500: it cannot be kept that the token was used.
+    #[error("the store cannot do it just now")]
+    Store(#[from] StoreError),
     /// 503: it is not known whose key it is. Try again later.
     #[error("{0} cannot be looked up: {1}")]
     Unresolved(String, String),
@@ -47,13 +51,23 @@ pub(crate) struct Gate {
     mtas: Vec<Did>,
     resolver: Resolver,
     used: Mutex<Used>,
+    store: Arc<Store>,
     /// Bounded by the number of MTAs.
     documents: Mutex<HashMap<Did, (Document, SystemTime)>>,
 }
 
 impl Gate {
-    pub(crate) fn new(audience: Did, mtas: Vec<Did>, resolver: Resolver) -> Self {
-        Self { audience, mtas, resolver, used: Mutex::default(), documents: Mutex::default() }
+    /// Remembers which tokens were used before.
+    pub(crate) fn new(
+        audience: Did,
+        mtas: Vec<Did>,
+        resolver: Resolver,
+        store: Arc<Store>,
+        now: SystemTime,
+    ) -> Result<Self, StoreError> {
+        let mut used = Used::default();
+        store.used(now)?.into_iter().for_each(|mark| used.remember(mark));
+        Ok(Self { audience, mtas, resolver, used: used.into(), store, documents: Mutex::default() })
     }
 
     /// Who calls `method`; the token is used up.
@@ -78,6 +92,9 @@ impl Gate {
             return Err(Refused::Token("the token is not signed with the key #atproto".into()));
         }
         self.used.lock().unwrap_or_else(PoisonError::into_inner).take(&caller, now)?;
+        let (store, mark) = (self.store.clone(), Mark::of(&caller));
+        let kept = tokio::task::spawn_blocking(move || store.keep_used(&mark, now)).await;
+        kept.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
         Ok(caller)
     }
 

@@ -105,6 +105,10 @@ fn refused(why: &Refused) -> Response {
         Refused::NotPermitted(_) => (StatusCode::FORBIDDEN, "NotPermitted"),
         Refused::Replay(ReplayError::Replayed) => (StatusCode::UNAUTHORIZED, "TokenReplayed"),
         Refused::Replay(ReplayError::Full) => (StatusCode::TOO_MANY_REQUESTS, "RateLimitExceeded"),
+        Refused::Store(why) => {
+            tracing::error!(error = %why, "which tokens were used cannot be kept");
+            (StatusCode::INTERNAL_SERVER_ERROR, "InternalServerError")
+        }
         Refused::Unresolved(..) => (StatusCode::SERVICE_UNAVAILABLE, "CallerUnresolved"),
     };
     let mut response = error(status, name, &why.to_string());

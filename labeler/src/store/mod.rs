@@ -12,7 +12,7 @@
 //! | `superseded` | since when (ms), sequence number → nothing: what may be forgotten |
 //! | `sending` | DID, NUL, day, MTA → what that MTA counted that day (JSON, `sending`); private |
 //! | `standing` | DID → that there is something of it in `sending`, and since when it has no labels; private |
-//! | `meta` | issuer, key, last sequence number, last row id, cursors, how far lists were read, which file this is |
+//! | `meta` | issuer, key, last sequence number, last row id, cursors, how far lists were read, tokens that were used (`used`), which file this is |
 //!
 //! What belongs together commits together: a finding, the labels that follow from it, and when to look again are one transaction. So is a
 //! cursor with what was seen up to it: a crash repeats work and loses none.
@@ -41,6 +41,7 @@ mod sending_tests;
 mod settle;
 #[cfg(test)]
 mod tests;
+mod used;
 
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
