@@ -119,7 +119,12 @@ async fn labels_are_counted_whatever_issues_them() {
         let due = |lane| it.store.due(lane, now(), &Default::default(), 1, false).unwrap();
         Lane::ALL.into_iter().flat_map(due).next().unwrap()
     };
-    let patience = crate::store::Patience { interval: Duration::from_secs(60), failures: 1, failing_for: Duration::ZERO };
+    let patience = crate::store::Patience {
+        interval: Duration::from_secs(60),
+        failures: 1,
+        failing_for: Duration::ZERO,
+        silent_for: Duration::from_secs(7 * 86_400),
+    };
     let passed = crate::judge::Judgement::of(Vec::new());
     it.store.settle(&task(), &Found::Judged { judgement: passed, relay: true, rev: None }, patience, now(), &key).unwrap();
     it.store.settle(&task(), &Found::Absent, patience, now(), &key).unwrap();
