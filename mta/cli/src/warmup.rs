@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use mta::control::api::{ClimbRow, ClimbShown, StepFilter, StepRow, WarmupPage, WarmupWish};
+use mta::control::api::{ClimbRow, ClimbShown, PacingRow, StepFilter, StepRow, WarmupPage, WarmupWish};
 
 use crate::{
     args::{ClimbName, WarmupVerb},
@@ -147,6 +147,9 @@ fn today(climb: &ClimbRow) -> String {
     }
     if climb.pinned.is_some() {
         out.push_str(", pinned");
+    }
+    if let Some(PacingRow { hourly, used, by_now, .. }) = &climb.pacing {
+        let _ = write!(out, "; at most {by_now} by now, this hour {used} of {hourly}");
     }
     out
 }

@@ -258,8 +258,8 @@ impl Scheduler {
     }
 
     /// All climbs, as they stand.
-    pub fn climbs(&self) -> impl Iterator<Item = ClimbView> {
-        self.warmup.entries().map(|(_, entry)| entry.view())
+    pub fn climbs(&self, now: SystemTime) -> impl Iterator<Item = ClimbView> {
+        self.warmup.entries().map(move |(_, entry)| entry.view(now.into()))
     }
 
     /// Does what an operator wants of a climb; `by` says who and why. None: there is no such climb, or it cannot be done; else
@@ -301,6 +301,6 @@ impl Scheduler {
         if let Some(&key) = self.provider_by_name.get(provider) {
             self.open_provider(key);
         }
-        self.warmup.get(Some(nth)).map(|entry| entry.view())
+        self.warmup.get(Some(nth)).map(|entry| entry.view(now.into()))
     }
 }

@@ -97,7 +97,7 @@ impl Trial {
         world.begin_day(0);
         for nth in 0..self.days {
             let messages = self.volume.on(nth);
-            let climbs: Vec<ClimbView> = world.scheduler.climbs().collect();
+            let climbs: Vec<ClimbView> = world.scheduler.climbs(world.now).collect();
             let volume: Vec<(f64, u16)> = shares.iter().map(|it| self.portion(it, messages, &climbs)).collect();
             coarsest = volume.iter().fold(coarsest, |most, (_, grain)| most.max(u64::from(*grain)));
             world.run_day(&volume, &minutes(&mut luck));
@@ -106,11 +106,11 @@ impl Trial {
             world.begin_day(nth + 1);
             let steps = std::mem::take(&mut world.steps);
             days.push(row(nth + 1, &climbs, &tally, &steps, waiting));
-            if finished.is_none() && world.scheduler.climbs().all(|view| view.climb.state == ClimbState::Warm) {
+            if finished.is_none() && world.scheduler.climbs(world.now).all(|view| view.climb.state == ClimbState::Warm) {
                 finished = Some(nth + 1);
             }
         }
-        let outlook = outlook(self, finished, &world.scheduler.climbs().collect::<Vec<_>>());
+        let outlook = outlook(self, finished, &world.scheduler.climbs(world.now).collect::<Vec<_>>());
         Report { plan: self.plan.name.to_string(), days, finished, grain: coarsest, outlook }
     }
 

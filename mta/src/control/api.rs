@@ -99,9 +99,16 @@ pub struct Member {
     pub suspended: bool,
     /// The labels that are in force.
     pub labels: Vec<String>,
-    /// What the labeler doubts about it, with what that rests on.
+    /// What the labeler doubts about it, each with what that rests on and since which day. None, and where its last answer is too
+    /// old: nothing.
     #[serde(default)]
     pub doubts: Vec<String>,
+    /// When the labeler last answered about it, if it doubts something.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub doubted_at: Option<String>,
+    /// The doubt for which its new mail is put off with 451 now.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub waits_for: Option<String>,
     /// Its tier.
     pub tier: String,
     /// The pool that all of its mail goes by. None: its classes'.

@@ -6,7 +6,7 @@ use super::{
     api::{Member, Refusal},
     daemon::Daemon,
     tiers,
-    views::{blocking, unable},
+    views::{blocking, time, unable},
 };
 use crate::{
     config::Role,
@@ -46,6 +46,7 @@ impl Daemon {
         let verdict = admit::on_behalf_of(directory, &member.did).and_then(|sender| admit::may_send(directory, &sender, now));
         let held = self.parts.queue.held(member.id, now);
         let account = directory.account(member.id);
+        let doubted = directory.doubted(&member.did, now);
         let (tier, spending) = account.map(|account| tiers::view(member, account, held, now)).unwrap_or_default();
         Member {
             tier,
@@ -55,7 +56,9 @@ impl Daemon {
             domains: member.domains.clone(),
             suspended: member.suspended.is_some(),
             labels: directory.standing().labels(&member.did, now).map(str::to_owned).collect(),
-            doubts: directory.doubts(&member.did, now).to_vec(),
+            doubts: doubted.map(|it| it.says.clone()).unwrap_or_default(),
+            doubted_at: doubted.map(|it| time(it.asked)),
+            waits_for: directory.pause(&member.did, now).map(str::to_owned),
             admitted: verdict.is_ok(),
             reason: verdict.err().map(|reply| reply.to_string()),
         }

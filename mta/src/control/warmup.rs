@@ -16,8 +16,8 @@ use scheduler::warmup::{Climb, ClimbState, ClimbView, Figures, Rule, Step};
 
 use super::{
     api::{
-        ClimbDay, ClimbFilter, ClimbRow, ClimbShown, ClimbVerb, DAYS_MAX, FiguresRow, PAGE_MAX, Refusal, StepFilter, StepRow,
-        WarmupPage, WarmupWish,
+        ClimbDay, ClimbFilter, ClimbRow, ClimbShown, ClimbVerb, DAYS_MAX, FiguresRow, PAGE_MAX, PacingRow, Refusal, StepFilter,
+        StepRow, WarmupPage, WarmupWish,
     },
     daemon::Daemon,
     metrics as names,
@@ -292,6 +292,12 @@ fn row(view: &ClimbView, began: u32) -> ClimbRow {
         day_ends: time(view.day_ends),
         allowance: view.allowance,
         reserved: view.reserved,
+        pacing: view.pacing.map(|it| PacingRow {
+            hourly: it.hourly,
+            used: it.used,
+            hour_ends: time(it.hour_ends),
+            by_now: it.by_now,
+        }),
         figures: view.figures.into(),
         pinned,
         idle_days: idle,

@@ -50,6 +50,9 @@ pub struct ClimbRow {
     pub allowance: Option<u64>,
     /// Under way.
     pub reserved: u64,
+    /// How the hours of today go. None: there is no allowance, or all of it may go at once.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub pacing: Option<PacingRow>,
     /// What today has brought.
     #[serde(flatten)]
     pub figures: FiguresRow,
@@ -58,6 +61,19 @@ pub struct ClimbRow {
     pub pinned: Option<u64>,
     /// Days in a row without an accepted recipient.
     pub idle_days: u32,
+}
+
+/// How the hours of a climb's day go. What an hour leaves is not added to the next.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PacingRow {
+    /// What may go in the hour that runs.
+    pub hourly: u64,
+    /// Accepted in it, or under way.
+    pub used: u64,
+    /// When it ends.
+    pub hour_ends: String,
+    /// What may have gone at most by then, of the whole day.
+    pub by_now: u64,
 }
 
 /// What a day has brought.

@@ -70,6 +70,7 @@ mod tests {
             reserved: 0,
             figures: Figures::default(),
             day_ends: UNIX_EPOCH,
+            pacing: None,
         };
         let step = |day, spent, rule| Step {
             at: UNIX_EPOCH,

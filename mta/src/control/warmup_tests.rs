@@ -17,6 +17,7 @@ fn view(state: ClimbState, stage: u32) -> ClimbView {
         reserved: 0,
         figures: Figures::default(),
         day_ends: UNIX_EPOCH + Duration::from_secs(20_011 * 86_400),
+        pacing: None,
     }
 }
 

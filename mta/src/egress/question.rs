@@ -176,7 +176,7 @@ impl Asker {
 
     /// All climbs of warmup, as they stand.
     pub async fn climbs(&self) -> Result<Vec<ClimbView>, Stopped> {
-        self.ask(|scheduler, _| scheduler.climbs().collect()).await
+        self.ask(|scheduler, now| scheduler.climbs(now).collect()).await
     }
 
     /// Does what `wish` makes of a climb as it stands, or says why not; answers when, and the climb as it is then. None: there is
@@ -190,7 +190,7 @@ impl Asker {
     ) -> Result<Option<Result<(SystemTime, ClimbView), E>>, Stopped> {
         let (source, provider, by) = (source.to_owned(), provider.to_owned(), by.to_owned());
         self.ask(move |scheduler, now| {
-            let view = scheduler.climbs().find(|view| *view.source == *source && *view.provider == *provider)?;
+            let view = scheduler.climbs(now).find(|view| *view.source == *source && *view.provider == *provider)?;
             match wish(&view) {
                 Ok(wish) => scheduler.wish_climb(now, &source, &provider, wish, &by).map(|view| Ok((now, view))),
                 Err(refusal) => Some(Err(refusal)),

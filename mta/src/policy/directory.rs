@@ -15,7 +15,7 @@ use arc_swap::ArcSwap;
 use smtp::address::canonical_domain;
 
 use super::account::{Account, Meter};
-use super::doubts::{Caution, Doubts};
+use super::doubts::{Caution, Doubted, Doubts};
 use super::members::{Credential, Member};
 use super::standing::Standing;
 use super::tier::Tiers;
@@ -178,10 +178,9 @@ impl Directory {
         self.requirement.as_ref()
     }
 
-    /// What is doubted about a member now, for people.
-    pub fn doubts(&self, did: &str, now: SystemTime) -> &[String] {
-        let doubted = self.caution.and_then(|caution| self.doubts.of(did, caution.stale_after, now));
-        doubted.map_or(&[], |doubted| &doubted.says)
+    /// What is doubted about a member now.
+    pub fn doubted(&self, did: &str, now: SystemTime) -> Option<&Doubted> {
+        self.doubts.of(did, self.caution?.stale_after, now)
     }
 
     /// The doubt for which a member's new mail waits now.

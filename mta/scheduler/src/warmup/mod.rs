@@ -25,6 +25,6 @@ pub use climb::*;
 pub use decide::{Decision, Rule, decide, strike};
 pub use outlook::*;
 pub use plan::*;
-pub use table::{Assignment, ClimbNews, ClimbRow, ClimbView, Remembered, Spent, Step, Stop};
+pub use table::{Assignment, ClimbNews, ClimbRow, ClimbView, Pacing, Remembered, Spent, Step, Stop};
 pub(crate) use table::{Entry, Reservation, Warmup};
 pub use zone::*;

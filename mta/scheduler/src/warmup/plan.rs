@@ -99,6 +99,11 @@ impl Pace {
     pub fn hourly(self, allowance: u64) -> u64 {
         allowance.div_ceil(u64::from(self.hours.clamp(1, 24))).max(self.burst).min(allowance)
     }
+
+    /// What may have gone at most when `hour` of the day is over, had every hour before it been used up.
+    pub fn until(self, allowance: u64, hour: u8) -> u64 {
+        self.hourly(allowance).saturating_mul(u64::from(hour) + 1).min(allowance)
+    }
 }
 
 /// Which days count towards the next stage.

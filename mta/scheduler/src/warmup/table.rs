@@ -147,6 +147,21 @@ pub struct ClimbView {
     pub figures: Figures,
     /// When the day ends.
     pub day_ends: SystemTime,
+    /// How its hours go. None: there is no allowance, or all of it may go at once.
+    pub pacing: Option<Pacing>,
+}
+
+/// How the hours of a climb's day go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pacing {
+    /// What may go in the hour that runs.
+    pub hourly: u64,
+    /// Accepted in it, or under way.
+    pub used: u64,
+    /// When it ends.
+    pub hour_ends: SystemTime,
+    /// What may have gone at most by then, of the whole day.
+    pub by_now: u64,
 }
 
 /// What was taken for an attempt that is under way.
@@ -514,17 +529,23 @@ impl Entry {
             let (spent, reserved) = (self.figures.spent, self.reserved);
             return Some((Stop::Day { allowance, spent, reserved }, self.day.ends.into()));
         }
-        if self.plan.pace.hours <= 1 {
+        let Pacing { hourly, used, hour_ends, .. } = self.pacing(now).filter(|it| it.used >= it.hourly)?;
+        Some((Stop::Hour { allowance: hourly, used }, hour_ends.into()))
+    }
+
+    fn pacing(&self, now: Time) -> Option<Pacing> {
+        let (allowance, pace) = (self.allowance()?, self.plan.pace);
+        if pace.hours <= 1 {
             return None;
         }
-        let hour = self.hour(now);
-        if self.left_in_hour(allowance, hour) > 0 {
-            return None;
-        }
-        let (hourly, used) = (self.plan.pace.hourly(allowance), self.used[usize::from(hour)]);
         // The clock may stand behind the day's beginning.
-        let ends = Time::from(self.day.hour_ends(hour));
-        Some((Stop::Hour { allowance: hourly, used }, ends))
+        let hour = self.hour(now);
+        Some(Pacing {
+            hourly: pace.hourly(allowance),
+            used: self.used[usize::from(hour)],
+            hour_ends: self.day.hour_ends(hour),
+            by_now: pace.until(allowance, hour),
+        })
     }
 
     /// One-time codes may go although this stops everything else.
@@ -532,7 +553,7 @@ impl Entry {
         self.plan.oversend_otp && matches!(stop, Stop::Day { .. } | Stop::Hour { .. })
     }
 
-    pub(crate) fn view(&self) -> ClimbView {
+    pub(crate) fn view(&self, now: Time) -> ClimbView {
         ClimbView {
             source: self.source.clone(),
             provider: self.provider.clone(),
@@ -543,6 +564,7 @@ impl Entry {
             reserved: self.reserved,
             figures: self.figures,
             day_ends: self.day.ends,
+            pacing: self.pacing(now),
         }
     }
 }

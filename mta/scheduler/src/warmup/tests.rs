@@ -152,6 +152,8 @@ fn an_hour_has_its_share_and_at_least_the_burst() {
     let hourly = |hours, burst, allowance| Pace { hours, burst }.hourly(allowance);
     assert_eq!([hourly(24, 0, 480), hourly(24, 0, 481), hourly(1, 0, 480)], [20, 21, 480]);
     assert_eq!([hourly(10, 30, 200), hourly(10, 300, 200), hourly(10, 5, 200), hourly(24, 0, 0)], [30, 200, 20, 0]);
+    let until = |hour| Pace { hours: 10, burst: 0 }.until(95, hour);
+    assert_eq!([until(0), until(8), until(9), until(23)], [10, 90, 95, 95]);
 }
 
 fn at(secs: u64) -> SystemTime {

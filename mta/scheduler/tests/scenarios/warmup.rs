@@ -137,7 +137,7 @@ fn a_domain_that_one_source_does_not_reach_does_not_stand_before_one_that_it_doe
     world.submit_all(20, MINUTE, "d2.big", Lane::Notice, 1);
     world.submit_all(60, 2 * MINUTE, "d1.big", Lane::Notice, 1);
     world.run(5 * HOUR);
-    let spent: Vec<u64> = world.scheduler.climbs().map(|view| view.figures.spent).collect();
+    let spent: Vec<u64> = world.scheduler.climbs(world.now()).map(|view| view.figures.spent).collect();
     assert_eq!((world.delivered, spent), (43, vec![3, 40]));
 }
 
@@ -156,7 +156,7 @@ fn a_day_has_its_allowance_and_the_next_stage_follows_at_midnight_with_the_reaso
     world.run(5 * HOUR);
     let hold = hold(&world, "d.big", Lane::Transactional);
     assert!(matches!(&hold.reason, Reason::Warmup { stop: Stop::Day { allowance: 5, spent: 5, reserved: 0 }, .. }), "{hold:?}");
-    let midnight = world.scheduler.climbs().next().unwrap().day_ends;
+    let midnight = world.scheduler.climbs(world.now()).next().unwrap().day_ends;
     assert_eq!(hold.clears_at(), Some(midnight));
     world.run(3 * DAY);
     let spent: Vec<u64> = world.accepted.values().copied().collect();
@@ -358,7 +358,7 @@ fn a_warm_source_that_sends_is_not_idle_and_a_named_reply_takes_it_back() {
     world.troubles = [1000, 0, 1000];
     world.submit(MINUTE, "d.big", Lane::Notice, 1);
     world.run(HOUR);
-    let climb = world.scheduler.climbs().next().unwrap().climb;
+    let climb = world.scheduler.climbs(world.now()).next().unwrap().climb;
     assert_eq!((climb.state, climb.stage), (ClimbState::Regressed, 0));
 }
 

@@ -35,6 +35,8 @@ fn a_member(did: &str, suspended: bool) -> Member {
         pool: None,
         spending: Default::default(),
         doubts: Vec::new(),
+        doubted_at: None,
+        waits_for: None,
         admitted: !suspended,
         reason: None,
     }

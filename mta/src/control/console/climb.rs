@@ -17,6 +17,11 @@ pub(super) fn page(viewer: &Viewer, shown: &ClimbShown, version: Option<&str>) -
     let today = [
         ("Allowed today", limit(climb.allowance), Some(format!("until {}", climb.day_ends))),
         ("Accepted", count(figures.spent + figures.free), Some(format!("{} under way", count(climb.reserved)))),
+        (
+            "This hour",
+            climb.pacing.as_ref().map_or("no pacing".to_owned(), |it| format!("{} of {}", count(it.used), count(it.hourly))),
+            climb.pacing.as_ref().map(|it| format!("at most {} of the day by now", count(it.by_now))),
+        ),
         ("Deferred", count(figures.deferred), Some(format!("of {} tried", count(figures.tried)))),
         ("Refused", count(figures.refused), Some(format!("{} unknown mailboxes", count(figures.unknown)))),
         ("Complaints", count(figures.complained), None),

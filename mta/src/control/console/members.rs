@@ -4,7 +4,7 @@ use maud::{Markup, html};
 
 use super::{
     frame::Viewer,
-    parts::{self, Act, Tone, act, bar, count, limit, segment},
+    parts::{self, Act, Tone, act, bar, count, limit, segment, time},
 };
 use crate::control::{
     admin::Role,
@@ -18,7 +18,7 @@ pub(super) fn page(members: &[Member]) -> Markup {
         p.lead { (members.len()) " enrolled, of whom " (members.iter().filter(|member| member.admitted).count()) " may send now." }
         div.table tabindex="0" role="region" aria-label="Members" {
             table {
-                thead { tr { th scope="col" { "Member" } th scope="col" { "State" } th scope="col" { "Domains" } th scope="col" { "Labels" } th scope="col" { "Tier" } th.n scope="col" { "Sent today" } th.n scope="col" { "In the queue" } } }
+                thead { tr { th scope="col" { "Member" } th scope="col" { "State" } th scope="col" { "Domains" } th scope="col" { "Labels" } th scope="col" { "Doubts" } th scope="col" { "Tier" } th.n scope="col" { "Sent today" } th.n scope="col" { "In the queue" } } }
                 tbody {
                     @for member in members {
                         tr {
@@ -26,12 +26,13 @@ pub(super) fn page(members: &[Member]) -> Markup {
                             td { (admitted(member)) }
                             td { (member.domains.join(", ")) }
                             td { (member.labels.join(", ")) }
+                            td { (doubted(member)) }
                             td { (member.tier) }
                             td.n { (count(member.spending.sent_today)) " of " (limit(member.spending.messages_per_day)) }
                             td.n { (count(member.spending.queue_messages)) }
                         }
                     }
-                    @if members.is_empty() { (parts::empty(7, "None yet: tradewind member add --did DID --domain DOMAIN")) }
+                    @if members.is_empty() { (parts::empty(8, "None yet: tradewind member add --did DID --domain DOMAIN")) }
                 }
             }
         }
@@ -48,6 +49,39 @@ fn admitted(member: &Member) -> Markup {
         (true, _) => parts::state(Tone::Bad, "suspended"),
         (false, true) => parts::state(Tone::Good, "may send"),
         (false, false) => parts::state(Tone::Warn, "may not send"),
+    }
+}
+
+/// In a word, for the list.
+fn doubted(member: &Member) -> Markup {
+    html! {
+        @if member.waits_for.is_some() { (parts::state(Tone::Bad, "new mail waits")) }
+        @else if !member.doubts.is_empty() { (parts::state(Tone::Warn, "doubted")) }
+    }
+}
+
+/// What the labeler doubts, on what that rests, and what follows.
+fn standing(member: &Member) -> Markup {
+    html! {
+        h2 { "What the labeler doubts" }
+        @if member.doubts.is_empty() {
+            p { "Nothing that counts now." }
+        } @else {
+            div.table tabindex="0" role="region" aria-label="Doubts" {
+                table {
+                    thead { tr { th scope="col" { "Doubt, with what it rests on and since when" } th scope="col" { "What follows" } } }
+                    tbody {
+                        @for doubt in &member.doubts {
+                            tr {
+                                td.wide { (doubt) }
+                                td { @if member.waits_for.as_ref() == Some(doubt) { (parts::state(Tone::Bad, "new mail waits")) " (451) until the doubt ends by itself" } @else { "look at it" } }
+                            }
+                        }
+                    }
+                }
+            }
+            @if let Some(at) = &member.doubted_at { p.quiet { "The labeler last answered " (time(at)) "." } }
+        }
     }
 }
 
@@ -93,6 +127,7 @@ pub(super) fn one(
                 tbody { @for (name, used, most) in rows { tr { th scope="row" { (name) } td.n { (count(used)) } td.n { (limit(most)) } td { @if let Some(most) = most { (bar(used, 0, most)) } } } } }
             }
         }
+        (standing(member))
         h2 { "Credentials" }
         (secrets(viewer, member, credentials, versions))
         h2 { "DKIM keys" }

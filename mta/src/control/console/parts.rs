@@ -61,12 +61,18 @@ pub(super) fn limit(number: Option<u64>) -> String {
 
 /// How much of `whole` is done, and what more is under way. Said in words elsewhere: this is for the eye.
 pub(super) fn bar(done: u64, under_way: u64, whole: u64) -> Markup {
+    marked_bar(done, under_way, whole, None)
+}
+
+/// The same with a mark that it may not be beyond by now.
+pub(super) fn marked_bar(done: u64, under_way: u64, whole: u64, mark: Option<u64>) -> Markup {
     let part = |number: u64| number.min(whole).saturating_mul(1000).checked_div(whole).unwrap_or(0).min(1000);
     let (done, both) = (part(done), part(done.saturating_add(under_way)));
     html! {
         svg.bar viewBox="0 0 1000 8" preserveAspectRatio="none" aria-hidden="true" {
             rect.fact width=(done) height="8" {}
             @if both > done { rect.open x=(done) width=(both - done) height="8" {} }
+            @if let Some(mark) = mark { rect.mark x=(part(mark).min(988)) width="12" height="8" {} }
         }
     }
 }

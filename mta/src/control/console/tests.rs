@@ -27,6 +27,8 @@ fn answer(path: &str) -> Value {
     });
     let member = json!({
         "did": DID, "domains": [evil], "suspended": false, "labels": [evil], "tier": "default", "admitted": true, "reason": evil,
+        "doubts": [evil, "complaints: 12 of 3000 since 2026-11-20"], "doubted_at": "2026-11-26T00:00:00.000Z",
+        "waits_for": "complaints: 12 of 3000 since 2026-11-20",
         "spending": {"weight": 1, "messages_per_hour": null, "burst": null, "available": null, "messages_per_day": 100,
             "sent_today": 7, "queue_messages": 1, "queue_messages_max": 5, "queue_bytes": 9, "queue_bytes_max": null},
     });
@@ -292,6 +294,17 @@ async fn a_message_s_page_shows_what_was_last_said_line_by_line() {
     let (pages, _) = console(Role::Read);
     let (_, text) = look(&pages, "/queue/abc").await;
     assert!(text.contains("[192.0.2.1] from ip-a") && text.contains("S: 220 ready\n&lt;script&gt;"), "{text}");
+}
+
+#[tokio::test]
+async fn a_member_s_page_shows_what_the_labeler_doubts_and_what_follows() {
+    let (pages, _) = console(Role::Read);
+    let (_, text) = look(&pages, "/members").await;
+    assert_eq!(text.matches("new mail waits").count(), 1, "{text}");
+    let (_, text) = look(&pages, "/members/did:web:localhost%253A3100").await;
+    let row = text.split("complaints: 12 of 3000 since 2026-11-20</td>").nth(1).unwrap();
+    assert!(row.split("</tr>").next().unwrap().contains("new mail waits"), "{text}");
+    assert_eq!(text.matches("look at it").count(), 1, "{text}");
 }
 
 #[tokio::test]

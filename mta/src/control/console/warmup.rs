@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use maud::{Markup, html};
 
 use super::{
-    super::api::{ClimbRow, WarmupPage},
-    parts::{self, Tone, bar, count, limit, needs, segment, time},
+    super::api::{ClimbRow, PacingRow, WarmupPage},
+    parts::{self, Tone, count, limit, marked_bar, needs, segment, time},
 };
 
 /// How good a state of warmup is.
@@ -66,14 +66,20 @@ fn cell(climb: &ClimbRow) -> Markup {
         a.grid-cell href=(path(climb)) {
             (parts::state(tone(&climb.state), &climb.state))
             " " small { "stage " (climb.stage) "/" (climb.stages) (apart(climb)) }
-            (bar(accepted, climb.reserved, climb.allowance.unwrap_or(accepted)))
+            (marked_bar(accepted, climb.reserved, climb.allowance.unwrap_or(accepted), climb.pacing.as_ref().map(|it| it.by_now)))
             small {
-                (count(accepted)) " of " (limit(climb.allowance))
+                (count(accepted)) " of " (limit(climb.allowance)) " today"
                 @if climb.reserved > 0 { ", " (count(climb.reserved)) " under way" }
+                @if let Some(it) = &climb.pacing { "; " (pacing(it)) }
                 @if let Some(pinned) = climb.pinned { ", pinned to " (count(pinned)) }
             }
         }
     }
+}
+
+/// How the hours stand.
+pub(super) fn pacing(it: &PacingRow) -> String {
+    format!("at most {} by now, this hour {} of {}", count(it.by_now), count(it.used), count(it.hourly))
 }
 
 /// How far it is from where the plan would be.
@@ -104,11 +110,14 @@ mod tests {
             stages: 20,
             planned_stage: 5,
             allowance: Some(2000),
+            pacing: Some(PacingRow { hourly: 90, used: 40, hour_ends: String::new(), by_now: 1000 }),
             ..ClimbRow::default()
         };
         let drawn = grid(&[climb("ip-a", "google", 3), climb("ip-b", "microsoft", 5)]).into_string();
         assert!(drawn.contains("/warmup/ip-a/google") && drawn.contains("2 behind the plan"), "{drawn}");
         assert!(!drawn.contains("/warmup/ip-a/microsoft"));
+        assert!(drawn.contains("0 of 2,000 today; at most 1,000 by now, this hour 40 of 90"), "{drawn}");
+        assert!(drawn.contains(r#"<rect class="mark" x="500""#), "{drawn}");
     }
 
     #[test]
