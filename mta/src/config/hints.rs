@@ -14,6 +14,10 @@ pub fn hints(config: &Config) -> Vec<String> {
                 .to_owned(),
         );
     }
+    if !config.shaped.texts.kept.is_empty() {
+        let (path, _) = super::shaping::kept_at(&config.data_dir);
+        hints.push(format!("shaping is kept by operators in {}, and goes before [shaping] files", path.display()));
+    }
     for (path, _) in &config.plan_texts.kept {
         let name = path.file_stem().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         hints.push(format!(

@@ -25,6 +25,26 @@ pub const SHIPPED: [(&str, &str); 2] =
 /// Whose word a shipped value is.
 pub const SHIPPED_LAYER: &str = "shipped";
 
+/// Whose word a value is that operators keep through the API: the last layer, in [`kept_at`].
+pub const KEPT_LAYER: &str = "kept";
+
+/// Octets of what operators keep.
+pub const KEPT_BYTES_MAX: usize = 64 << 10;
+
+/// The file that operators keep through the API, and the one with what was there before the last change: what undo puts back.
+pub fn kept_at(data_dir: &Path) -> (PathBuf, PathBuf) {
+    (data_dir.join("shaping.toml"), data_dir.join("shaping.before"))
+}
+
+/// The texts that shaping came from, the shipped ones apart.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Texts {
+    /// `[shaping]` files, in their order.
+    pub files: Vec<(PathBuf, String)>,
+    /// What operators keep; empty: nothing.
+    pub kept: String,
+}
+
 /// The tables of such a file.
 pub const TABLES: [Table; 2] = [ShapeTable::TABLE, ProviderTable::TABLE];
 
@@ -35,6 +55,8 @@ pub struct Shaped {
     pub shaping: Arc<Shaping>,
     /// Who they are.
     pub providers: Arc<Providers>,
+    /// What it was read from.
+    pub texts: Arc<Texts>,
 }
 
 settings! {
@@ -118,7 +140,7 @@ settings! {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
     #[serde(default)]
@@ -134,6 +156,15 @@ struct Names {
     pools: Vec<String>,
 }
 
+impl Names {
+    fn of(config: &Config) -> Names {
+        Names {
+            sources: config.source.iter().map(|source| source.name.clone()).collect(),
+            pools: config.pool_names().map(str::to_owned).collect(),
+        }
+    }
+}
+
 impl Default for Shaped {
     fn default() -> Shaped {
         Shaped::shipped()
@@ -143,37 +174,56 @@ impl Default for Shaped {
 impl Shaped {
     /// The shipped layer alone.
     pub fn shipped() -> Shaped {
-        let read = Shaped::layers(
-            SHIPPED.iter().map(|(name, text)| (None, Path::new(name).to_owned(), (*text).to_owned())),
-            &Names::default(),
-        );
+        let read = Shaped::of(Texts::default(), &Names::default());
         // A test reads them.
         assert!(read.is_ok(), "shipped shaping is in order");
-        read.unwrap_or_else(|_| Shaped { shaping: Arc::default(), providers: Arc::default() })
+        read.unwrap_or_else(|_| Shaped { shaping: Arc::default(), providers: Arc::default(), texts: Arc::default() })
     }
 
-    /// The shipped layer and the files that `config` names, which are relative to `folder`.
+    /// The shipped layer, the files that `config` names, which are relative to `folder`, and what operators keep.
     pub(super) fn load(config: &Config, folder: &Path) -> Result<Shaped, ConfigError> {
-        let mut layers: Vec<(Option<u16>, PathBuf, String)> =
-            SHIPPED.iter().map(|(name, text)| (None, Path::new(name).to_owned(), (*text).to_owned())).collect();
-        for (nth, name) in config.shaping.files.iter().enumerate() {
-            let path = folder.join(name);
-            let text = std::fs::read_to_string(&path).map_err(|error| {
-                let message = format!("cannot be read: {error}; see [shaping] files");
-                ConfigError { file: path.clone(), problems: vec![Problem { line: None, key: String::new(), message }] }
-            })?;
-            layers.push((Some(nth as u16 + 1), name.clone(), text));
-        }
-        let names = Names {
-            sources: config.source.iter().map(|source| source.name.clone()).collect(),
-            pools: config.pool_names().map(str::to_owned).collect(),
+        let cannot = |path: &Path, error: std::io::Error, see: &str| {
+            let message = format!("cannot be read: {error}; {see}");
+            ConfigError { file: path.to_owned(), problems: vec![Problem { line: None, key: String::new(), message }] }
         };
-        Shaped::layers(layers, &names)
+        let mut files = Vec::new();
+        for name in &config.shaping.files {
+            let path = folder.join(name);
+            let text = std::fs::read_to_string(&path).map_err(|error| cannot(&path, error, "see [shaping] files"))?;
+            files.push((name.clone(), text));
+        }
+        let (path, _) = kept_at(&config.data_dir);
+        let kept = match std::fs::read_to_string(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+            read => read.map_err(|error| cannot(&path, error, "operators keep shaping there"))?,
+        };
+        let read = Shaped::of(Texts { files, kept }, &Names::of(config));
+        read.map_err(|error| match error.file == Path::new(KEPT_LAYER) {
+            true => ConfigError { file: path, ..error },
+            false => error,
+        })
     }
 
-    fn layers(files: impl IntoIterator<Item = (Option<u16>, PathBuf, String)>, names: &Names) -> Result<Shaped, ConfigError> {
+    /// What it would be if operators kept this text: tables `[[shape]]` only, because what makes a provider changes more than shaping.
+    pub fn with_kept(config: &Config, text: &str) -> Result<Shaped, ConfigError> {
+        let texts = Texts { kept: text.to_owned(), ..Texts::clone(&config.shaped.texts) };
+        let shaped = Shaped::of(texts, &Names::of(config))?;
+        let file: File = toml::from_str(text).unwrap_or_default();
+        if file.provider.is_empty() {
+            return Ok(shaped);
+        }
+        let line = Source::parse(text).ok().and_then(|source| source.line_of("provider.0.name"));
+        let message = "is made in a file of [shaping]; here are tables [[shape]]".to_owned();
+        Err(ConfigError { file: KEPT_LAYER.into(), problems: vec![Problem { line, key: "provider".to_owned(), message }] })
+    }
+
+    fn of(texts: Texts, names: &Names) -> Result<Shaped, ConfigError> {
         let (mut providers, mut rules) = (Providers::default(), Vec::new());
-        let files: Vec<_> = files.into_iter().collect();
+        let shipped = SHIPPED.iter().map(|(name, text)| (None, Path::new(name).to_owned(), (*text).to_owned()));
+        let numbered =
+            texts.files.iter().enumerate().map(|(nth, (name, text))| (Some(nth as u16 + 1), name.clone(), text.clone()));
+        let kept = (Some(texts.files.len() as u16 + 1), PathBuf::from(KEPT_LAYER), texts.kept.clone());
+        let files: Vec<(Option<u16>, PathBuf, String)> = shipped.chain(numbered).chain([kept]).collect();
         // A rule may speak of a provider that a later file makes.
         let mut read = Vec::new();
         for (layer, path, text) in &files {
@@ -216,7 +266,7 @@ impl Shaped {
                 return Err(ConfigError { file: path.clone(), problems });
             }
         }
-        Ok(Shaped { shaping: Arc::new(Shaping { rules }), providers: Arc::new(providers) })
+        Ok(Shaped { shaping: Arc::new(Shaping { rules }), providers: Arc::new(providers), texts: Arc::new(texts) })
     }
 }
 

@@ -17,6 +17,7 @@ pub use super::answers::*;
 pub use super::detail_answers::*;
 pub use super::overview_answers::*;
 pub use super::plan_answers::*;
+pub use super::shaping_answers::{ShapingChange, ShapingChecked, ShapingText, ShapingWish};
 pub use super::warmup_answers::*;
 
 /// The version that the paths begin with.

@@ -14,7 +14,7 @@
 //! - `members`: members and their rows.
 //! - [`metrics`]: what is counted.
 //! - `overview`: how everything goes, on one page.
-//! - `plans`: plans of warmup, applied and undone.
+//! - `plans`, `shaping`: texts that operators keep, applied and undone; `kept` has what they share.
 //! - `replies`, `sites`, `credentials`: one thing in detail.
 //! - [`run`]: the thread itself.
 //! - `sources`: our own addresses, and what is found about them.
@@ -38,6 +38,7 @@ mod explain;
 pub mod fetch;
 mod handles;
 mod http;
+mod kept;
 pub mod labels;
 mod members;
 pub mod metrics;
@@ -48,6 +49,8 @@ mod plan_answers;
 mod plans;
 mod replies;
 pub mod run;
+mod shaping;
+mod shaping_answers;
 mod sites;
 mod sources;
 mod standing;

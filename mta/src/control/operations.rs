@@ -18,8 +18,9 @@ use super::{
         ActionFilter, ActionPage, ActionRow, ActionShown, ActionWish, AddMember, AddToken, AuditFilter, AuditPage, AuditRow,
         ClimbFilter, ClimbRow, ClimbShown, ClimbVerb, CredentialRow, Enrolled, ImportKey, Key, Member, NewSecret, NewToken,
         Overview, PAGE_MAX, PlanChecked, PlanRow, PlanShown, PlanWish, QueueFilter, QueuePage, QueuedMessage, Reason, Refusal,
-        RemoveKeys, RepliesFilter, RepliesPage, SetMember, ShapingRow, Simulated, SiteShown, SitesFilter, SitesPage,
-        SourceHealthRow, SourceRow, Status, StepFilter, StepRow, TokenRow, WarmupPage, WarmupWish,
+        RemoveKeys, RepliesFilter, RepliesPage, SetMember, ShapingChecked, ShapingRow, ShapingText, ShapingWish, Simulated,
+        SiteShown, SitesFilter, SitesPage, SourceHealthRow, SourceRow, Status, StepFilter, StepRow, TokenRow, WarmupPage,
+        WarmupWish,
     },
     daemon::Daemon,
     members::{domain, refuse_store},
@@ -260,6 +261,22 @@ impl Operations for Daemon {
 
     async fn shaping(&self) -> Result<Vec<ShapingRow>, Refusal> {
         Ok(config::effective::effective(&self.config.load()))
+    }
+
+    async fn shaping_text(&self) -> Result<ShapingText, Refusal> {
+        self.show_shaping().await
+    }
+
+    async fn try_shaping(&self, wish: ShapingWish) -> Result<ShapingChecked, Refusal> {
+        Ok(self.check_shaping(&wish))
+    }
+
+    async fn set_shaping(&self, wish: ShapingWish) -> Result<ShapingText, Refusal> {
+        self.apply_shaping(wish).await
+    }
+
+    async fn unset_shaping(&self, why: Reason) -> Result<ShapingText, Refusal> {
+        self.undo_shaping(why).await
     }
 
     async fn operate(&self, verb: Verb, wish: QueueWish, by: &str) -> Result<QueueDone, Refusal> {

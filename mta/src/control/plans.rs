@@ -4,17 +4,14 @@
 //! its name in the settings, and what the settings say comes back when it is undone. The scheduler takes the new plan at one
 //! moment of its thread; what was spent today stays spent.
 
-use std::fs;
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::api::{Follower, PlanChecked, PlanProblem, PlanRow, PlanShown, PlanWish, Reason, Refusal};
 use super::daemon::Daemon;
+use super::kept::{in_words, keep, needs, read, refuse_text};
 use super::views::{blocking, unable};
 use crate::config::plans::{KEPT_MAX, TEXT_BYTES_MAX, Texts, climbs_with, parts, places};
 use crate::config::{Config, ConfigError, warmup};
-use crate::egress::plan::Plan;
 
 /// Names of plans.
 const NAME_BYTES_MAX: usize = 64;
@@ -75,21 +72,11 @@ impl Daemon {
         let _change = self.changing.lock().await;
         let config = self.config.load_full();
         let (texts, climbs) = with(&config, name, text.as_deref()).map_err(|problems| refuse(name, &problems))?;
-        let (at, before) = places(&config.data_dir, name);
-        blocking(self, move |_| {
-            fs::create_dir_all(at.parent().unwrap_or(Path::new(".")))?;
-            // A crash in between leaves the present text in both: undo then changes nothing.
-            write(&before, read(&at)?.unwrap_or_default().as_bytes())?;
-            match &text {
-                Some(text) => write(&at, text.as_bytes()),
-                None => fs::remove_file(&at)
-                    .or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) }),
-            }
-        })
-        .await?
-        .map_err(|error| Refusal::Unable(format!("the plan cannot be written: {error}; nothing was changed")))?;
-        let new = Arc::new(Config { plan_texts: texts, climbs, ..Config::clone(&config) });
-        self.handle_plans(new);
+        let places = places(&config.data_dir, name);
+        blocking(self, move |_| keep(&places, text.as_deref()))
+            .await?
+            .map_err(|error| Refusal::Unable(format!("the plan cannot be written: {error}; nothing was changed")))?;
+        self.take_settings(Config { plan_texts: texts, climbs, ..Config::clone(&config) });
         tracing::info!(plan = name, "an operator changed a plan of warmup");
         self.show_plan(name).await.or_else(|refusal| match refusal {
             // It was nobody's but the operators'.
@@ -98,14 +85,6 @@ impl Daemon {
             }
             refusal => Err(refusal),
         })
-    }
-
-    fn handle_plans(&self, config: Arc<Config>) {
-        // Without a scheduler, in tests, nobody listens.
-        if let Some(plan) = &**self.plan.load() {
-            plan.send_replace(Arc::new(Plan::of(&config)));
-        }
-        self.config.store(config);
     }
 }
 
@@ -179,25 +158,8 @@ fn found(config: &Config, texts: &Texts) -> Result<Vec<PlanShown>, Refusal> {
     Ok(all)
 }
 
-fn in_words(error: ConfigError) -> Vec<PlanProblem> {
-    let problems = error.problems.into_iter();
-    problems.map(|it| PlanProblem { line: it.line, key: it.key, message: it.message }).collect()
-}
-
 fn refuse(name: &str, problems: &[PlanProblem]) -> Refusal {
-    let say = |it: &PlanProblem| {
-        let line = it.line.map_or(String::new(), |line| format!("line {line}: "));
-        let key = if it.key.is_empty() { String::new() } else { format!("key `{}` ", it.key) };
-        format!("{line}{key}{}", it.message)
-    };
-    Refusal::Wrong(format!("plan {name}: {}", problems.iter().map(say).collect::<Vec<_>>().join("; ")))
-}
-
-fn needs(why: &str) -> Result<(), Refusal> {
-    match why.trim() {
-        "" => Err(Refusal::Wrong("say why, for whoever reads the audit next year".to_owned())),
-        _ => Ok(()),
-    }
+    refuse_text(&format!("plan {name}"), problems)
 }
 
 /// What can be a file's name anywhere, and is none of a folder.
@@ -210,26 +172,10 @@ fn unknown(name: &str) -> Refusal {
     Refusal::Unknown(format!("no plan is named {name:?}; GET /v1/plans shows them all"))
 }
 
-fn read(path: &Path) -> io::Result<Option<String>> {
-    match fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-/// Whole or not at all.
-fn write(path: &PathBuf, octets: &[u8]) -> io::Result<()> {
-    let new = path.with_extension("new");
-    let mut file = fs::File::create(&new)?;
-    file.write_all(octets)?;
-    file.sync_all()?;
-    fs::rename(&new, path)?;
-    path.parent().map_or(Ok(()), host::disk::sync_dir)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::control::operations::tests::World;
 

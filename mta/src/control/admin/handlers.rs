@@ -18,9 +18,9 @@ use crate::control::{
         ActionFilter, ActionPage, ActionRow, ActionShown, ActionWish, AddMember, AddToken, AuditFilter, AuditPage, ClimbFilter,
         ClimbRow, ClimbShown, CredentialRow, Enrolled, EventFilter, EventPage, ImportKey, Key, Member, NewSecret, NewToken,
         Overview, PAGE_MAX, PlanChecked, PlanRow, PlanShown, PlanWish, QueueDone, QueueFilter, QueuePage, QueueWish,
-        QueuedMessage, Reason, Refusal, RemoveKeys, RepliesFilter, RepliesPage, RotateKeys, SetMember, ShapingRow, Simulated,
-        SiteShown, SitesFilter, SitesPage, SourceHealthRow, SourceRow, Status, StepFilter, StepRow, TokenRow, WarmupPage,
-        WarmupWish, Where, Why,
+        QueuedMessage, Reason, Refusal, RemoveKeys, RepliesFilter, RepliesPage, RotateKeys, SetMember, ShapingChecked,
+        ShapingRow, ShapingText, ShapingWish, Simulated, SiteShown, SitesFilter, SitesPage, SourceHealthRow, SourceRow, Status,
+        StepFilter, StepRow, TokenRow, WarmupPage, WarmupWish, Where, Why,
     },
     wishes::Verb,
 };
@@ -145,6 +145,31 @@ pub(super) async fn sources<O: Operations>(State(admin): State<Admin<O>>) -> Ans
 
 pub(super) async fn shaping<O: Operations>(State(admin): State<Admin<O>>) -> Answer<Vec<ShapingRow>> {
     admin.operations.shaping().await.map(Json)
+}
+
+pub(super) async fn shaping_text<O: Operations>(State(admin): State<Admin<O>>) -> Answer<ShapingText> {
+    admin.operations.shaping_text().await.map(Json)
+}
+
+pub(super) async fn try_shaping<O: Operations>(
+    State(admin): State<Admin<O>>,
+    json: Result<Json<ShapingWish>, JsonRejection>,
+) -> Answer<ShapingChecked> {
+    admin.operations.try_shaping(body(json)?).await.map(Json)
+}
+
+pub(super) async fn set_shaping<O: Operations>(
+    State(admin): State<Admin<O>>,
+    json: Result<Json<ShapingWish>, JsonRejection>,
+) -> Answer<ShapingText> {
+    admin.operations.set_shaping(body(json)?).await.map(Json)
+}
+
+pub(super) async fn unset_shaping<O: Operations>(
+    State(admin): State<Admin<O>>,
+    json: Result<Json<Reason>, JsonRejection>,
+) -> Answer<ShapingText> {
+    admin.operations.unset_shaping(body(json)?).await.map(Json)
 }
 
 pub(super) async fn whereabouts<O: Operations>(State(admin): State<Admin<O>>, UrlPath(domain): UrlPath<String>) -> Answer<Where> {

@@ -8,9 +8,9 @@ use crate::control::{
         ActionFilter, ActionPage, ActionRow, ActionShown, ActionWish, AddMember, AddToken, AuditFilter, AuditPage, AuditRow,
         ClimbFilter, ClimbRow, ClimbShown, ClimbVerb, CredentialRow, Enrolled, EventFilter, EventPage, ImportKey, Key, Member,
         NewSecret, NewToken, Overview, PlanChecked, PlanRow, PlanShown, PlanWish, QueueDone, QueueFilter, QueuePage, QueueWish,
-        QueuedMessage, Reason, Refusal, RemoveKeys, RepliesFilter, RepliesPage, SetMember, ShapingRow, Simulated, SiteShown,
-        SitesFilter, SitesPage, SourceHealthRow, SourceRow, Status, StepFilter, StepRow, TokenRow, WarmupPage, WarmupWish, Where,
-        Why,
+        QueuedMessage, Reason, Refusal, RemoveKeys, RepliesFilter, RepliesPage, SetMember, ShapingChecked, ShapingRow,
+        ShapingText, ShapingWish, Simulated, SiteShown, SitesFilter, SitesPage, SourceHealthRow, SourceRow, Status, StepFilter,
+        StepRow, TokenRow, WarmupPage, WarmupWish, Where, Why,
     },
     wishes::Verb,
 };
@@ -147,6 +147,22 @@ pub trait Operations: Send + Sync + 'static {
     }
     /// Makes one worthless.
     fn revoke_credential(&self, _member: &str, _id: u32) -> impl Future<Output = Result<CredentialRow, Refusal>> + Send {
+        async { Err(absent()) }
+    }
+    /// The shaping that operators keep.
+    fn shaping_text(&self) -> impl Future<Output = Result<ShapingText, Refusal>> + Send {
+        async { Err(absent()) }
+    }
+    /// Whether a text could be kept.
+    fn try_shaping(&self, _wish: ShapingWish) -> impl Future<Output = Result<ShapingChecked, Refusal>> + Send {
+        async { Err(absent()) }
+    }
+    /// Makes it so.
+    fn set_shaping(&self, _wish: ShapingWish) -> impl Future<Output = Result<ShapingText, Refusal>> + Send {
+        async { Err(absent()) }
+    }
+    /// Puts back what was there before.
+    fn unset_shaping(&self, _why: Reason) -> impl Future<Output = Result<ShapingText, Refusal>> + Send {
         async { Err(absent()) }
     }
     /// A page of the sites that are known.

@@ -116,6 +116,18 @@ pub(super) fn table<O: Operations>() -> Vec<Route<O>> {
         get("/v1/sources", Read, h::sources::<O>, "Our own sources"),
         get("/v1/sources/health", Read, h::source_health::<O>, "How they stand"),
         get("/v1/shaping", Read, h::shaping::<O>, "What of shaping, pools and providers holds now"),
+        get("/v1/shaping/text", Read, h::shaping_text::<O>, "The shaping that operators keep, as TOML; it goes before all files")
+            .edited(&["/text"]),
+        post("/v1/shaping/text", Adm, h::set_shaping::<O>, "Keep a text in its place").about("/v1/shaping/text"),
+        post(
+            "/v1/shaping/text/check",
+            Read,
+            h::try_shaping::<O>,
+            "What is wrong with a text, by line, or what would be other; changes nothing",
+        )
+        .harmless(),
+        post("/v1/shaping/text/undo", Adm, h::unset_shaping::<O>, "Put back what was there before the last change; again: redo")
+            .about("/v1/shaping/text"),
         get("/v1/actions", Read, h::actions::<O>, "Automatic actions that run"),
         get("/v1/actions/{id}", Read, h::action::<O>, "One of them, or what became of it").edited(ACTION),
         post("/v1/actions/{id}/cancel", Op, h::end_action::<O>, "End it").about("/v1/actions/{id}"),

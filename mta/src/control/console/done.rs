@@ -20,6 +20,8 @@ pub(super) fn says(place: Place, word: &str) -> Option<&'static str> {
         (Place::Warmup, "complaints") => "The complaints are counted.",
         (Place::Plans, "applied") => "The plan is applied and holds from now on.",
         (Place::Plans, "undone") => "The last change is undone: what was there before holds again.",
+        (Place::Sites, "applied") => "The shaping is applied and holds from now on.",
+        (Place::Sites, "undone") => "The last change is undone: what was there before holds again.",
         (Place::Queue, "hold") => "It is held: it is not tried until it is released.",
         (Place::Queue, "release") => "It is released and goes on.",
         (Place::Queue, "cancel") => "It is cancelled and leaves the queue.",

@@ -12,7 +12,8 @@
 //! | [`plans`] | `/plans`: as form or text, simulated beside what holds, applied, undone |
 //! | [`sources`] | `/sources`: what DNS and block lists say of our addresses |
 //! | [`queue`] | `/queue`: what waits, and one message's life |
-//! | [`sites`] | `/sites`: how a domain's mail travels |
+//! | [`sites`] | `/sites`: those that are known, and how a domain's mail travels |
+//! | [`shaping`] | `/shaping`: what operators keep of it, edited, applied, undone |
 //! | [`actions`] | `/actions`: what the daemon did by itself |
 //! | [`members`] | `/members`: who may send |
 //! | [`replies`] | `/replies`: what hosts said, by class |
@@ -43,6 +44,7 @@ mod plan_handlers;
 mod plans;
 mod queue;
 mod replies;
+mod shaping;
 mod sites;
 mod sources;
 mod warmup;
@@ -101,6 +103,10 @@ pub(super) fn routes(console: Console) -> Router {
         .route("/queue/{id}", get(h::message).post(h::operate))
         .route("/sites", get(h::sites))
         .route("/sites/{domain}", get(h::site))
+        .route("/shaping", get(shaping::show).post(shaping::apply))
+        .route("/shaping/check", post(shaping::check))
+        .route("/shaping/try", post(shaping::look))
+        .route("/shaping/undo", post(shaping::undo))
         .route("/actions", get(h::actions))
         .route("/actions/{id}", get(h::action))
         .route("/actions/{id}/{verb}", post(h::end_or_extend))

@@ -3,6 +3,7 @@
 use maud::{Markup, html};
 
 use super::frame::{Viewer, token};
+use crate::control::api::PlanProblem;
 
 /// How good a state is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,6 +85,17 @@ pub(super) fn needs(sentences: &[String]) -> Markup {
             section.needs aria-labelledby="needs" {
                 h2 #needs { "Needs a person" }
                 ul { @for each in sentences { li { (each) } } }
+            }
+        }
+    }
+}
+
+/// What is wrong with a text, line by line.
+pub(super) fn mistakes(problems: &[PlanProblem]) -> Markup {
+    html! {
+        ul.notice.bad {
+            @for problem in problems {
+                li.error-line { @if let Some(line) = problem.line { b { "Line " (line) } ": " } @if !problem.key.is_empty() { span.code { (problem.key) } ": " } (problem.message) }
             }
         }
     }

@@ -108,7 +108,7 @@ async fn look_at(desk: &Desk, name: &str, text: &str) -> Result<PlanChecked, Ref
 }
 
 /// Browsers write lines with CR LF.
-fn text(fields: &Fields) -> String {
+pub(super) fn text(fields: &Fields) -> String {
     fields.get("text").map(|text| text.replace("\r\n", "\n")).unwrap_or_default()
 }
 

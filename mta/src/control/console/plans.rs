@@ -4,7 +4,7 @@ use maud::{Markup, PreEscaped, html};
 
 use super::{
     frame::{Viewer, token},
-    parts::{Act, act, count, segment},
+    parts::{self, Act, act, count, segment},
 };
 use crate::control::{
     admin::Role,
@@ -125,11 +125,7 @@ pub(super) fn problems(checked: Option<&PlanChecked>) -> Markup {
             @match checked {
                 None => {}
                 Some(PlanChecked { ok: true, stages, .. }) => p.notice { "It is a plan of " (stages.len()) " stages: " (range(stages)) " a day." },
-                Some(PlanChecked { problems, .. }) => ul.notice.bad {
-                    @for problem in problems {
-                        li.error-line { @if let Some(line) = problem.line { b { "Line " (line) } ": " } @if !problem.key.is_empty() { span.code { (problem.key) } ": " } (problem.message) }
-                    }
-                }
+                Some(PlanChecked { problems, .. }) => (parts::mistakes(problems)),
             }
         }
     }

@@ -48,6 +48,7 @@ pub(super) fn index(find: &str, page: &SitesPage, shaping: &[ShapingRow]) -> Mar
         p.quiet { "Delivered and deferred are attempts of this hour and the one before, by the clock." }
         @if let Some(next) = page.next { p { a.button rel="next" href=(with_query("/sites", &[("after", Some(&next.to_string())), ("find", Some(find).filter(|find| !find.is_empty()))])) { "Next" } } }
         h2 { "What shaping, pools and providers say now" }
+        p { a href="/shaping" { "Shaping that operators keep" } ", before all files." }
         div.table tabindex="0" role="region" aria-label="Shaping" {
             table {
                 thead { tr { th scope="col" { "Of" } th scope="col" { "Setting" } th scope="col" { "Value" } th scope="col" { "Layer" } } }
@@ -114,6 +115,7 @@ pub(super) fn page(it: &Where) -> Markup {
             }
         }
         h2 { "Limits, with the layer of each" }
+        p { a href=(with_query("/shaping", &[("domain", Some(&it.domain))])) { "Set a limit for this domain" } }
         (limits(&it.limits))
         h2 { "A message that came now" }
         dl.facts {

@@ -62,6 +62,7 @@ fn answer(path: &str) -> Value {
             json!({"sites": [{"site": evil, "provider": evil, "domain": "big.example", "domains": 1, "queued": 1000, "counted_all": false,
             "in_flight": 1, "delivered": 2, "deferred": 3, "failures": 1, "sources": [{"source": evil, "window": 5, "in_flight": 1}]}], "next": 7})
         }
+        "/v1/shaping/text" => json!({"text": "[[shape]] # </textarea><script>alert(1)</script>\n", "before": "", "file": evil}),
         "/v1/shaping" => json!([{"of": "everywhere", "key": "connections", "value": "20", "by": "shipped"}]),
         "/v1/where/big.example" => json!({"domain": "big.example", "asked_at": "2026-11-26T00:00:00.000Z", "route": "trouble",
             "hosts": [], "trouble": evil, "tls_policy": "unknown", "pool": "default", "sources": [], "site_in_flight": 0,
@@ -114,6 +115,10 @@ fn console(role: Role) -> (Router, Asked) {
                 let since = json!([{"number": 2, "who": "anna", "what": "POST /v1/x", "outcome": "done"}]);
                 return (StatusCode::PRECONDITION_FAILED, Json(json!({"error": "changed", "since": since}))).into_response();
             }
+            if path == "/v1/shaping/text/check" {
+                let change = json!({"of": "domain a.example", "key": "connections", "after": "3"});
+                return Json(json!({"ok": true, "problems": [], "changes": [change]})).into_response();
+            }
             if path.ends_with("/check") {
                 return Json(json!({"ok": true, "problems": [], "stages": [50, 100]})).into_response();
             }
@@ -156,7 +161,7 @@ async fn fill(pages: &Router, path: &str, form: &str) -> (u16, String, String) {
     ask(pages, request.body(Body::from(form.to_owned())).unwrap()).await
 }
 
-const PAGES: [&str; 19] = [
+const PAGES: [&str; 21] = [
     "/",
     "/warmup",
     "/warmup/ip-a/google",
@@ -165,6 +170,8 @@ const PAGES: [&str; 19] = [
     "/queue/abc",
     "/sites",
     "/sites?find=google&after=7",
+    "/shaping",
+    "/shaping?domain=a%22.example",
     "/sites/big.example",
     "/actions",
     "/actions/7",
@@ -270,8 +277,8 @@ async fn whatever_a_form_does_is_said_on_the_page_that_it_leads_to() {
         let posts = text.split("method=\"post\" action=\"").skip(1).map(|rest| rest.split('"').next().unwrap().to_owned());
         forms.extend(posts.filter(|to| !to.ends_with("/try")));
     }
-    // The button of a form that tries a plan applies it.
-    forms.insert("/plans/gentle".to_owned());
+    // The button of a form that tries a text applies it.
+    forms.extend(["/plans/gentle".to_owned(), "/shaping".to_owned()]);
     // What stands only on pages about something in another state.
     for (form, verbs) in [("/warmup/ip-a/google", &["resume", "unpin"][..]), ("/members/did:web:localhost%253A3100", &["resume"])]
     {
@@ -362,4 +369,21 @@ async fn a_plan_is_written_tried_and_applied_with_the_version_that_was_seen() {
     assert_eq!(asked.lock().unwrap().drain(..).collect::<Vec<_>>(), [wanted]);
     assert_eq!(fill(&pages, "/plans/gentle/try", "text=x&stages=1").await.0, 400);
     assert_eq!(fill(&pages, "/plans/gentle/try", &format!("text={toml}&stages=many")).await.0, 400);
+}
+
+#[tokio::test]
+async fn shaping_is_written_looked_at_and_applied_with_the_version_that_was_seen() {
+    let (pages, asked) = console(Role::Admin);
+    let toml = "%5B%5Bshape%5D%5D%0D%0Adomain+%3D+%22a.example%22%0D%0A";
+    let (status, _, text) = fill(&pages, "/shaping/try", &format!("text={toml}&version=%22v0%22")).await;
+    assert_eq!(status, 200, "{text}");
+    assert!(text.contains("1 values would be other") && text.contains("value=\"&quot;v0&quot;\""), "{text}");
+    let (status, _, text) = fill(&pages, "/shaping/check", &format!("text={toml}")).await;
+    assert!(status == 200 && text.starts_with("<div id=\"problems\""), "{text}");
+    asked.lock().unwrap().clear();
+    let (status, to, _) = fill(&pages, "/shaping", &format!("text={toml}&why=they+asked&version=%22v1%22")).await;
+    assert_eq!((status, to.as_str()), (303, "/shaping?done=applied"));
+    let wanted = "POST /v1/shaping/text \"v1\" {\"text\":\"[[shape]]\\ndomain = \\\"a.example\\\"\\n\",\"why\":\"they asked\"}";
+    assert_eq!(asked.lock().unwrap().drain(..).collect::<Vec<_>>(), [wanted]);
+    assert_eq!(fill(&pages, "/shaping", "text=x").await.0, 400, "a reason is needed");
 }
