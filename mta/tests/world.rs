@@ -7,6 +7,8 @@
 // A test that cannot go on says so by panicking.
 #![allow(clippy::unwrap_used)]
 
+#[path = "world/answers.rs"]
+mod answers;
 #[path = "world/limits.rs"]
 mod limits;
 #[path = "world/log.rs"]
@@ -27,6 +29,8 @@ mod reactions;
 mod reload;
 #[path = "world/series.rs"]
 mod series;
+#[path = "../src/control/admin/schema_check.rs"]
+mod schema_check;
 #[path = "world/settings.rs"]
 mod settings;
 #[path = "world/stopping.rs"]

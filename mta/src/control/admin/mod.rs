@@ -279,6 +279,8 @@ mod openapi_tests;
 #[cfg(test)]
 mod probe;
 #[cfg(test)]
+mod schema_check;
+#[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod tls_tests;
