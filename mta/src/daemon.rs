@@ -265,6 +265,7 @@ pub async fn start(config: Arc<Config>, environment: Environment) -> Result<Runn
         ended.push(ended_rx);
     }
     let watch_resolver = resolver.clone();
+    desk.watch_resolver(resolver.clone());
     let router = Router {
         resolver,
         dice: dice.clone(),

@@ -27,10 +27,10 @@ mod providers;
 mod reactions;
 #[path = "world/reload.rs"]
 mod reload;
-#[path = "world/series.rs"]
-mod series;
 #[path = "../src/control/admin/schema_check.rs"]
 mod schema_check;
+#[path = "world/series.rs"]
+mod series;
 #[path = "world/settings.rs"]
 mod settings;
 #[path = "world/stopping.rs"]

@@ -8,6 +8,7 @@
 mod cache;
 mod failures;
 mod network;
+mod pulse;
 mod zone;
 
 use std::fmt;
@@ -17,9 +18,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use network::Network;
+use pulse::Pulse;
 
 pub use crate::tls::Tlsa;
+pub use pulse::Health;
 pub use zone::Zone;
+
+/// How a [`DnsError::Temporary`] begins where a name server did answer.
+const ANSWERED: &str = "the name server answered ";
 
 /// One MX record. A null MX (RFC 7505) has the exchange `.`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -85,7 +91,10 @@ pub enum Dnssec {
 
 /// Asks the DNS. Clones share the cache. Use all clones in one runtime, or in runtimes that live as long as each other.
 #[derive(Clone)]
-pub struct Resolver(Source);
+pub struct Resolver {
+    source: Source,
+    pulse: Arc<Pulse>,
+}
 
 #[derive(Clone)]
 enum Source {
@@ -117,26 +126,37 @@ impl Resolver {
 
     /// With answers written by a test.
     pub fn scripted(zone: Zone) -> Self {
-        Self(Source::Scripted(zone))
+        Self { source: Source::Scripted(zone), pulse: Arc::default() }
     }
 
     fn over(network: Network) -> Self {
-        Self(Source::Network(Arc::new(network)))
+        let pulse = network.pulse();
+        Self { source: Source::Network(Arc::new(network)), pulse }
+    }
+
+    /// What became of questions in the last minutes.
+    pub fn health(&self) -> Health {
+        self.pulse.health()
+    }
+
+    fn counted<T>(&self, found: Result<T, DnsError>) -> Result<T, DnsError> {
+        self.pulse.note(&found);
+        found
     }
 
     /// The MX records of `domain`, in no order.
     pub async fn mx(&self, domain: &str) -> Result<Answer<Mx>, DnsError> {
-        match &self.0 {
+        match &self.source {
             Source::Network(network) => network.mx(domain).await,
-            Source::Scripted(zone) => zone.mx_of(domain).await,
+            Source::Scripted(zone) => self.counted(zone.mx_of(domain).await),
         }
     }
 
     /// The addresses of `host`, IPv4 first. An answer for one family is an answer, even if the other's is missing.
     pub async fn host(&self, host: &str) -> Result<Answer<IpAddr>, DnsError> {
-        match &self.0 {
+        match &self.source {
             Source::Network(network) => network.host(host).await,
-            Source::Scripted(zone) => zone.host_of(host).await,
+            Source::Scripted(zone) => self.counted(zone.host_of(host).await),
         }
     }
 
@@ -147,34 +167,34 @@ impl Resolver {
 
     /// The TLSA records of `name`, such as `_25._tcp.mx.example.org`. They mean something only where the answer is secure.
     pub async fn tlsa(&self, name: &str) -> Result<Answer<Tlsa>, DnsError> {
-        match &self.0 {
+        match &self.source {
             Source::Network(network) => network.tlsa(name).await,
-            Source::Scripted(zone) => zone.tlsa_of(name).await,
+            Source::Scripted(zone) => self.counted(zone.tlsa_of(name).await),
         }
     }
 
     /// The name that `name` is an alias of, and no further. [`DnsError::NoRecords`]: it is none.
     pub async fn alias(&self, name: &str) -> Result<Answer<String>, DnsError> {
-        match &self.0 {
+        match &self.source {
             Source::Network(network) => network.alias(name).await,
-            Source::Scripted(zone) => zone.alias_of(name).await,
+            Source::Scripted(zone) => self.counted(zone.alias_of(name).await),
         }
     }
 
     /// The TXT records of `name`, each with its pieces joined. Octets that are not UTF-8 are replaced.
     pub async fn txt(&self, name: &str) -> Result<(Vec<String>, Duration), DnsError> {
-        let answer = match &self.0 {
+        let answer = match &self.source {
             Source::Network(network) => network.txt(name).await,
-            Source::Scripted(zone) => zone.txt_of(name).await,
+            Source::Scripted(zone) => self.counted(zone.txt_of(name).await),
         };
         answer.map(|answer| (answer.records, answer.ttl))
     }
 
     /// The names that `address` claims to have.
     pub async fn ptr(&self, address: IpAddr) -> Result<(Vec<String>, Duration), DnsError> {
-        let answer = match &self.0 {
+        let answer = match &self.source {
             Source::Network(network) => network.ptr(address).await,
-            Source::Scripted(zone) => zone.ptr_of(address).await,
+            Source::Scripted(zone) => self.counted(zone.ptr_of(address).await),
         };
         answer.map(|answer| (answer.records, answer.ttl))
     }
@@ -182,7 +202,7 @@ impl Resolver {
 
 impl fmt::Debug for Resolver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.0 {
+        f.write_str(match self.source {
             Source::Network(_) => "Resolver",
             Source::Scripted(_) => "Resolver::scripted",
         })

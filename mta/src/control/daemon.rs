@@ -13,8 +13,8 @@ use std::{
     time::SystemTime,
 };
 
-use arc_swap::ArcSwap;
-use host::{Clock, Dice};
+use arc_swap::{ArcSwap, ArcSwapOption};
+use host::{Clock, Dice, dns::Resolver};
 use scheduler::{MemberPools, Weights};
 use tokio::sync::{Notify, watch};
 
@@ -83,6 +83,8 @@ pub struct Inner {
     pub(super) poll: ArcSwap<ArcSwap<PollState>>,
     pub(super) seen: ArcSwap<ArcSwap<Vec<Sight>>>,
     pub(super) tally: ArcSwap<Tally>,
+    /// Whoever asks the DNS. None before the start is over, and in tests.
+    pub(super) resolver: ArcSwapOption<Resolver>,
     /// To the scheduler, the resolver and the watch over our sources: what they take from the settings.
     pub(super) plan: ArcSwap<Option<watch::Sender<Arc<Plan>>>>,
     weights: watch::Sender<Arc<Weights>>,
@@ -151,6 +153,7 @@ impl Daemon {
             poll: ArcSwap::default(),
             seen: ArcSwap::default(),
             tally: ArcSwap::default(),
+            resolver: ArcSwapOption::empty(),
             plan: ArcSwap::default(),
             weights: watch::Sender::default(),
             pools: watch::Sender::default(),
@@ -210,6 +213,11 @@ impl Daemon {
     /// Shows what the watch over our sources finds.
     pub fn watch_sources(&self, seen: Seen) {
         self.seen.store(seen);
+    }
+
+    /// Shows how the DNS does.
+    pub fn watch_resolver(&self, resolver: Resolver) {
+        self.resolver.store(Some(Arc::new(resolver)));
     }
 
     /// Shows what became of mail lately.

@@ -6,20 +6,26 @@ use std::hash::Hash;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use host::dns::Health;
 use scheduler::Lane;
 
 use super::api::{
     ActionFilter, AgeRow, Attention, CountsOf, CountsRow, DnsHealth, HourRow, LabelerStatus, MEMBERS_MAX, Overview, Refusal,
+    ResolverHealth,
 };
 use super::daemon::Daemon;
 use super::metrics;
 use super::views::{blocking, time, unable};
+use crate::config;
 use crate::egress::watch::Listing;
 use crate::events::tally::{Counts, Hour};
 use crate::queue::{OWN, QueueError};
 
 /// A one-time code that waits for longer needs a person: its reader has asked for another one by now.
 const CODE_WAITS: Duration = Duration::from_secs(120);
+
+/// Fewer questions that fail are a domain's trouble, and not ours.
+const FAILURES_TOLD: u64 = 10;
 
 /// Actions that are told one by one.
 const ACTIONS_TOLD: usize = 20;
@@ -59,6 +65,7 @@ impl Daemon {
             held: counts.held,
             ages,
             labeler: self.labeler_status(),
+            resolver: self.resolver_health(),
             dns: self.dns_health(),
             attention: Vec::new(),
         };
@@ -98,6 +105,17 @@ impl Daemon {
             stale: poll.polled_at.is_none_or(|at| self.now().duration_since(at).is_ok_and(|age| age > labeler.stale_after)),
             trouble: poll.trouble.clone(),
         })
+    }
+
+    fn resolver_health(&self) -> Option<ResolverHealth> {
+        let Health { over, answered, absent, failed, silent, bogus, trouble } = self.resolver.load_full()?.health();
+        let dnssec = match self.config.load().dns.dnssec {
+            config::Dnssec::Validate => "validate",
+            config::Dnssec::TrustAd => "trust-ad",
+            config::Dnssec::Off => "off",
+        };
+        let minutes = over.as_secs() / 60;
+        Some(ResolverHealth { dnssec: dnssec.to_owned(), minutes, answered, absent, failed, silent, bogus, trouble })
     }
 
     fn dns_health(&self) -> DnsHealth {
@@ -141,6 +159,9 @@ impl Daemon {
                 tell("labeler", format!("the labeler does not answer as it should since {polled}{why}"), "/v1/status");
             }
         }
+        if let Some(says) = overview.resolver.as_ref().and_then(unanswering) {
+            tell("dns", says, "/v1/overview");
+        }
         if let Ok(sources) = self.list_sources().await {
             for source in sources {
                 let listed = source.zones.iter().filter(|zone| zone.says == "listed");
@@ -172,6 +193,14 @@ impl Daemon {
         let _ = tokio::time::timeout(wait, news.beyond(seen)).await;
         news.last()
     }
+}
+
+/// Name servers that fail more often than not.
+fn unanswering(it: &ResolverHealth) -> Option<String> {
+    let (bad, good) = (it.failed + it.silent, it.answered + it.absent);
+    let why = it.trouble.as_deref().map_or(String::new(), |trouble| format!(", the last time: {trouble}"));
+    let says = format!("name servers failed at {bad} of {} questions in {} minutes{why}; see [dns]", bad + good, it.minutes);
+    (bad > good && bad >= FAILURES_TOLD).then_some(says)
 }
 
 impl From<Counts> for CountsRow {
@@ -212,4 +241,17 @@ fn busiest<K>(counts: By<K>, name: impl Fn(K) -> String) -> Vec<CountsOf> {
 fn midnight(now: SystemTime) -> SystemTime {
     let secs = now.duration_since(UNIX_EPOCH).map_or(0, |it| it.as_secs());
     UNIX_EPOCH + Duration::from_secs(secs - secs % 86_400)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_person_is_told_of_name_servers_that_fail_more_often_than_not() {
+        let health = |answered, silent| ResolverHealth { answered, silent, minutes: 15, ..ResolverHealth::default() };
+        assert_eq!((unanswering(&health(0, 9)), unanswering(&health(20, 20))), (None, None));
+        let says = unanswering(&ResolverHealth { failed: 30, trouble: Some("SERVFAIL".to_owned()), ..health(10, 5) }).unwrap();
+        assert!(says.starts_with("name servers failed at 35 of 45 questions in 15 minutes, the last time: SERVFAIL"), "{says}");
+    }
 }

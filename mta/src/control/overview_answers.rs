@@ -29,6 +29,9 @@ pub struct Overview {
     /// The labeler; none when labels are not consulted.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub labeler: Option<LabelerStatus>,
+    /// Whether name servers answer.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub resolver: Option<ResolverHealth>,
     /// What the DNS says of our sources' names, and whether block lists answer: how many are as they should be.
     pub dns: DnsHealth,
     /// What a person should look at now, the worst first.
@@ -86,6 +89,28 @@ pub struct AgeRow {
     pub sure: bool,
 }
 
+/// What became of questions to name servers lately; what is answered from memory is not counted.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ResolverHealth {
+    /// validate, trust-ad or off: `[dns] dnssec`.
+    pub dnssec: String,
+    /// Counted over so many minutes.
+    pub minutes: u64,
+    /// There were records.
+    pub answered: u64,
+    /// There are no such records, or there is no such name.
+    pub absent: u64,
+    /// Every name server failed, the first by an answer such as SERVFAIL.
+    pub failed: u64,
+    /// Every name server failed, and from the first there was no answer in time.
+    pub silent: u64,
+    /// Signatures did not hold.
+    pub bogus: u64,
+    /// The last that went wrong in that time.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub trouble: Option<String>,
+}
+
 /// What the watch over our sources finds.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DnsHealth {
@@ -105,7 +130,7 @@ pub struct DnsHealth {
 /// Something that a person should look at.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Attention {
-    /// labeler, source, otp, damaged, warmup, action or member.
+    /// labeler, dns, source, otp, damaged, warmup, action or member.
     pub kind: String,
     /// What it is, and what to do.
     pub says: String,

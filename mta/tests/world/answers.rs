@@ -86,7 +86,8 @@ fn answers_about_mail_in_motion_are_as_the_document_says() {
         assert_ne!(names(&first), names(&second));
 
         hold(&document, ("get", "/v1/where/{domain}"), &desk.whereabouts(SLOW).await.unwrap());
-        let queue = desk.queue(QueueFilter { domain: Some(SLOW.to_owned()), limit: Some(10), ..QueueFilter::default() }).await.unwrap();
+        let queue =
+            desk.queue(QueueFilter { domain: Some(SLOW.to_owned()), limit: Some(10), ..QueueFilter::default() }).await.unwrap();
         hold(&document, ("get", "/v1/queue"), &queue);
         let why = hold(&document, ("get", "/v1/why/{id}"), &desk.why(&queue.deliveries[0].id).await.unwrap());
         assert!(why["dialogues"].is_array(), "{why}");

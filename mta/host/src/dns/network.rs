@@ -34,7 +34,8 @@ use tokio::time::Instant;
 
 use super::cache::{Cache, Record};
 use super::failures::Failures;
-use super::{Answer, DnsError, Dnssec, Mx, Tlsa};
+use super::pulse::Pulse;
+use super::{ANSWERED, Answer, DnsError, Dnssec, Mx, Tlsa};
 
 /// Sets of records of one name server whose signatures were looked at and need not be again; past it those not met for longest
 /// go. It spares us to verify the keys of the root and of top-level domains each time; what is below is in the cache of answers.
@@ -55,6 +56,7 @@ pub(super) struct Network {
     dnssec: Dnssec,
     known: Known,
     failures: Failures,
+    pulse: Arc<Pulse>,
     /// The one that stood in, and until when it is asked first.
     preferred: Mutex<Option<(usize, Instant)>>,
 }
@@ -106,7 +108,12 @@ impl Network {
         }
         let anchors = trust_anchor.map(read_anchors).transpose()?;
         let servers = servers.into_iter().map(|server| Client::new(server, dnssec, anchors.clone())).collect::<Result<_, _>>()?;
-        Ok(Network { servers, dnssec, known: Known::default(), failures: Failures::default(), preferred: Mutex::new(None) })
+        let (known, failures, pulse, preferred) = Default::default();
+        Ok(Network { servers, dnssec, known, failures, pulse, preferred })
+    }
+
+    pub(super) fn pulse(&self) -> Arc<Pulse> {
+        self.pulse.clone()
     }
 
     pub(super) async fn mx(&self, domain: &str) -> Result<Answer<Mx>, DnsError> {
@@ -195,6 +202,7 @@ impl Network {
             return Err(error);
         }
         let (found, ttl) = self.ask(name, kind, pick).await;
+        self.pulse.note(&found);
         known.put(&asked, &found, ttl);
         self.failures.put(&asked, kind, &found);
         found
@@ -351,7 +359,7 @@ fn reason(error: NetError) -> (DnsError, Duration) {
                 let of_soa = none.soa.as_ref().map(|soa| soa.ttl.min(soa.data.minimum));
                 missing(code, none.negative_ttl.or(of_soa))
             }
-            code => failed(DnsError::Temporary(format!("the name server answered {code}"))),
+            code => failed(DnsError::Temporary(format!("{ANSWERED}{code}"))),
         },
         NetError::Dns(ProtocolError::Nsec { response, proof, .. }) if proof != Proof::Bogus => {
             missing(response.response_code, response.negative_ttl())

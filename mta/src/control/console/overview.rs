@@ -9,7 +9,7 @@ use super::{
 };
 use crate::control::{
     admin::Stage,
-    api::{Attention, CountsOf, CountsRow, LabelerStatus, Overview, WarmupPage},
+    api::{Attention, CountsOf, CountsRow, LabelerStatus, Overview, ResolverHealth, WarmupPage},
 };
 
 /// The page around it.
@@ -117,6 +117,22 @@ fn table(what: &str, rows: &[CountsOf], members: bool) -> Markup {
     }
 }
 
+fn resolver(it: &ResolverHealth) -> Markup {
+    let (bad, good) = (it.failed + it.silent, it.answered + it.absent);
+    html! {
+        @match (bad, good) {
+            (0, 0) => (parts::state(Tone::None, "not asked")),
+            (bad, good) if bad > good => (parts::state(Tone::Bad, "in trouble")),
+            _ if bad + it.bogus > 0 => (parts::state(Tone::Warn, "some failed")),
+            _ => (parts::state(Tone::Good, "answer")),
+        }
+        " in " (it.minutes) " minutes: " (count(it.answered)) " answers, " (count(it.absent)) " with nothing there, " (count(it.failed)) " SERVFAIL or alike, "
+        (count(it.silent)) " without an answer in time, " (count(it.bogus)) " with bad signatures"
+        br; "DNSSEC: " span.code { (it.dnssec) }
+        @if let Some(trouble) = &it.trouble { br; small.quiet { "last: " (trouble) } }
+    }
+}
+
 fn health(it: &Overview) -> Markup {
     let dns = &it.dns;
     html! {
@@ -132,6 +148,7 @@ fn health(it: &Overview) -> Markup {
                     }
                 }
             }
+            @if let Some(it) = &it.resolver { dt { "Name servers" } dd { (resolver(it)) } }
             dt { "Sources" }
             dd {
                 a href="/sources" { (count(dns.names_good)) " of " (count(dns.sources_seen)) " have a good name" } ", "

@@ -77,6 +77,7 @@ fn answer(path: &str) -> Value {
             json!({"asked_at": "2026-11-26T00:00:00.000Z", "today": counts, "hours": [hour], "providers": [of], "members": [of],
             "messages": 1, "deliveries": 2, "held": 0, "ages": [{"class": "otp", "age_secs": 70, "oldest_at": "2026-11-26T00:00:00.000Z", "sure": false}],
             "labeler": {"did": "did:web:l.example", "stale": true, "trouble": evil},
+            "resolver": {"dnssec": "validate", "minutes": 15, "answered": 5, "absent": 1, "failed": 2, "silent": 7, "bogus": 0, "trouble": evil},
             "dns": {"sources_seen": 1, "names_good": 0, "listed": 1, "unanswered": 1},
             "attention": [{"kind": "action", "says": evil, "path": "/v1/actions/7"}]})
         }
