@@ -23,5 +23,5 @@ pub use receiver::Model;
 pub use report::{Day, Report};
 pub use scheduler::warmup::{Plan, Stages};
 pub use table::{range_table, table};
-pub use trial::{DELIVERIES_A_DAY, SOURCES_MAX, Trial};
+pub use trial::{DELIVERIES_A_DAY, PROVIDERS_MAX, SOURCES_MAX, Trial};
 pub use volume::Volume;

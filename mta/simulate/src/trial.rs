@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use scheduler::warmup::{Assignment, ClimbRow, ClimbState, ClimbView, Plan, Rule, Step, Zone};
+use scheduler::warmup::{Assignment, Climb, ClimbRow, ClimbState, ClimbView, Figures, Plan, Remembered, Rule, Step, Zone};
 use scheduler::{Config, Source, WindowLimits};
 
 use crate::luck::Luck;
@@ -17,6 +17,9 @@ use crate::world::{World, first_day};
 
 /// Sources that a trial may have.
 pub const SOURCES_MAX: u16 = 250;
+
+/// Providers that a trial may have.
+pub const PROVIDERS_MAX: usize = 12;
 
 /// What `Trial::deliveries` is if nobody says. With so many, two months pass in seconds.
 pub const DELIVERIES_A_DAY: u64 = 20_000;
@@ -56,6 +59,12 @@ pub struct Trial {
     pub sources: u16,
     /// At how many providers: the largest ones.
     pub providers: usize,
+    /// What the sources are called; those beyond are `source-4` and so on.
+    pub names: Vec<Arc<str>>,
+    /// The providers, the largest first, and what of the mail goes to each, in the place of a list of our own. Empty: that list.
+    pub mix: Vec<(Arc<str>, u64)>,
+    /// Climbs that go on from where they stand, on the first day as if it were theirs. Those of others begin anew.
+    pub standing: Vec<(Arc<str>, Arc<str>, Climb)>,
     /// What the scheduler is told otherwise: retries, windows, rules. Its sources and climbs are the trial's.
     pub config: Config,
     /// Deliveries that a day of the simulation has at most, more or less. A day with more mail has deliveries with more recipients.
@@ -74,6 +83,9 @@ impl Trial {
             model,
             sources: 1,
             providers: 1,
+            names: Vec::new(),
+            mix: Vec::new(),
+            standing: Vec::new(),
             config: Config::default(),
             deliveries: DELIVERIES_A_DAY,
             seed: 1,
@@ -82,9 +94,23 @@ impl Trial {
 
     /// Names and shares of the providers.
     pub(crate) fn shares(&self) -> Vec<(Arc<str>, f64)> {
-        let some = &PROVIDERS[..self.providers.clamp(1, PROVIDERS.len())];
-        let all: u32 = some.iter().map(|(_, share)| share).sum();
-        some.iter().map(|(name, share)| (Arc::from(*name), f64::from(*share) / f64::from(all))).collect()
+        let listed = || PROVIDERS.iter().map(|(name, share)| (Arc::from(*name), u64::from(*share))).collect();
+        let mut some: Vec<(Arc<str>, u64)> = if self.mix.is_empty() { listed() } else { self.mix.clone() };
+        some.truncate(self.providers.clamp(1, PROVIDERS_MAX));
+        let all: u64 = some.iter().map(|(_, share)| share).sum();
+        some.into_iter().map(|(name, share)| (name, share as f64 / all.max(1) as f64)).collect()
+    }
+
+    /// What the scheduler is told of climbs that go on.
+    fn remembered(&self, day: u32) -> Vec<Remembered> {
+        let row = |(source, provider, climb): &(Arc<str>, Arc<str>, Climb)| {
+            let (source, provider) = (source.clone(), provider.clone());
+            let climb = Climb { day, start: day, struck: false, ..*climb };
+            let row = ClimbRow { source: source.clone(), provider: provider.clone(), climb, figures: Figures::default() };
+            Remembered { source, provider, row: Some(row), ledger: Vec::new() }
+        };
+        // What begins later begins with the trial.
+        self.standing.iter().filter(|(.., climb)| climb.state != ClimbState::Planned).map(row).collect()
     }
 
     /// Lets the days pass.
@@ -92,6 +118,9 @@ impl Trial {
         let shares = self.shares();
         let names: Vec<Arc<str>> = shares.iter().map(|(name, _)| name.clone()).collect();
         let mut world = World::new(self.world_config(&names), self.model.clone(), &names, first_day(), self.seed);
+        if !self.standing.is_empty() {
+            world.scheduler.handle_climbs(first_day(), self.remembered(Zone::utc().day(first_day()).number));
+        }
         let mut luck = Luck::seeded(self.seed.rotate_left(17));
         let (mut days, mut finished, mut coarsest) = (Vec::new(), None, 1);
         world.begin_day(0);
@@ -133,7 +162,8 @@ impl Trial {
 
     fn world_config(&self, providers: &[Arc<str>]) -> Config {
         let address = |nth: u16| IpAddr::V4(Ipv4Addr::new(198, 51, 100, (nth + 1) as u8));
-        let source = |nth: u16| Source { name: format!("source-{}", nth + 1).into(), address: address(nth), weight: 1 };
+        let name = |nth: u16| self.names.get(usize::from(nth)).cloned().unwrap_or_else(|| format!("source-{}", nth + 1).into());
+        let source = |nth: u16| Source { name: name(nth), address: address(nth), weight: 1 };
         let sources: Vec<Source> = (0..self.sources.clamp(1, SOURCES_MAX)).map(source).collect();
         let plan = Arc::new(Plan { zone: Arc::new(Zone::utc()), overflow_pool: None, ..self.plan.clone() });
         let start = plan.zone.day(first_day()).number;

@@ -4,7 +4,7 @@
 // A test that cannot go on says so by panicking.
 #![allow(clippy::unwrap_used)]
 
-use scheduler::warmup::{Days, Plan, Stages, Troubles};
+use scheduler::warmup::{Climb, ClimbState, Days, Plan, Stages, Troubles};
 use simulate::{Model, Report, Trial, Volume, table};
 
 fn fixed(start: u64, factor: u32) -> Plan {
@@ -45,6 +45,27 @@ fn the_same_seed_gives_the_same_days_and_nothing_is_lost() {
     for day in &report.days {
         assert!(day.sent <= day.allowance.unwrap(), "day {}: {} of {:?}", day.day, day.sent, day.allowance);
     }
+}
+
+#[test]
+fn a_climb_goes_on_from_where_it_stands_at_the_providers_that_there_are() {
+    let plan = Plan::of("p", Stages::Daily(vec![100, 1_000, 10_000]));
+    let climb = |state, stage| Climb { state, stage, pinned: None, ..Climb::new(20_000, 20_500) };
+    let at = |provider: &str, climb| ("ip-a".into(), provider.into(), climb);
+    let trial = Trial {
+        days: 2,
+        providers: 3,
+        names: vec!["ip-a".into()],
+        mix: vec![("mine".into(), 600), ("theirs".into(), 300), ("rest".into(), 100)],
+        standing: vec![at("mine", climb(ClimbState::Warming, 2)), at("theirs", climb(ClimbState::Paused, 1))],
+        ..Trial::of(plan, Volume::Steady(2_000), Model::Open)
+    };
+    let report = trial.run();
+    // A paused one sends nothing, a new one what its first stage says, the third has more than there is.
+    let first = &report.days[0];
+    assert_eq!(first.state, "2 warming, 1 paused");
+    assert!((1_250..=1_350).contains(&first.sent), "{first:?}");
+    assert_eq!(Trial { standing: Vec::new(), ..trial }.run().days[0].allowance, Some(300));
 }
 
 #[test]

@@ -3,13 +3,11 @@ use scheduler::{Destination, Limits, WindowLimits};
 
 /// Reads files as the layers of a configuration with the sources ip-a and ip-b and the pools default and otp.
 fn read(files: &[&str]) -> Result<Shaped, String> {
-    let shipped = SHIPPED.iter().map(|(name, text)| (None, PathBuf::from(name), (*text).to_owned()));
-    let own = files.iter().enumerate().map(|(nth, text)| {
-        (Some(nth as u16 + 1), PathBuf::from(format!("{}.toml", ["coop", "local", "third"][nth])), (*text).to_owned())
-    });
+    let own = files.iter().enumerate();
+    let own = own.map(|(nth, text)| (PathBuf::from(format!("{}.toml", ["coop", "local", "third"][nth])), (*text).to_owned()));
     let names = |all: [&str; 2]| all.map(str::to_owned).to_vec();
     let names = Names { sources: names(["ip-a", "ip-b"]), pools: names(["default", "otp"]) };
-    Shaped::layers(shipped.chain(own), &names).map_err(|error| error.to_string())
+    Shaped::of(Texts { files: own.collect(), kept: String::new() }, &names).map_err(|error| error.to_string())
 }
 
 fn limits(files: &[&str], (provider, site, domain): (&str, &str, &str), source: &str, pool: &str) -> Limits {

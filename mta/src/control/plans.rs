@@ -11,7 +11,7 @@ use super::daemon::Daemon;
 use super::kept::{in_words, keep, needs, read, refuse_text};
 use super::views::{blocking, unable};
 use crate::config::plans::{KEPT_MAX, TEXT_BYTES_MAX, Texts, climbs_with, parts, places};
-use crate::config::{Config, ConfigError, warmup};
+use crate::config::{Config, warmup};
 
 /// Names of plans.
 const NAME_BYTES_MAX: usize = 64;
