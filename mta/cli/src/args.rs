@@ -6,6 +6,7 @@ use clap::{Args as Arguments, Parser, Subcommand, ValueEnum};
 
 use mta::control::api::Role;
 
+use crate::credentials::CredentialVerb;
 use crate::simulate::SimulateArgs;
 use crate::verify::VerifyArgs;
 
@@ -29,6 +30,11 @@ pub(crate) enum Verb {
     Member {
         #[command(subcommand)]
         verb: MemberVerb,
+    },
+    /// A member's passwords, one by one
+    Credential {
+        #[command(subcommand)]
+        verb: CredentialVerb,
     },
     /// DKIM keys
     Key {

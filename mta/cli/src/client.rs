@@ -32,31 +32,39 @@ impl Client {
     }
 
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
-        self.ask(Method::GET, path, Bytes::new()).await
+        self.ask(Method::GET, path, Bytes::new(), None).await
     }
 
     pub(crate) async fn delete<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
-        self.ask(Method::DELETE, path, Bytes::new()).await
+        self.ask(Method::DELETE, path, Bytes::new(), None).await
+    }
+
+    /// A change that says all by its path; why is for the audit.
+    pub(crate) async fn change<T: DeserializeOwned>(&self, method: Method, path: &str, why: Option<&str>) -> anyhow::Result<T> {
+        self.ask(method, path, Bytes::new(), why).await
     }
 
     pub(crate) async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> anyhow::Result<T> {
-        self.ask(Method::POST, path, serde_json::to_vec(body)?.into()).await
+        self.ask(Method::POST, path, serde_json::to_vec(body)?.into(), None).await
     }
 
-    async fn ask<T: DeserializeOwned>(&self, method: Method, path: &str, body: Bytes) -> anyhow::Result<T> {
-        timeout(WAIT, self.exchange(method, path, body)).await.map_err(|_| anyhow!("the daemon does not answer"))?
-    }
-
-    async fn exchange<T: DeserializeOwned>(&self, method: Method, path: &str, body: Bytes) -> anyhow::Result<T> {
-        let stream = UnixStream::connect(&self.socket).await.map_err(|error| self.not_there(&error))?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-        let connection = tokio::spawn(connection);
-        let request = Request::builder()
+    async fn ask<T: DeserializeOwned>(&self, method: Method, path: &str, body: Bytes, why: Option<&str>) -> anyhow::Result<T> {
+        let mut request = Request::builder()
             .method(method)
             .uri(path)
             .header(header::HOST, "admin")
-            .header(header::CONTENT_TYPE, "application/json")
-            .body(Full::new(body))?;
+            .header(header::CONTENT_TYPE, "application/json");
+        if let Some(why) = why {
+            request = request.header("x-why", why.as_bytes());
+        }
+        let request = request.body(Full::new(body))?;
+        timeout(WAIT, self.exchange(request)).await.map_err(|_| anyhow!("the daemon does not answer"))?
+    }
+
+    async fn exchange<T: DeserializeOwned>(&self, request: Request<Full<Bytes>>) -> anyhow::Result<T> {
+        let stream = UnixStream::connect(&self.socket).await.map_err(|error| self.not_there(&error))?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        let connection = tokio::spawn(connection);
         let response = sender.send_request(request).await.context("the daemon broke the connection")?;
         let status = response.status();
         let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;

@@ -6,6 +6,7 @@
 mod args;
 mod audit;
 mod client;
+mod credentials;
 mod demo;
 mod mail;
 mod recorded;
@@ -117,6 +118,7 @@ async fn ask(verb: Verb, daemon: &Client, json: bool) -> anyhow::Result<()> {
         Verb::Actions { verb } => actions(verb, daemon, json).await,
         Verb::Status => print(&daemon.get::<Status>("/v1/status").await?, json),
         Verb::Member { verb } => member(verb, daemon, json).await,
+        Verb::Credential { verb } => credentials::run(verb, daemon, json).await,
         Verb::Key { verb } => key(verb, daemon, json).await,
         Verb::Audit(args) => audit::run(args, daemon, json).await,
         Verb::Token { verb } => tokens::run(verb, daemon, json).await,

@@ -115,6 +115,18 @@ fn the_operator_enrols_looks_rotates_and_removes() {
     assert_eq!(words[1], ["did:plc:abc", "host.example", "suspended", "default"], "{list}");
     assert_eq!(json(&file, "member resume host.example")["admitted"], true);
 
+    let second = json(&file, "member add --did did:plc:abc --domain host.example");
+    let all = json(&file, "credential list host.example");
+    let [first, newest] = &all.as_array().unwrap()[..] else { panic!("{all}") };
+    let renewed = json(&file, &format!("credential rotate host.example {} --why changed", newest["id"]));
+    assert!(renewed["username"] == "host.example" && renewed["password"] != second["password"], "{renewed}");
+    let gone = tradewind(&file, &format!("credential revoke did:plc:abc {} --why leaked", newest["id"]));
+    assert_eq!(gone.out, format!("nobody can sign in with credential {} of host.example any more\n", newest["id"]));
+    let left = json(&file, "credential list host.example");
+    assert_eq!((left.as_array().unwrap().len(), &left[0]["id"]), (1, &first["id"]));
+    let audit = json(&file, "audit");
+    assert!(audit["rows"][0]["why"] == "leaked" && audit["rows"][1]["why"] == "changed", "{audit}");
+
     let set = json(&file, "member set host.example --tier small");
     assert_eq!((&set["tier"], &set["spending"]["messages_per_day"]), (&Value::from("small"), &Value::from(500)));
     let shown = tradewind(&file, "member show host.example").out;
