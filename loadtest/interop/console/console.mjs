@@ -47,7 +47,7 @@ const message = await first(one, '/queue', 'tbody a.code');
 const action = await first(one, '/actions', 'tbody td.n a');
 const pages = {
   overview: '/', warmup: '/warmup', climb, plans: '/plans', plan: '/plans/gentle', sources: '/sources', queue: '/queue', message,
-  sites: '/sites', site: '/sites/big.test', actions: '/actions', action, members: '/members', member: `/members/${did}`,
+  sites: '/sites', found: '/sites?find=big', site: '/sites/big.test', shaping: '/shaping?domain=big.test', actions: '/actions', action, members: '/members', member: `/members/${did}`,
   replies: '/replies', audit: '/audit',
 };
 for (const [name, path] of Object.entries(pages)) {
@@ -135,6 +135,38 @@ await one.fill('details[open] input[name=why]', 'not needed after all');
 await one.click('details[open] button');
 await one.waitForURL(/done=undone/);
 row('undone', await one.innerText('main > [role=status]'), (await one.inputValue('#text')).includes('burst = 20'));
+
+// Sites are found, and a limit is set, applied and undone.
+await one.goto(`${base}/sites`);
+await one.fill('form[aria-label=Sites] input[name=find]', 'big');
+await one.click('form[aria-label=Sites] button');
+const site = one.locator('[aria-label=Sites] tbody tr th a', { hasText: 'big.test' });
+row('a site is found by a part of its name', await site.first().innerText(), await site.count() === 1);
+await site.first().click();
+await one.click('text=Set a limit for this domain');
+await one.fill('#text', '[[shape]]\ndomain = "big.test"\nconnections = "three"\n');
+await one.waitForSelector('#problems .error-line');
+row('a mistake in shaping is told by line', (await one.innerText('#problems')).trim(), /Line 3/.test(await one.innerText('#problems')));
+await one.fill('#text', '[[shape]]\ndomain = "big.test"\nconnections = 3\n');
+await one.waitForSelector('#problems p.notice');
+await one.fill('#why', 'they asked');
+await one.click('text=Apply');
+await one.waitForURL(/done=applied/);
+row('shaping is applied', await one.innerText('main > [role=status]'), (await one.inputValue('#text')).includes('connections = 3'));
+await one.goto(`${base}/sites/big.test`);
+row('and the site shows it with its layer', 'kept:3', (await one.innerText('main')).includes('kept:3'));
+await one.goto(`${base}/shaping`);
+await one.click('summary:has-text("Undo")');
+await one.fill('details[open] input[name=why]', 'not needed after all');
+await one.click('details[open] button');
+await one.waitForURL(/done=undone/);
+row('and undone', await one.innerText('main > [role=status]'), (await one.inputValue('#text')) === '');
+
+// A message that was not taken shows what was said.
+await one.goto(`${base}/queue?domain=big.test`);
+const odd = await one.getAttribute('tbody a.code', 'href');
+await one.goto(base + odd);
+row('what was last said is shown', (await one.innerText('pre.dialogue')).split('\n')[0], (await one.innerText('pre.dialogue')).includes('450 4.2.1'));
 
 // An automatic action is cancelled.
 await one.goto(base + action);

@@ -20,7 +20,7 @@ use crate::daemon::{Daemon, MEMBER_DID, MEMBER_DOMAIN, Setup};
 use crate::interop::install::Tools;
 use crate::ledger::Ledger;
 use crate::outside::Outside;
-use crate::sink::{Provider, Script};
+use crate::sink::{Act, Provider, Rule, Script, Stage};
 use crate::source::{Client, Target};
 use crate::store::{Bodies, Sizes};
 use crate::tls::Certificate;
@@ -61,7 +61,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 
     let at = tempfile::Builder::new().prefix("tradewind-console-").tempdir()?;
     let ledger = Arc::new(Ledger::new(arguments.messages + 1));
-    let outside = Outside::start(Provider::for_load(Script::accepts_all(), Some(ledger)), &[BIG])?;
+    // Something to see in a message's last dialogue.
+    let later = Rule::new(Stage::Rcpt, Act::reply("450 4.2.1 come back later")).first(3);
+    let script = Script::accepts_all().with(later);
+    let outside = Outside::start(Provider::for_load(script, Some(ledger)), &[BIG])?;
     // Nobody listens there.
     outside.zone.mail_domain(DEAD, "mx.dead.test", "127.0.0.66".parse()?);
     let setup = Setup { more: YOUNG, ..outside.setup("auto") };
