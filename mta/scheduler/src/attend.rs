@@ -319,6 +319,7 @@ impl Scheduler {
         }
         if let Some(site) = new.and_then(|new| self.sites.get_mut(new)) {
             site.domains += 1;
+            site.last = self.domains.get(key).map(|domain| domain.name.clone());
             if site.unused_since.take().is_some() {
                 self.unused_sites -= 1;
             }

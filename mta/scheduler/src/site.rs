@@ -32,6 +32,8 @@ pub(crate) struct Site {
     pub(crate) berths: SmallVec<[(u16, u32); 2]>,
     /// Domains whose route leads here.
     pub(crate) domains: u32,
+    /// The last that did, also when all of its mail lies on disk and its route is forgotten.
+    pub(crate) last: Option<Arc<str>>,
     pub(crate) in_flight: u32,
     /// Troubles of single hosts since anything went well.
     pub(crate) host_troubles: u8,
@@ -153,6 +155,7 @@ impl Site {
             paths: Vec::new(),
             berths: SmallVec::new(),
             domains: 0,
+            last: None,
             in_flight: 0,
             host_troubles: 0,
             wake: Time::NEVER,

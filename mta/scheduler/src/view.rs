@@ -62,6 +62,8 @@ pub struct SiteView {
     pub provider: Arc<str>,
     /// Domains whose route leads there.
     pub domains: usize,
+    /// The last one whose route did; it may lead elsewhere now.
+    pub last: Option<Arc<str>>,
     /// Deliveries being tried.
     pub in_flight: usize,
     /// Left alone until then.
@@ -79,6 +81,8 @@ pub struct SiteListed {
     pub place: u32,
     /// It.
     pub site: SiteView,
+    /// When the first of the last domain's mail that lies only on disk is due.
+    pub next_due: Option<SystemTime>,
     /// Attempts that delivered in this hour and the one before, by the clock.
     pub delivered: u64,
     /// Those that were deferred.
@@ -162,7 +166,8 @@ impl Scheduler {
         let sites = (from..until.min(end)).filter_map(|place| Some((place, self.sites.get(place)?)));
         let listed = |(place, site): (u32, &Site)| {
             let (delivered, deferred) = site.lately.sums(now);
-            SiteListed { place, site: self.view_site(site), delivered, deferred }
+            let next_due = site.last.as_ref().and_then(|name| self.domain_view(name)?.next_due);
+            SiteListed { place, site: self.view_site(site), next_due, delivered, deferred }
         };
         let found = sites.filter(|(_, site)| wanted(&site.name, &site.provider)).map(listed).collect();
         (found, (until < end).then_some(until))
@@ -238,6 +243,7 @@ impl Scheduler {
             name: site.name.clone(),
             provider: site.provider.clone(),
             domains: site.domains as usize,
+            last: site.last.clone(),
             in_flight: site.in_flight as usize,
             suspended_until: site.health.suspended_until().and_then(Time::system),
             failures: site.health.failures(),

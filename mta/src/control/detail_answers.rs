@@ -58,12 +58,12 @@ pub struct SiteRow {
     pub site: String,
     /// Who operates it.
     pub provider: String,
-    /// One of the domains that lead there. None: none does now.
+    /// One of the domains that lead there; the last one, where all mail lies on disk.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub domain: Option<String>,
-    /// How many do.
+    /// How many are known to do so now.
     pub domains: u64,
-    /// Deliveries in the queue to some twenty of them, held ones included; counting stops at [`SITE_COUNTED_MAX`].
+    /// Deliveries in the queue to some twenty of them, or to the last one, held ones included; counting stops at [`SITE_COUNTED_MAX`].
     pub queued: u64,
     /// Whether that is all.
     pub counted_all: bool,

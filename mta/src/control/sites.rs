@@ -35,9 +35,18 @@ impl Leading {
         }
     }
 
+    /// Where none leads there now, because all of its mail lies on disk, the last one that did stands for them.
+    fn or_last(mut self, site: &SiteListed) -> Leading {
+        if self.some.is_empty() {
+            self.some.extend(site.site.last.clone());
+            self.next_due = site.next_due;
+        }
+        self
+    }
+
     /// Deliveries in the queue, and whether that is all.
     fn queued(&self, reader: &Reader) -> Result<(u64, bool), QueueError> {
-        let (mut all, mut sure) = (0, self.count <= self.some.len() as u64);
+        let (mut all, mut sure) = (0, self.count == self.some.len() as u64);
         for domain in &self.some {
             let left = SITE_COUNTED_MAX.saturating_sub(all as usize);
             if left == 0 {
@@ -69,7 +78,7 @@ impl Daemon {
         let names = asker.source_names().await.map_err(unable)?;
         let rows = blocking(self, move |daemon| {
             let row = |it: SiteListed| {
-                let leads = leading.remove(&it.place).unwrap_or_default();
+                let leads = leading.remove(&it.place).unwrap_or_default().or_last(&it);
                 Ok(row(it, &leads, leads.queued(&daemon.parts.reader)?, &names))
             };
             listed.into_iter().map(row).collect::<Result<Vec<_>, QueueError>>()
@@ -77,10 +86,15 @@ impl Daemon {
         Ok(SitesPage { sites: rows.await?.map_err(unable)?, next })
     }
 
-    /// One of them. A domain that leads to a site is explained as `where` does; one that nobody has mail for is not known.
+    /// One of them. A domain that leads to a site is explained as `where` does; one that nobody has mail for is not known. Where all
+    /// mail lies on disk, the last domain that led there stands for them.
     pub(super) async fn show_site(&self, site: &str) -> Result<SiteShown, Refusal> {
         let known = self.parts.scheduler.domains_of_site(site).await.map_err(unable)?;
         let mut domains: Vec<String> = known.unwrap_or_default().iter().map(|domain| domain.to_string()).collect();
+        if domains.is_empty() {
+            let last = self.parts.scheduler.last_domain_of_site(site).await.map_err(unable)?;
+            domains.extend(last.map(|domain| domain.to_string()));
+        }
         domains.sort();
         let unknown = || {
             let says = format!(

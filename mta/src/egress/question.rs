@@ -237,6 +237,12 @@ impl Asker {
         self.ask(move |scheduler, _| scheduler.domains_of_places(&places, from, DOMAINS_AT_ONCE)).await
     }
 
+    /// The last domain that was known to lead to a site.
+    pub async fn last_domain_of_site(&self, site: &str) -> Result<Option<Arc<str>>, Stopped> {
+        let site = site.to_owned();
+        self.ask(move |scheduler, _| scheduler.site_view(&site)?.last).await
+    }
+
     /// Domains that are known to lead to a site now; None: no such site is known.
     pub async fn domains_of_site(&self, site: &str) -> Result<Option<Vec<Arc<str>>>, Stopped> {
         let (mut all, mut from, name) = (Vec::new(), 0, site.to_owned());

@@ -65,7 +65,7 @@ fn site_state(it: &SiteRow) -> Markup {
     html! {
         @match (&it.suspended_until, it.failures) {
             (Some(until), _) => { (parts::state(Tone::Bad, "left alone")) " until " (time(until)) }
-            (None, 0) => { @if it.domain.is_some() { (parts::state(Tone::Good, "open")) } @else { (parts::state(Tone::None, "at rest")) } }
+            (None, 0) => { @if it.domains > 0 || it.queued > 0 { (parts::state(Tone::Good, "open")) } @else { (parts::state(Tone::None, "at rest")) } }
             (None, failures) => { (parts::state(Tone::Warn, "looked at")) " after " (failures) " failures in a row" }
         }
     }
