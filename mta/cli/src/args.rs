@@ -6,6 +6,7 @@ use clap::{Args as Arguments, Parser, Subcommand, ValueEnum};
 
 use mta::control::api::Role;
 
+use crate::audit::AuditArgs;
 use crate::credentials::CredentialVerb;
 use crate::simulate::SimulateArgs;
 use crate::verify::VerifyArgs;
@@ -430,22 +431,6 @@ pub(crate) enum WarmupVerb {
         /// Recipients who complained
         recipients: u64,
     },
-}
-
-#[derive(Debug, Arguments)]
-pub(crate) struct AuditArgs {
-    /// Only of this operator
-    #[arg(long)]
-    pub(crate) who: Option<String>,
-    /// Only about what begins so, as /v1/members
-    #[arg(long, value_name = "PATH")]
-    pub(crate) about: Option<String>,
-    /// Those before this number
-    #[arg(long, value_name = "N")]
-    pub(crate) before: Option<u64>,
-    /// At most so many [default: 100]
-    #[arg(long)]
-    pub(crate) limit: Option<u32>,
 }
 
 #[derive(Debug, Subcommand)]

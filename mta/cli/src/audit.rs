@@ -1,10 +1,27 @@
 //! Who changed what.
 
+use clap::Args;
 use mta::control::api::{AuditPage, AuditRow};
 
-use crate::args::AuditArgs;
 use crate::client::{Client, escape};
 use crate::show::{Show, print, table};
+
+/// Which rows.
+#[derive(Debug, Args)]
+pub(crate) struct AuditArgs {
+    /// Only of this operator
+    #[arg(long)]
+    who: Option<String>,
+    /// Only about what begins so, as /v1/members
+    #[arg(long, value_name = "PATH")]
+    about: Option<String>,
+    /// Those before this number
+    #[arg(long, value_name = "N")]
+    before: Option<u64>,
+    /// At most so many [default: 100]
+    #[arg(long)]
+    limit: Option<u32>,
+}
 
 pub(crate) async fn run(args: AuditArgs, daemon: &Client, json: bool) -> anyhow::Result<()> {
     let AuditArgs { who, about, before, limit } = args;

@@ -1,5 +1,5 @@
-//! Copies of what lasts: members, credentials, operators, labels, warmup, events, the audit, the keys, and plans that
-//! operators keep. Made while the daemon runs or not.
+//! Copies of what lasts: members, credentials, operators, labels, warmup, events, the audit, the keys, and plans and
+//! shaping that operators keep. Made while the daemon runs or not.
 //!
 //! **Mail is not in a copy.** It would be sent a second time by whoever goes back to it, and what has come since would be lost anyway: a
 //! copy is always older than the queue. LMDB gives a second process a snapshot, so a backup needs nothing of the daemon and stops
@@ -85,6 +85,9 @@ fn copy(data_dir: &Path, lmdb: &Path, part: &Path) -> Result<(), QueueError> {
     if plans.is_dir() {
         copy_folder(&plans, &part.join("plans"))?;
     }
+    for kept in ["shaping.toml", "shaping.before"] {
+        copy_file(&data_dir.join(kept), &part.join(kept))?;
+    }
     disk::sync_dir(part)?;
     Ok(())
 }
@@ -101,11 +104,16 @@ fn copy_folder(from: &Path, to: &Path) -> io::Result<()> {
             copy_folder(&entry, &target)?;
             continue;
         }
-        match fs::copy(&entry, &target) {
-            Ok(_) => File::open(&target)?.sync_all()?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-        }
+        copy_file(&entry, &target)?;
     }
     disk::sync_dir(to)
+}
+
+/// One that is not there is not in the copy.
+fn copy_file(from: &Path, to: &Path) -> io::Result<()> {
+    match fs::copy(from, to) {
+        Ok(_) => File::open(to)?.sync_all(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
 }

@@ -10,6 +10,7 @@ async fn a_copy_has_what_lasts_and_no_mail_and_ids_go_on_rising() {
     std::fs::write(data.join("keys/member.example/a.pem"), "secret").unwrap();
     std::fs::create_dir(data.join("plans")).unwrap();
     std::fs::write(data.join("plans/gentle.toml"), "[[plan]]").unwrap();
+    std::fs::write(data.join("shaping.toml"), "[[shape]]").unwrap();
     let bench = Bench::open_at(&data.join("queue"), options(), start());
     let put = |txn: &mut heed::RwTxn<'_>, tables: &Tables| Ok(tables.members.put(txn, b"one", b"member")?);
     bench.queue.transact(put).await.unwrap();
@@ -23,6 +24,7 @@ async fn a_copy_has_what_lasts_and_no_mail_and_ids_go_on_rising() {
     assert!(matches!(backup(&data, &copy), Err(BackupError::Exists(_))));
     assert_eq!(std::fs::read(copy.join("keys/member.example/a.pem")).unwrap(), b"secret");
     assert_eq!(std::fs::read(copy.join("plans/gentle.toml")).unwrap(), b"[[plan]]");
+    assert_eq!(std::fs::read(copy.join("shaping.toml")).unwrap(), b"[[shape]]");
     let mut names: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     names.sort();
     assert_eq!(names, ["copy", "data"], "nothing is left behind");
