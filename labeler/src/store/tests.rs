@@ -437,6 +437,24 @@ fn a_store_from_a_backup_uses_no_number_twice_and_says_everything_again() {
 }
 
 #[test]
+fn a_copy_says_of_itself_that_it_is_one_where_its_file_does_not() {
+    let bench = Bench::new();
+    bench.touch("alice", "a.example");
+    bench.settle(&judged(Verdict::Pass, false));
+    let copy = bench.folder.path().join("copy");
+    bench.store().backup(&copy).unwrap();
+    // As if the copy's file had come by the number of the original's.
+    let env::Opened { env, tables: [meta], lock } = env::open(&copy, ["meta"]).unwrap();
+    let mut txn = env.write_txn().unwrap();
+    meta.put(&mut txn, FILE, &env::file_identity(&copy).unwrap()).unwrap();
+    txn.commit().unwrap();
+    env.prepare_for_closing().wait();
+    drop(lock);
+    let store = Store::open(&copy, &issuer(), &bench.key, TERMS, bench.now).unwrap();
+    assert!(store.last_seq().unwrap() > COPY_GAP);
+}
+
+#[test]
 fn a_copy_that_somebody_made_by_hand_is_found_out() {
     let mut bench = Bench::new();
     bench.touch("alice", "a.example");

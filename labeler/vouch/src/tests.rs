@@ -47,15 +47,23 @@ fn keys() -> &'static [Arc<SigningKey>] {
 }
 
 fn zone() -> Zone {
+    zone_of(keys())
+}
+
+fn zone_of(keys: &[Arc<SigningKey>]) -> Zone {
     let key = |key: &Arc<SigningKey>| {
         let name = key.dns_name().trim_end_matches('.').to_owned();
         (name, Answer::Found(vec![key.dns_value().unwrap()]))
     };
-    keys().iter().map(key).collect()
+    keys.iter().map(key).collect()
 }
 
 /// As the MTA sends it for `member`.
 fn sent(message: &[u8], member: Option<&str>) -> Vec<u8> {
+    sent_with(keys(), message, member)
+}
+
+fn sent_with(keys: &[Arc<SigningKey>], message: &[u8], member: Option<&str>) -> Vec<u8> {
     let octets = Bytes::copy_from_slice(message);
     let trace = Trace {
         hostname: "relay.example",
@@ -73,7 +81,7 @@ fn sent(message: &[u8], member: Option<&str>) -> Vec<u8> {
     body.update(&prepared.rest[prepared.body_at..]);
     let (ours, theirs) =
         (Header::parse(&prepared.head).unwrap(), Header::parse(&prepared.rest.slice(..prepared.body_at)).unwrap());
-    let signatures = sign(keys(), ours.fields().chain(theirs.fields()), &body.finish(), then()).unwrap();
+    let signatures = sign(keys, ours.fields().chain(theirs.fields()), &body.finish(), then()).unwrap();
     [&signatures[..], &prepared.head, &prepared.rest].concat()
 }
 
@@ -482,4 +490,19 @@ fn a_signature_speaks_for_its_domain_and_below_and_not_across_a_public_suffix() 
         let claim = claim(message.as_bytes(), &Zone::new(), then());
         assert_eq!(claim.report.signatures[0].aligned, aligned, "{signer} for {author}");
     }
+}
+
+#[test]
+fn a_parents_signature_does_not_speak_where_the_domain_has_its_own() {
+    let make = |domain, selector| Arc::new(SigningKey::generate(domain, selector, Algorithm::Ed25519).unwrap());
+    let (parent, own) = (make("pds.test", "p1"), make("mail.pds.test", "o1"));
+    let message = String::from_utf8(RESET.to_vec()).unwrap().replacen("noreply@pds.test", "noreply@mail.pds.test", 1);
+    let asked = |keys: &[Arc<SigningKey>]| {
+        let claim = claim(&sent_with(keys, message.as_bytes(), None), &zone_of(keys), then());
+        claim.question().map(|it| (it.domain.clone(), it.selectors.clone())).unwrap()
+    };
+    let its_own = ("mail.pds.test".to_owned(), vec!["o1".to_owned()]);
+    assert_eq!(asked(&[parent.clone(), own.clone()]), its_own);
+    assert_eq!(asked(&[own, parent.clone()]), its_own);
+    assert_eq!(asked(&[parent]), ("pds.test".to_owned(), vec!["p1".to_owned()]));
 }

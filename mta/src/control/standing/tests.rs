@@ -210,7 +210,8 @@ impl Counterpart for Books {
         let doubts = self.doubts.lock().unwrap();
         let standing =
             |did: &String| Standing { did: did.parse().unwrap(), doubts: doubts.get(did).cloned().unwrap_or_default() };
-        Ok(dids.iter().map(standing).collect())
+        // One more, whom nobody asked about.
+        Ok(dids.iter().chain([&"did:plc:nobody".to_owned()]).map(standing).collect())
     }
 }
 
@@ -283,6 +284,8 @@ async fn days_are_dropped_when_they_are_old_and_a_members_with_the_member() {
     world.add(OTHER, "other.example.test").await;
     world.send(1, 1, Fate::Delivered).await;
     world.send(2, 1, Fate::Delivered).await;
+    // Our own, which is nobody's.
+    world.send(crate::queue::OWN, 1, Fate::Delivered).await;
     books.doubt(Some(Severity::Watch));
     world.tell(&books).await.unwrap();
     world.read(&books).await.unwrap();
