@@ -164,12 +164,17 @@ async fn the_operator_sees_how_it_is_and_nobody_else_does() {
         found.and_then(|value| value.parse::<f64>().ok()).unwrap_or(0.0)
     };
     // The log is followed, and streams are looked at, now and then.
+    let issued = "labeler_labels_issued_total{value=\"relay-member\",negated=\"false\"}";
     let mut text = scrape().await;
-    while value(&text, "labeler_labels_issued_total{value=\"relay-member\",negated=\"false\"}") < 1.0 {
+    for _ in 0..1000 {
+        if value(&text, issued) >= 1.0 {
+            break;
+        }
         text = scrape().await;
     }
     for (series, least) in [
         ("labeler_looks_total{result=\"pass\"}", 1.0),
+        (issued, 1.0),
         ("labeler_attestations", 1.0),
         ("labeler_statements", 2.0),
         ("labeler_last_sequence_number", 2.0),
