@@ -2,7 +2,8 @@
 
 use super::*;
 
-const SETTINGS: &str = "hostname = \"relay.example.test\"\ndata_dir = \"data\"\n[[source]]\nname = \"ip-a\"\naddress = \"192.0.2.7\"\n\
+const SETTINGS: &str = "hostname = \"relay.example.test\"\ndata_dir = \"data\"\n[[listen]]\naddress = \"127.0.0.1:0\"\n\
+                        role = \"relay\"\ntrusted_networks = [\"127.0.0.0/8\"]\nmember = \"did:web:host.example.test\"\n[[source]]\nname = \"ip-a\"\naddress = \"192.0.2.7\"\n\
                         ehlo = \"a.relay.example.test\"\n[admin]\naddress = \"127.0.0.1:0\"\n";
 
 fn pair() -> (String, String) {
