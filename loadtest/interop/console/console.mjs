@@ -163,7 +163,7 @@ await one.waitForURL(/done=undone/);
 row('and undone', await one.innerText('main > [role=status]'), (await one.inputValue('#text')) === '');
 
 // A message that was not taken shows what was said.
-await one.goto(`${base}/queue?domain=big.test`);
+await one.goto(`${base}/queue?domain=odd.test`);
 const odd = await one.getAttribute('tbody a.code', 'href');
 await one.goto(base + odd);
 row('what was last said is shown', (await one.innerText('pre.dialogue')).split('\n')[0], (await one.innerText('pre.dialogue')).includes('450 4.2.1'));

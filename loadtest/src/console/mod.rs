@@ -28,6 +28,8 @@ use crate::tls::Certificate;
 /// Where mail is taken, and where nobody listens.
 const BIG: &str = "big.test";
 const DEAD: &str = "dead.test";
+/// Puts off what is sent there: something to see in a message's last dialogue.
+const ODD: &str = "odd.test";
 /// A young source, so that there is something to look at.
 const YOUNG: &str = "[[climb]]\nsource = \"ip-a\"\nprovider = \"other\"\nplan = \"gentle\"\n[events]\nkeep = \"20000000\"\n";
 /// Messages to each of the two.
@@ -61,12 +63,12 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 
     let at = tempfile::Builder::new().prefix("tradewind-console-").tempdir()?;
     let ledger = Arc::new(Ledger::new(arguments.messages + 1));
-    // Something to see in a message's last dialogue.
-    let later = Rule::new(Stage::Rcpt, Act::reply("450 4.2.1 come back later")).first(3);
+    let later = Rule::new(Stage::Rcpt, Act::reply("450 4.2.1 come back later")).to(&format!("@{ODD}"));
     let script = Script::accepts_all().with(later);
     let outside = Outside::start(Provider::for_load(script, Some(ledger)), &[BIG])?;
     // Nobody listens there.
     outside.zone.mail_domain(DEAD, "mx.dead.test", "127.0.0.66".parse()?);
+    outside.zone.mail_domain(ODD, "mx.odd.test", std::net::Ipv4Addr::LOCALHOST.into());
     let setup = Setup { more: YOUNG, ..outside.setup("auto") };
     let mut daemon = Daemon::start(at.path(), &setup, &Certificate::generate(&["relay.test"])?)?;
     daemon.kill()?;
@@ -107,13 +109,13 @@ async fn submit(daemon: &Daemon) -> Result<()> {
         .run_until(async {
             let mut client = Client::connect(&relay).await?;
             let from = format!("noreply@{MEMBER_DOMAIN}");
-            for number in 0..MESSAGES {
-                for domain in [BIG, DEAD] {
-                    let to = format!("user{number}@{domain}");
-                    let text = format!("From: <{from}>\r\nTo: <{to}>\r\nSubject: a test\r\n\r\nHello {number}.\r\n");
-                    let reply = client.send(&from, &[&to], text.as_bytes()).await?;
-                    ensure!(reply.code == 250, "{reply:?}");
-                }
+            // First, before the young source has had its burst.
+            let all = std::iter::once((0, ODD)).chain((0..MESSAGES).flat_map(|number| [(number, BIG), (number, DEAD)]));
+            for (number, domain) in all {
+                let to = format!("user{number}@{domain}");
+                let text = format!("From: <{from}>\r\nTo: <{to}>\r\nSubject: a test\r\n\r\nHello {number}.\r\n");
+                let reply = client.send(&from, &[&to], text.as_bytes()).await?;
+                ensure!(reply.code == 250, "{reply:?}");
             }
             client.quit().await?;
             Ok(())

@@ -1,11 +1,16 @@
 //! The log: one line an attempt, and nobody in it whom the settings do not let in.
 
+use std::cell::RefCell;
 use std::io::Write;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Once};
 use std::time::Duration;
 
 use loadtest::sink::{Act, Rule, Script, Stage};
 use serde_json::Value;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::dynamic_filter_fn;
+use tracing_subscriber::fmt;
+use tracing_subscriber::layer::SubscriberExt;
 
 use super::parts::World;
 
@@ -13,20 +18,31 @@ const MINUTE: Duration = Duration::from_secs(60);
 const ALICE: &str = "alice.b@strict.example";
 const OPEN: &str = "[log]\nrecipients = \"whole\"\nsenders = \"whole\"\nmessage_ids = \"whole\"\n";
 
+thread_local! {
+    /// What this thread's world writes; other threads' is nobody's.
+    static LINES: RefCell<Option<Lines>> = const { RefCell::new(None) };
+}
+
 #[derive(Clone, Default)]
 struct Lines(Arc<Mutex<Vec<u8>>>);
 
-impl Write for Lines {
-    fn write(&mut self, octets: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().write(octets)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 impl Lines {
+    /// Gets what this thread writes to its log from now on, at the debug level too. One subscriber serves the whole process: those that come
+    /// and go with a thread lose events to each other, because what is worth an event's while is remembered for all threads.
+    fn listen() -> Self {
+        static LOG: Once = Once::new();
+        LOG.call_once(|| {
+            let wanted = dynamic_filter_fn(|event, _| {
+                *event.level() <= tracing::Level::DEBUG && LINES.with_borrow(|lines| lines.is_some())
+            });
+            let json = fmt::layer().json().flatten_event(true).with_writer(|| ThisThread).with_filter(wanted);
+            tracing::subscriber::set_global_default(tracing_subscriber::registry().with(json)).unwrap();
+        });
+        let lines = Lines::default();
+        LINES.set(Some(lines.clone()));
+        lines
+    }
+
     /// Since the last time: all of it, and the lines of attempts.
     fn take(&self) -> (String, Vec<Value>) {
         let text = String::from_utf8(std::mem::take(&mut *self.0.lock().unwrap())).unwrap();
@@ -36,12 +52,21 @@ impl Lines {
     }
 }
 
+struct ThisThread;
+
+impl Write for ThisThread {
+    fn write(&mut self, octets: &[u8]) -> std::io::Result<usize> {
+        LINES.with_borrow(|lines| lines.as_ref().map_or(Ok(octets.len()), |lines| lines.0.lock().unwrap().write(octets)))
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 /// What a world's daemon says to its log while a message meets a host that repeats the address it refuses.
 fn said(settings: &str, more: &'static str) -> [(String, Vec<Value>); 2] {
-    let lines = Lines::default();
-    let writer = lines.clone();
-    let log = tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).json().flatten_event(true);
-    let _guard = tracing::subscriber::set_default(log.with_writer(move || writer.clone()).finish());
+    let lines = Lines::listen();
     let refuses = "550 5.1.1 <alice.b@strict.example>: no alice.b here; try postmaster@strict.example";
     let mut world = World::seed(90)
         .settings(settings)
@@ -60,6 +85,7 @@ fn said(settings: &str, more: &'static str) -> [(String, Vec<Value>); 2] {
         day.reload(more, "").await.unwrap();
         send(2).await;
     });
+    LINES.set(None);
     let said = said.lock().unwrap().clone();
     said.try_into().unwrap()
 }

@@ -53,7 +53,7 @@ pub(super) fn index(find: &str, page: &SitesPage, shaping: &[ShapingRow]) -> Mar
             table {
                 thead { tr { th scope="col" { "Of" } th scope="col" { "Setting" } th scope="col" { "Value" } th scope="col" { "Layer" } } }
                 tbody {
-                    @for row in shaping { tr { th scope="row" { (row.of) } td.code { (row.key) } td { (row.value) } td { (row.by) } } }
+                    @for row in shaping { tr { th scope="row" { (row.of) } td.code.key { (row.key) } td { (row.value) } td { (row.by) } } }
                     @if shaping.is_empty() { (parts::empty(4, "Nothing beyond what is built in.")) }
                 }
             }
