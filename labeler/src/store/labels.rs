@@ -21,7 +21,7 @@ use super::current::{self, seq_of};
 use super::{FLOOR, SEQ, Store, StoreError, current_key, millis, number};
 
 /// Labels issued again, or forgotten, in one transaction: others who write wait no longer than this takes.
-const UPKEEP_BATCH: usize = 500;
+const UPKEEP_BATCH: usize = 1000;
 
 /// How long labels hold, and how long superseded ones are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
