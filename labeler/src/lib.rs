@@ -30,6 +30,7 @@ mod ingest;
 pub mod judge;
 mod key;
 mod outside;
+mod pace;
 mod quorum;
 pub mod replay;
 mod rounds;

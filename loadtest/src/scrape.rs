@@ -4,17 +4,17 @@
 //! connection to the end of the answer. Series are of the configuration and not of sites, so there are as many in the end as after
 //! the first ten.
 
-use std::net::SocketAddr;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
-use crate::daemon::{Daemon, MEMBER_DID, MEMBER_DOMAIN, Setup, Signatures};
-use crate::dns;
+use crate::daemon::{Daemon, MEMBER_DOMAIN};
 use crate::ledger::Ledger;
-use crate::sink::{Provider, Script, Sink};
+use crate::outside::Outside;
+use crate::sink::{Provider, Script};
 use crate::source::{self, Load, Target};
 use crate::tls::Certificate;
 
@@ -41,25 +41,14 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> Result<()> {
     ensure!(arguments.sites > FEW, "more than {FEW} sites are needed to see what they add");
     let directory = tempfile::Builder::new().prefix("tradewind-scrape-").tempdir()?;
-    let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
     let certificate = Certificate::generate(&["relay.test", "localhost"])?;
     let provider = Provider::for_load(Script::accepts_all(), None);
-    let sink = Sink::start(anywhere, provider.clone(), None)?;
-    let zone = dns::Zone::new();
+    let outside = Outside::start(provider.clone(), &[""; 0])?;
     let domains: Vec<String> = (0..arguments.sites).map(|n| format!("s{n}.test")).collect();
     for domain in &domains {
-        zone.mail_domain(domain, &format!("mx.{domain}"), sink.address().ip());
+        outside.zone.mail_domain(domain, &format!("mx.{domain}"), Ipv4Addr::LOCALHOST.into());
     }
-    let dns = dns::Server::start(anywhere, zone)?;
-    let setup = Setup {
-        io: "auto",
-        signatures: Signatures::None,
-        nameserver: dns.address(),
-        egress_port: sink.address().port(),
-        members: &[(MEMBER_DID, MEMBER_DOMAIN)],
-        more: "",
-    };
-    let daemon = Daemon::start(directory.path(), &setup, &certificate)?;
+    let daemon = Daemon::start(directory.path(), &outside.setup("auto"), &certificate)?;
     let mut began_at = 0;
     let mut send = |domains: &[String]| -> Result<usize> {
         let messages = domains.len() as u64;

@@ -9,7 +9,6 @@
 
 #[cfg(test)]
 pub(crate) mod lexicons;
-mod pace;
 mod page;
 #[cfg(test)]
 mod tests;
@@ -31,9 +30,9 @@ use crate::config::{Config, Dns, Identity, Verify};
 use crate::fetch::{self, Fetcher, Greeter};
 use crate::identity::{Resolver, Unresolved};
 use crate::judge::{Check, Judgement, Kind, Verdict};
+use crate::pace::{Pace, Rates};
 use crate::store::{Pattern, State, Store, StoreError, Touch};
 use crate::{dns, outside};
-pub(crate) use pace::{Pace, Rates};
 pub(crate) use xrpc::router;
 
 /// Dry runs at a time. Further ones are refused.

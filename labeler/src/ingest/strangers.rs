@@ -9,7 +9,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use crate::explain::{Pace, Rates};
+use crate::pace::{Pace, Rates};
 
 /// From one reading of the list for the sake of those who were passed over to the next, and from the first of them to that.
 const LIST_EVERY: Duration = Duration::from_secs(24 * 3600);

@@ -322,6 +322,34 @@ fn a_new_key_signs_the_old_statements_with_their_old_times() {
 }
 
 #[test]
+fn an_opening_that_was_cut_off_is_done_again_and_says_the_same() {
+    let mut bench = Bench::new();
+    for n in 0..20 {
+        bench.touch(&format!("m{n}"), "a.example");
+    }
+    bench.settle(&judged(Verdict::Pass, true));
+    let before = bench.labels(&["*"]);
+    // As if the last transaction of an opening had not been written: all that says that its work is done is missing.
+    let store = bench.store();
+    let mut txn = store.env.write_txn().unwrap();
+    store.meta.delete(&mut txn, FORMAT).unwrap();
+    store.meta.put(&mut txn, COPY, b"").unwrap();
+    store.meta.put(&mut txn, KEY, b"did:key:another").unwrap();
+    txn.commit().unwrap();
+    bench.reopen();
+    let after = bench.labels(&["*"]);
+    let said = |labels: &[Label]| {
+        labels.iter().map(|it| (it.uri.clone(), it.val.clone(), it.cts.as_str().to_owned())).collect::<Vec<_>>()
+    };
+    assert_eq!(said(&before), said(&after));
+    assert_eq!(bench.due().len(), 20, "all are asked about once");
+    let last = bench.store().last_seq().unwrap();
+    assert!(last > COPY_GAP);
+    bench.reopen();
+    assert_eq!(bench.store().last_seq().unwrap(), last, "and then it is done");
+}
+
+#[test]
 fn labels_run_out_unless_they_are_issued_again_and_those_taken_back_are_not() {
     let mut bench = Bench::new();
     for n in 0..3 {

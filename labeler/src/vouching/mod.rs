@@ -20,7 +20,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use vouch::{Account, Answer, Attested, Bound, Claim, Message, Question, Report};
 
 use crate::dns::Dns;
-use crate::explain::{Pace, Rates};
+use crate::pace::{Pace, Rates};
 use crate::store::{Bearer, Pattern, Store, StoreError};
 use crate::{judge, outside};
 pub use network::{Source, verify_message};

@@ -1,4 +1,4 @@
-//! How many dry runs, or messages that are asked about: of one domain, of one client, of all together. Pure.
+//! How many dry runs, messages that are asked about, or repositories of strangers: of one domain, of one client, of all together. Pure.
 
 use std::collections::HashMap;
 use std::hash::Hash;
